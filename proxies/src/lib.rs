@@ -1,0 +1,1 @@
+//! HTTP mechanism and the two proxies.
