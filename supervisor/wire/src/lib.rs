@@ -1,1 +1,2 @@
-//! wire
+//! Types of the API, files and events. No I/O.
+pub mod spec;
