@@ -1,0 +1,11 @@
+//! Configuration: what `whim run` was told, by flags, environment and spec.
+
+pub mod mistake;
+pub mod names;
+pub mod redact;
+mod secret;
+pub mod users;
+
+pub use mistake::{Invalid, Mistake, Place};
+pub use redact::{printable, redact};
+pub use secret::Secret;
