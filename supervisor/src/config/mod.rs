@@ -1,5 +1,6 @@
 //! Configuration: what `whim run` was told, by flags, environment and spec.
 
+pub mod env_file;
 pub mod mistake;
 pub mod names;
 pub mod redact;
