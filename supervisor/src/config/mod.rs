@@ -1,6 +1,8 @@
 //! Configuration: what `whim run` was told, by flags, environment and spec.
 
+pub mod document;
 pub mod env_file;
+pub mod layers;
 pub mod mistake;
 pub mod names;
 pub mod redact;
