@@ -214,15 +214,16 @@ impl Reader<'_> {
             name = self.word();
         }
         self.skip_blanks();
+        // The text itself is never shown: a stray line may be part of a secret (a PEM block without quotes).
         if self.rest.next_if_eq(&'=').is_none() {
             return Err((
-                format!("has no `=` after {:?}", shorten(&name)),
+                "has no `=` after its first word".to_owned(),
                 "write NAME=value, or begin a comment with #",
             ));
         }
         names::variable(&name).map_err(|problem| {
             (
-                format!("sets {:?}, which {problem}", shorten(&name)),
+                format!("has a name that {problem}"),
                 "use letters, digits and _",
             )
         })?;
@@ -383,15 +384,6 @@ fn unclosed(quote: char) -> Problem {
         format!("has a {quote} that is never closed"),
         "close the quote, or escape it within double quotes",
     )
-}
-
-/// A name as a message shows it. What stands before a missing `=` may be a stray line of a secret, so little is shown.
-fn shorten(name: &str) -> String {
-    let mut shown: String = name.chars().take(8).collect();
-    if shown.len() < name.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[derive(std::default::Default)]

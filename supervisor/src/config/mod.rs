@@ -8,6 +8,8 @@ pub mod names;
 pub mod redact;
 mod secret;
 pub mod users;
+pub mod validate;
+pub mod values;
 
 pub use mistake::{Invalid, Mistake, Place};
 pub use redact::{printable, redact};
