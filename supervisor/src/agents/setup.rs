@@ -1,0 +1,245 @@
+//! What an agent is prepared with, and how it is to be started.
+//!
+//! A [`Setup`] is the part of the task that concerns one session's agent, with all layers merged and all paths real
+//! (the `--root` prefix included). It never holds a provider's key: the agent gets the address of the generation proxy
+//! and a session token that is worth nothing elsewhere. [`Start`] says which run of the agent is wanted: a new
+//! conversation, the continuation of an old one, with or without a terminal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+/// The agents that can be hosted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AgentKind {
+    Claude,
+    Codex,
+    Ccr,
+    Copilot,
+    Custom,
+}
+
+impl AgentKind {
+    pub const ALL: [Self; 5] = [
+        Self::Claude,
+        Self::Codex,
+        Self::Ccr,
+        Self::Copilot,
+        Self::Custom,
+    ];
+
+    /// The word that the spec and the command line use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::Ccr => "ccr",
+            Self::Copilot => "copilot",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+impl fmt::Display for AgentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Which provider's wire format the generation proxy forwards to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProviderKind {
+    Anthropic,
+    OpenAi,
+    OpenRouter,
+    /// Any server that speaks one of the formats.
+    Compatible,
+}
+
+impl ProviderKind {
+    pub const ALL: [Self; 4] = [
+        Self::Anthropic,
+        Self::OpenAi,
+        Self::OpenRouter,
+        Self::Compatible,
+    ];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::OpenAi => "openai",
+            Self::OpenRouter => "openrouter",
+            Self::Compatible => "compatible",
+        }
+    }
+}
+
+/// How much the agent may do without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PermissionMode {
+    /// Ask as the agent does by default.
+    Default,
+    /// Edits of files need no question.
+    AcceptEdits,
+    /// Read and plan, change nothing.
+    Plan,
+    /// Never ask: the container is the boundary.
+    Bypass,
+}
+
+impl PermissionMode {
+    pub const ALL: [Self; 4] = [Self::Default, Self::AcceptEdits, Self::Plan, Self::Bypass];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::AcceptEdits => "accept-edits",
+            Self::Plan => "plan",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// The session token of the generation proxy. Worth nothing outside of this container, but masked all the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionToken(String);
+
+impl SessionToken {
+    #[must_use]
+    pub fn new(token: impl Into<String>) -> Self {
+        Self(token.into())
+    }
+
+    /// The token itself, for the agent's environment only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionToken(…)")
+    }
+}
+
+/// An MCP server as the spec names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum McpServer {
+    Stdio {
+        command: String,
+        args: Vec<String>,
+        env: BTreeMap<String, String>,
+    },
+    /// Streamable HTTP.
+    Http {
+        url: String,
+        headers: BTreeMap<String, String>,
+    },
+}
+
+/// A skill: a directory with `SKILL.md` in it. Names and paths were validated with the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skill {
+    pub name: String,
+    /// Path relative to the skill's directory → content.
+    pub files: BTreeMap<String, String>,
+}
+
+/// How the agent's hooks reach the supervisor, see [`super::observe::hook`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookTransport {
+    /// Path of the `whim` binary as the agent sees it.
+    pub program: PathBuf,
+    /// The unix socket that the hook command connects to.
+    pub socket: PathBuf,
+}
+
+/// All that an agent is prepared with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Home of the agents' user.
+    pub home: PathBuf,
+    /// Working directory of this session.
+    pub checkout: PathBuf,
+    /// Directory above the checkouts that holds the merged `CLAUDE.md` (`/app`).
+    pub app: PathBuf,
+    /// Our id of the session (`main`).
+    pub session: String,
+    /// Base address of the generation proxy, without `/v1` and without a slash at the end.
+    pub proxy: String,
+    pub token: SessionToken,
+    pub provider: ProviderKind,
+    /// None: the agent's own choice.
+    pub model: Option<String>,
+    /// None: the agent's own choice.
+    pub permission: Option<PermissionMode>,
+    /// None: the agent's own choice.
+    pub effort: Option<String>,
+    /// Merged instructions of all layers, Markdown.
+    pub instructions: Option<String>,
+    pub mcp_servers: BTreeMap<String, McpServer>,
+    pub skills: Vec<Skill>,
+    /// Claude Code's plugins by `name@marketplace`.
+    pub plugins: BTreeMap<String, bool>,
+    /// Claude Code's `extraKnownMarketplaces`.
+    pub marketplaces: Map<String, Value>,
+    /// Claude Code's settings from the layers.
+    pub settings: Map<String, Value>,
+    /// False with `repo.trust: untrusted`: nothing that the repository brings is run or loaded without a question.
+    pub trusted: bool,
+    /// The agent runs as root (an ordinary user's or a broken image's run).
+    pub root: bool,
+    /// Unprivileged user namespaces work here, so Codex's sandbox can.
+    pub sandbox: bool,
+    /// None: no hooks; states then come from the other sources.
+    pub hooks: Option<HookTransport>,
+    /// Free loopback port of CCR's router.
+    pub router_port: u16,
+    /// argv of a `custom` agent.
+    pub custom: Vec<String>,
+}
+
+/// With or without a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// A terminal (`interactive`, `sticky`).
+    Terminal,
+    /// Pipes and structured output (`oneshot`).
+    Pipes,
+}
+
+/// Which conversation the agent begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conversation {
+    /// A new one; `id` is used where the agent lets its id be chosen, see [`super::Agent::chooses_id`].
+    New { id: String },
+    /// The agent's own session of this id goes on.
+    Resume { id: String },
+}
+
+/// One run of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub surface: Surface,
+    pub conversation: Conversation,
+    /// The first prompt.
+    pub prompt: Option<String>,
+}
+
+/// A setting that this agent cannot have. Refused before anything is started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} `{value}` is not possible with agent `{agent}`: {reason}; {remedy}")]
+pub struct Impossible {
+    pub agent: &'static str,
+    /// Field of the spec, as a person would look for it (`agent.permission_mode`).
+    pub field: &'static str,
+    pub value: String,
+    pub reason: String,
+    pub remedy: String,
+}
