@@ -68,11 +68,11 @@ impl Agent for Claude {
 
     fn check(&self, setup: &Setup) -> Vec<Impossible> {
         let mut found = Vec::new();
-        if setup.provider == ProviderKind::OpenAi {
+        if setup.provider == ProviderKind::Openai {
             found.push(Impossible {
                 agent: "claude",
                 field: "provider.kind",
-                value: setup.provider.word().to_owned(),
+                value: setup.provider.as_str().to_owned(),
                 reason: "Claude Code speaks the Anthropic Messages format only".into(),
                 remedy: "use agent `codex` with this provider, or agent `ccr`, which translates"
                     .into(),
@@ -157,10 +157,10 @@ fn settings(setup: &Setup) -> JsonEdit {
     if !setup.settings.is_empty() {
         edit = edit.merge(&[], Value::Object(setup.settings.clone()));
     }
-    for (name, marketplace) in &setup.marketplaces {
+    for (name, marketplace) in &setup.plugins.marketplaces {
         edit = edit.set(&["extraKnownMarketplaces", name], marketplace.clone());
     }
-    for (plugin, enabled) in &setup.plugins {
+    for (plugin, enabled) in &setup.plugins.enabled {
         edit = edit.set(&["enabledPlugins", plugin], *enabled);
     }
     if setup.permission == Some(PermissionMode::Bypass) {

@@ -13,7 +13,10 @@
 //! - Codex's own `default` is the sandbox `workspace-write`. It needs user namespaces, which containers rarely have;
 //!   without them every command of the agent fails, so only `bypass` is possible there.
 
-use toml_edit::{Array, InlineTable, Value};
+use std::collections::BTreeMap;
+
+use toml_edit::{InlineTable, Value};
+use whim_wire::spec::Sensitive;
 
 use super::claude::{check_effort, text};
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
@@ -60,7 +63,7 @@ impl Agent for Codex {
             found.push(Impossible {
                 agent: "codex",
                 field: "provider.kind",
-                value: setup.provider.word().to_owned(),
+                value: setup.provider.as_str().to_owned(),
                 reason: "Codex speaks the OpenAI Responses format only".into(),
                 remedy: "use agent `claude` with this provider, or provider `openai`".into(),
             });
@@ -79,7 +82,7 @@ impl Agent for Codex {
                 found.push(Impossible {
                     agent: "codex",
                     field: "agent.permission_mode",
-                    value: mode.word().into(),
+                    value: mode.as_str().into(),
                     reason: "its sandbox needs unprivileged user namespaces, which do not work here, so every command would fail".into(),
                     remedy: "use `bypass` (the container is the sandbox) or allow user namespaces".into(),
                 });
@@ -118,15 +121,20 @@ impl Agent for Codex {
 
 fn config(setup: &Setup) -> TomlEdit {
     let checkout = setup.checkout.to_string_lossy();
-    let trust = if setup.trusted { "trusted" } else { "untrusted" };
+    let trust = if setup.trusted {
+        "trusted"
+    } else {
+        "untrusted"
+    };
     let mut edit = TomlEdit::new().set(&["projects", &checkout, "trust_level"], trust);
     for (name, server) in &setup.mcp_servers {
         let at = |key| ["mcp_servers", name.as_str(), key];
         edit = match server {
             McpServer::Stdio { command, args, env } => {
-                let edit = edit
-                    .set(&at("command"), command.clone())
-                    .set(&at("args"), args.iter().collect::<Value>());
+                let edit = edit.set(&at("command"), command.clone()).set(
+                    &at("args"),
+                    args.iter().map(Sensitive::expose).collect::<Value>(),
+                );
                 if env.is_empty() {
                     edit
                 } else {
@@ -134,7 +142,7 @@ fn config(setup: &Setup) -> TomlEdit {
                 }
             }
             McpServer::Http { url, headers } => {
-                let edit = edit.set(&at("url"), url.clone());
+                let edit = edit.set(&at("url"), url.expose());
                 if headers.is_empty() {
                     edit
                 } else {
@@ -146,11 +154,11 @@ fn config(setup: &Setup) -> TomlEdit {
     edit
 }
 
-fn table<'a>(entries: impl IntoIterator<Item = (&'a String, &'a String)>) -> Value {
+fn table(entries: &BTreeMap<String, Sensitive>) -> Value {
     Value::InlineTable(
         entries
-            .into_iter()
-            .map(|(name, value)| (name.as_str(), Value::from(value.as_str())))
+            .iter()
+            .map(|(name, value)| (name.as_str(), Value::from(value.expose())))
             .collect::<InlineTable>(),
     )
 }
@@ -254,13 +262,6 @@ fn provider(setup: &Setup) -> Value {
     provider.insert("env_key", TOKEN_VARIABLE.into());
     provider.insert("wire_api", "responses".into());
     Value::InlineTable(provider)
-}
-
-/// An array of one value, for `-c`.
-pub(super) fn one(value: impl Into<Value>) -> Value {
-    let mut array = Array::new();
-    array.push(value);
-    Value::Array(array)
 }
 
 /// The rollout file's directory below the home: `sessions/YYYY/MM/DD/rollout-<time>-<id>.jsonl`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::locate::Program;
 use super::setup::Surface;
 
 /// Longest prompt that travels as an argument, in bytes. The kernel takes 128 KiB for one argument
@@ -69,6 +70,8 @@ pub enum PromptRoute {
 pub struct Companion {
     /// Name in logs.
     pub name: &'static str,
+    /// Where its program is found.
+    pub program: &'static Program,
     pub command: Command,
     pub ready: Readiness,
 }

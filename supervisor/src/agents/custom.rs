@@ -37,7 +37,7 @@ impl Agent for Custom {
             ("agent.model", setup.model.clone()),
             (
                 "agent.permission_mode",
-                setup.permission.map(|mode| mode.word().to_owned()),
+                setup.permission.map(|mode| mode.as_str().to_owned()),
             ),
             ("agent.effort", setup.effort.clone()),
         ];

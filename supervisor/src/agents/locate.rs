@@ -182,8 +182,16 @@ mod tests {
     fn native_binaries_are_found_behind_global_and_local_installations() {
         for (kind, link, wrapper) in [
             (AgentKind::Codex, "codex", "@openai/codex/bin/codex.js"),
-            (AgentKind::Claude, "claude", "@anthropic-ai/claude-code/bin/claude.exe"),
-            (AgentKind::Copilot, "copilot", "@github/copilot/npm-loader.js"),
+            (
+                AgentKind::Claude,
+                "claude",
+                "@anthropic-ai/claude-code/bin/claude.exe",
+            ),
+            (
+                AgentKind::Copilot,
+                "copilot",
+                "@github/copilot/npm-loader.js",
+            ),
         ] {
             let package: PathBuf = wrapper.split('/').take(2).collect();
             for modules in [
@@ -215,7 +223,11 @@ mod tests {
     #[test]
     fn the_first_directory_wins_and_the_home_comes_last() {
         let files = Fake::with(
-            &["/usr/bin/claude", "/home/node/.local/bin/claude", "bin/claude"],
+            &[
+                "/usr/bin/claude",
+                "/home/node/.local/bin/claude",
+                "bin/claude",
+            ],
             &[],
         );
         assert_eq!(
@@ -233,6 +245,9 @@ mod tests {
     fn a_relative_directory_is_not_searched() {
         let error = locate(AgentKind::Claude, &Fake::with(&["bin/claude"], &[])).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("/usr/bin") && text.contains("npm install"), "{text}");
+        assert!(
+            text.contains("/usr/bin") && text.contains("npm install"),
+            "{text}"
+        );
     }
 }

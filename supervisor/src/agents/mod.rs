@@ -26,6 +26,7 @@ pub mod custom;
 pub mod edit;
 mod inject;
 pub mod locate;
+pub mod observe;
 pub mod setup;
 
 pub use command::{Command, Companion, PromptRoute, Readiness};

@@ -10,100 +10,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-
-/// The agents that can be hosted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum AgentKind {
-    Claude,
-    Codex,
-    Ccr,
-    Copilot,
-    Custom,
-}
-
-impl AgentKind {
-    pub const ALL: [Self; 5] = [
-        Self::Claude,
-        Self::Codex,
-        Self::Ccr,
-        Self::Copilot,
-        Self::Custom,
-    ];
-
-    /// The word that the spec and the command line use.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Claude => "claude",
-            Self::Codex => "codex",
-            Self::Ccr => "ccr",
-            Self::Copilot => "copilot",
-            Self::Custom => "custom",
-        }
-    }
-}
-
-impl fmt::Display for AgentKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// Which provider's wire format the generation proxy forwards to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProviderKind {
-    Anthropic,
-    OpenAi,
-    OpenRouter,
-    /// Any server that speaks one of the formats.
-    Compatible,
-}
-
-impl ProviderKind {
-    pub const ALL: [Self; 4] = [
-        Self::Anthropic,
-        Self::OpenAi,
-        Self::OpenRouter,
-        Self::Compatible,
-    ];
-
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Anthropic => "anthropic",
-            Self::OpenAi => "openai",
-            Self::OpenRouter => "openrouter",
-            Self::Compatible => "compatible",
-        }
-    }
-}
-
-/// How much the agent may do without asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PermissionMode {
-    /// Ask as the agent does by default.
-    Default,
-    /// Edits of files need no question.
-    AcceptEdits,
-    /// Read and plan, change nothing.
-    Plan,
-    /// Never ask: the container is the boundary.
-    Bypass,
-}
-
-impl PermissionMode {
-    pub const ALL: [Self; 4] = [Self::Default, Self::AcceptEdits, Self::Plan, Self::Bypass];
-
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::AcceptEdits => "accept-edits",
-            Self::Plan => "plan",
-            Self::Bypass => "bypass",
-        }
-    }
-}
+use whim_wire::spec::Plugins;
+pub use whim_wire::spec::{AgentKind, McpServer, PermissionMode, ProviderKind, Skill};
 
 /// The session token of the generation proxy. Worth nothing outside of this container, but masked all the same.
 #[derive(Clone, PartialEq, Eq)]
@@ -126,29 +34,6 @@ impl fmt::Debug for SessionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionToken(…)")
     }
-}
-
-/// An MCP server as the spec names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum McpServer {
-    Stdio {
-        command: String,
-        args: Vec<String>,
-        env: BTreeMap<String, String>,
-    },
-    /// Streamable HTTP.
-    Http {
-        url: String,
-        headers: BTreeMap<String, String>,
-    },
-}
-
-/// A skill: a directory with `SKILL.md` in it. Names and paths were validated with the spec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skill {
-    pub name: String,
-    /// Path relative to the skill's directory → content.
-    pub files: BTreeMap<String, String>,
 }
 
 /// How the agent's hooks reach the supervisor, see [`super::observe::hook`].
@@ -185,10 +70,7 @@ pub struct Setup {
     pub instructions: Option<String>,
     pub mcp_servers: BTreeMap<String, McpServer>,
     pub skills: Vec<Skill>,
-    /// Claude Code's plugins by `name@marketplace`.
-    pub plugins: BTreeMap<String, bool>,
-    /// Claude Code's `extraKnownMarketplaces`.
-    pub marketplaces: Map<String, Value>,
+    pub plugins: Plugins,
     /// Claude Code's settings from the layers.
     pub settings: Map<String, Value>,
     /// False with `repo.trust: untrusted`: nothing that the repository brings is run or loaded without a question.

@@ -25,9 +25,8 @@ impl Block {
             if !new.ends_with('\n') {
                 new.push('\n');
             }
-            if !new.ends_with("\n\n") {
-                new.push('\n');
-            }
+            // Always one, so that removing the part takes exactly one away again.
+            new.push('\n');
         }
         new.push_str(START);
         new.push('\n');

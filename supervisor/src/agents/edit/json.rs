@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use jsonc_parser::ParseOptions;
-use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
+use jsonc_parser::cst::{CstArray, CstInputValue, CstObject, CstRootNode};
 use serde_json::Value;
 
 use super::EditError;
@@ -41,6 +41,12 @@ pub enum JsonChange {
     Default { path: Vec<String>, value: Value },
     /// The array holds this value (strings compare whole); others stay.
     Include { path: Vec<String>, value: Value },
+    /// Of the array's objects the one whose member `key` equals the value's is replaced by it; none: it is added.
+    Upsert {
+        path: Vec<String>,
+        key: &'static str,
+        value: Value,
+    },
     /// Objects are merged member by member, arrays united, anything else is set.
     Merge { path: Vec<String>, value: Value },
 }
@@ -73,6 +79,16 @@ impl JsonEdit {
     pub fn include(mut self, path: &[&str], value: impl Into<Value>) -> Self {
         self.changes.push(JsonChange::Include {
             path: owned(path),
+            value: value.into(),
+        });
+        self
+    }
+
+    #[must_use]
+    pub fn upsert(mut self, path: &[&str], key: &'static str, value: impl Into<Value>) -> Self {
+        self.changes.push(JsonChange::Upsert {
+            path: owned(path),
+            key,
             value: value.into(),
         });
         self
@@ -119,6 +135,7 @@ impl JsonChange {
             Self::Set { path, value }
             | Self::Default { path, value }
             | Self::Include { path, value }
+            | Self::Upsert { path, value, .. }
             | Self::Merge { path, value } => (path, value),
         };
         let Some((last, parents)) = path.split_last() else {
@@ -141,26 +158,54 @@ impl JsonChange {
                     set(&object, last, value);
                 }
             }
-            Self::Include { .. } => {
-                let array =
-                    object
-                        .array_value_or_create(last)
-                        .ok_or_else(|| EditError::Shape {
-                            path: file.to_owned(),
-                            at: path.join("."),
-                            expected: "an array",
-                        })?;
-                let holds = array
-                    .elements()
-                    .iter()
-                    .any(|element| element.to_serde_value().as_ref() == Some(value));
-                if !holds {
-                    array.append(input(value));
+            Self::Include { .. } => include(&array_at(file, &object, last, path)?, value),
+            Self::Upsert { key, .. } => {
+                let array = array_at(file, &object, last, path)?;
+                let same = array.elements().into_iter().find_map(|element| {
+                    let old = element.to_serde_value()?;
+                    (old.get(key).is_some() && old.get(key) == value.get(key))
+                        .then_some((element, old))
+                });
+                match same {
+                    Some((_, old)) if old == *value => {}
+                    Some((element, _)) => {
+                        let at = element.element_index().unwrap_or_default();
+                        element.remove();
+                        array.insert(at, input(value));
+                    }
+                    None => {
+                        array.append(input(value));
+                    }
                 }
             }
             Self::Merge { .. } => merge(file, &object, last, &path.join("."), value)?,
         }
         Ok(())
+    }
+}
+
+fn array_at(
+    file: &Path,
+    object: &CstObject,
+    name: &str,
+    path: &[String],
+) -> Result<CstArray, EditError> {
+    object
+        .array_value_or_create(name)
+        .ok_or_else(|| EditError::Shape {
+            path: file.to_owned(),
+            at: path.join("."),
+            expected: "an array",
+        })
+}
+
+fn include(array: &CstArray, value: &Value) {
+    let holds = array
+        .elements()
+        .iter()
+        .any(|element| element.to_serde_value().as_ref() == Some(value));
+    if !holds {
+        array.append(input(value));
     }
 }
 
@@ -201,13 +246,7 @@ fn merge(
                     expected: "an array",
                 })?;
             for value in wanted {
-                let holds = array
-                    .elements()
-                    .iter()
-                    .any(|element| element.to_serde_value().as_ref() == Some(value));
-                if !holds {
-                    array.append(input(value));
-                }
+                include(&array, value);
             }
             Ok(())
         }
@@ -326,6 +365,23 @@ mod tests {
     }
 
     #[test]
+    fn upsert_replaces_the_one_of_that_name() {
+        let edit = JsonEdit::new().upsert(&["P"], "name", json!({"name": "w", "url": 2}));
+        for (old, new) in [
+            ("{}", json!([{"name": "w", "url": 2}])),
+            (
+                r#"{"P":[{"name":"a"},{"name":"w","url":1},{"name":"z"}]}"#,
+                json!([{"name": "a"}, {"name": "w", "url": 2}, {"name": "z"}]),
+            ),
+            (r#"{"P":[3]}"#, json!([3, {"name": "w", "url": 2}])),
+        ] {
+            let once = apply(&edit, old);
+            assert_eq!(value(&once)["P"], new, "{once}");
+            assert_eq!(apply(&edit, &once), once);
+        }
+    }
+
+    #[test]
     fn merge_goes_deep_and_unites_lists() {
         let edit = JsonEdit::new().merge(
             &[],
@@ -351,7 +407,10 @@ mod tests {
             ("{a:1}", "no JSON"),
         ] {
             let error = edit.apply(Path::new("/f"), old).unwrap_err().to_string();
-            assert!(error.contains(part) && error.contains("/f"), "{old}: {error}");
+            assert!(
+                error.contains(part) && error.contains("/f"),
+                "{old}: {error}"
+            );
         }
     }
 

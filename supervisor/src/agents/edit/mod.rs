@@ -10,6 +10,7 @@ mod block;
 mod json;
 mod toml;
 
+use std::fmt;
 use std::path::PathBuf;
 
 pub use block::Block;
@@ -19,8 +20,8 @@ pub use toml::{TomlChange, TomlEdit};
 /// Largest file that is edited, in bytes. Claude Code's `.claude.json` reaches a few megabytes in long use.
 pub const MAX_FILE: usize = 32 * 1024 * 1024;
 
-/// A file and what is to be done with it.
-#[derive(Clone, Debug, PartialEq)]
+/// A file and what is to be done with it. `Debug` shows no content: MCP servers' environments may hold secrets.
+#[derive(Clone, PartialEq)]
 pub struct FileEdit {
     pub path: PathBuf,
     /// Permission bits of a new file. An existing one keeps its own.
@@ -28,8 +29,18 @@ pub struct FileEdit {
     pub edit: Edit,
 }
 
+impl fmt::Debug for FileEdit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileEdit")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is to be done with a file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
+#[expect(missing_debug_implementations, reason = "its values may hold secrets")]
 pub enum Edit {
     Json(JsonEdit),
     Toml(TomlEdit),

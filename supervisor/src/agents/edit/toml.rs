@@ -15,9 +15,15 @@ pub struct TomlEdit {
 /// One change. A path names keys of nested tables; missing ones are made.
 #[derive(Clone, Debug)]
 pub enum TomlChange {
-    Set { path: Vec<String>, value: Value },
+    Set {
+        path: Vec<String>,
+        value: Value,
+    },
     /// Unless the key exists.
-    Default { path: Vec<String>, value: Value },
+    Default {
+        path: Vec<String>,
+        value: Value,
+    },
 }
 
 impl PartialEq for TomlEdit {
@@ -63,12 +69,12 @@ impl TomlEdit {
     }
 
     pub(super) fn apply(&self, file: &Path, old: &str) -> Result<String, EditError> {
-        let mut document: DocumentMut = old.parse().map_err(|error: toml_edit::TomlError| {
-            EditError::NotToml {
-                path: file.to_owned(),
-                reason: error.message().to_owned(),
-            }
-        })?;
+        let mut document: DocumentMut =
+            old.parse()
+                .map_err(|error: toml_edit::TomlError| EditError::NotToml {
+                    path: file.to_owned(),
+                    reason: error.message().to_owned(),
+                })?;
         for change in &self.changes {
             change.apply(file, document.as_table_mut())?;
         }
@@ -93,13 +99,11 @@ impl TomlChange {
                 new.set_implicit(true);
                 Item::Table(new)
             });
-            table = item
-                .as_table_like_mut()
-                .ok_or_else(|| EditError::Shape {
-                    path: file.to_owned(),
-                    at: path.get(..=depth).unwrap_or_default().join("."),
-                    expected: "a table",
-                })?;
+            table = item.as_table_like_mut().ok_or_else(|| EditError::Shape {
+                path: file.to_owned(),
+                at: path.get(..=depth).unwrap_or_default().join("."),
+                expected: "a table",
+            })?;
         }
         match table.get_mut(last) {
             Some(_) if only_missing => {}
@@ -210,7 +214,10 @@ mod tests {
         let edit = TomlEdit::new().set(&["a", "b"], 1);
         for (old, part) in [("a = ", "no TOML"), ("a = 3", "`a` is not a table")] {
             let error = edit.apply(Path::new("/f"), old).unwrap_err().to_string();
-            assert!(error.contains(part) && error.contains("/f"), "{old}: {error}");
+            assert!(
+                error.contains(part) && error.contains("/f"),
+                "{old}: {error}"
+            );
         }
     }
 
