@@ -2,3 +2,5 @@
 pub mod config;
 
 pub mod agents;
+
+pub mod state;
