@@ -4,3 +4,4 @@ pub mod config;
 pub mod agents;
 
 pub mod state;
+pub mod terminals;
