@@ -1,1 +1,24 @@
-//! Test kit.
+//! What the black-box tests share.
+//!
+//! Owns everything a test needs beside the program under test: a scripted model provider ([`Upstream`]), the
+//! repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run` as root, as an ordinary
+//! user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API ([`Client`]), the agent
+//! CLIs at pinned versions ([`agents`]), and views of `/proc` ([`proc`]).
+//!
+//! Everything is callable from synchronous and asynchronous tests alike: what needs a runtime runs on a thread of its
+//! own. Every wait has a deadline and says what it waited for ([`wait`]). What a fixture started ends with it.
+
+//pub mod agents;
+mod background;
+//pub mod client;
+pub mod model;
+//pub mod proc;
+pub mod repo;
+//mod root;
+pub mod wait;
+//mod whim;
+
+//pub use client::Client;
+pub use model::Upstream;
+//pub use root::Root;
+//pub use whim::{Run, Whim, WhimError};

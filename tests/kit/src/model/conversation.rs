@@ -1,0 +1,376 @@
+//! One view of a conversation, whichever wire format carried it.
+//!
+//! A request carries the whole conversation. What a script wants to know of it is small: the person's last prompt, how
+//! many rounds of tools followed it, and what the last tool said. Agents put text of their own into user messages
+//! (reminders, the environment, merged instructions); it is told from prompts by its enclosing tags. Nothing here fails:
+//! what is missing or of another type is empty.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// `POST /v1/messages`
+    Anthropic,
+    /// `POST /v1/responses`
+    Responses,
+    /// `POST /v1/chat/completions`
+    Chat,
+}
+
+/// Who asks, told by its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Agent {
+    Claude,
+    Codex,
+    /// The router: all that it forwards has the HTTP library's name.
+    Ccr,
+    Copilot,
+    Other,
+}
+
+impl Agent {
+    /// From the `User-Agent` header.
+    #[must_use]
+    pub fn of(user_agent: &str) -> Self {
+        let is = |prefix: &str| user_agent.starts_with(prefix);
+        if is("claude-cli/") {
+            Self::Claude
+        } else if is("codex") {
+            Self::Codex
+        } else if is("OpenAI/JS") || is("Anthropic/JS") || is("copilot") {
+            Self::Copilot
+        } else if user_agent == "node" {
+            Self::Ccr
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// What a script may ask about a request.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    pub dialect: Dialect,
+    pub agent: Agent,
+    pub model: String,
+    /// The answer is wanted as a stream of events.
+    pub stream: bool,
+    /// A request for a title of the conversation, not a turn of it.
+    pub title: bool,
+    /// All system and developer text.
+    pub system: String,
+    /// The person's last words.
+    pub prompt: String,
+    /// Replies with tool calls since the prompt.
+    pub round: usize,
+    /// Text of the last tool result.
+    pub last_result: String,
+    /// Names of the tools on offer.
+    pub tools: Vec<String>,
+    /// The agent's directory, where its instructions name it.
+    pub cwd: Option<String>,
+}
+
+impl Conversation {
+    /// Reads a request's body.
+    #[must_use]
+    pub fn read(dialect: Dialect, agent: Agent, body: &Value) -> Self {
+        let mut this = Self {
+            dialect,
+            agent,
+            model: text(&body["model"]),
+            stream: body["stream"].as_bool().unwrap_or(false),
+            title: false,
+            system: String::new(),
+            prompt: String::new(),
+            round: 0,
+            last_result: String::new(),
+            tools: list(&body["tools"]).iter().map(tool_name).collect(),
+            cwd: None,
+        };
+        match dialect {
+            Dialect::Anthropic => this.read_anthropic(body),
+            Dialect::Responses => this.read_responses(body),
+            Dialect::Chat => this.read_chat(body),
+        }
+        this.title = wants_title(body, &this);
+        let context = list(&body["messages"])
+            .iter()
+            .chain(list(&body["input"]))
+            .map(|item| text(&item["content"]));
+        this.cwd = std::iter::once(this.system.clone())
+            .chain(context)
+            .find_map(|text| working_directory(&text));
+        this
+    }
+
+    fn read_anthropic(&mut self, body: &Value) {
+        self.system = text(&body["system"]);
+        for message in list(&body["messages"]) {
+            let content = &message["content"];
+            match message["role"].as_str() {
+                Some("user") => {
+                    for block in list(content)
+                        .iter()
+                        .filter(|block| block["type"] == "tool_result")
+                    {
+                        self.last_result = text(&block["content"]);
+                    }
+                    self.hear(&text(content));
+                }
+                Some("assistant")
+                    if list(content)
+                        .iter()
+                        .any(|block| block["type"] == "tool_use") =>
+                {
+                    self.round += 1
+                }
+                Some("assistant") => {}
+                _ => self.system.push_str(&text(content)),
+            }
+        }
+    }
+
+    fn read_chat(&mut self, body: &Value) {
+        for message in list(&body["messages"]) {
+            let content = text(&message["content"]);
+            match message["role"].as_str() {
+                Some("user") => self.hear(&content),
+                Some("tool") => self.last_result = content,
+                Some("assistant") if !list(&message["tool_calls"]).is_empty() => self.round += 1,
+                Some("assistant") => {}
+                _ => self.system.push_str(&content),
+            }
+        }
+    }
+
+    fn read_responses(&mut self, body: &Value) {
+        self.system = text(&body["instructions"]);
+        if let Some(prompt) = body["input"].as_str() {
+            self.hear(prompt);
+        }
+        // Parallel calls of one reply stand side by side, followed by their results.
+        let mut calling = false;
+        for item in list(&body["input"]) {
+            let kind = item["type"].as_str().unwrap_or("message");
+            let call = kind.ends_with("_call");
+            if call && !calling {
+                self.round += 1;
+            }
+            calling = call || (calling && kind == "reasoning");
+            if kind.ends_with("_call_output") {
+                self.last_result = text(&item["output"]);
+            } else if kind == "message" {
+                match item["role"].as_str() {
+                    Some("user") => self.hear(&text(&item["content"])),
+                    Some("developer" | "system") => self.system.push_str(&text(&item["content"])),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Takes a user message: a prompt starts its own count of rounds, an agent's context does not.
+    fn hear(&mut self, message: &str) {
+        let prompt = without_context(message);
+        if !prompt.is_empty() {
+            self.prompt = prompt.to_owned();
+            self.round = 0;
+        }
+    }
+}
+
+/// The elements of an array; none of anything else.
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// All text in a string, a block, or a list of blocks, tool results left out.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(blocks) => {
+            let texts = blocks
+                .iter()
+                .filter(|block| block["type"] != "tool_result")
+                .map(text);
+            texts
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+        Value::Object(_) => value["text"].as_str().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn tool_name(tool: &Value) -> String {
+    let name = tool["name"]
+        .as_str()
+        .or_else(|| tool["function"]["name"].as_str());
+    name.or_else(|| tool["type"].as_str())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// What is left of a user message without the blocks that agents add: `<tag>…</tag>`, notes of an interrupt, and
+/// Codex's merged instructions.
+fn without_context(message: &str) -> &str {
+    let mut rest = message.trim();
+    loop {
+        let before = rest;
+        if let Some(tagged) = rest.strip_prefix('<')
+            && let Some((tag, _)) = tagged.split_once('>')
+            && let Some(name) = tag
+                .split_whitespace()
+                .next()
+                .filter(|name| !name.starts_with('/'))
+            && let Some((_, after)) = rest.split_once(&format!("</{name}>"))
+        {
+            rest = after.trim_start();
+        }
+        if rest.starts_with("# AGENTS.md instructions")
+            && let Some((_, after)) = rest.split_once("</INSTRUCTIONS>")
+        {
+            rest = after.trim_start();
+        }
+        if rest.starts_with("[Request interrupted") {
+            rest = rest
+                .split_once(']')
+                .map_or("", |(_, after)| after.trim_start());
+        }
+        if let Some(body) = rest.strip_suffix("</system-reminder>")
+            && let Some((before, _)) = body.rsplit_once("<system-reminder>")
+        {
+            rest = before.trim_end();
+        }
+        if rest == before {
+            return rest;
+        }
+    }
+}
+
+/// Claude Code and Codex ask for a title of the conversation in a call of its own, recognised by a schema with exactly
+/// that property; through the router the schema is lost and only the instruction is left.
+fn wants_title(body: &Value, conversation: &Conversation) -> bool {
+    let formats = [
+        &body["output_config"]["format"],
+        &body["text"]["format"],
+        &body["response_format"]["json_schema"],
+    ];
+    let titled = |schema: &Value| {
+        schema["properties"]
+            .as_object()
+            .is_some_and(|all| all.contains_key("title"))
+    };
+    formats.iter().any(|format| titled(&format["schema"]))
+        || (conversation.tools.is_empty() && conversation.system.contains("\"title\""))
+}
+
+fn working_directory(context: &str) -> Option<String> {
+    const MARKS: [&str; 4] = [
+        "<cwd>",
+        "Primary working directory: ",
+        "Working directory: ",
+        "working directory: ",
+    ];
+    let rest = MARKS
+        .iter()
+        .find_map(|mark| context.split_once(mark))
+        .map(|(_, rest)| rest)?;
+    let path = rest.split(['\n', '<']).next().unwrap_or_default().trim();
+    path.starts_with('/').then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn anthropic(messages: Value) -> Conversation {
+        let body = json!({"model": "m", "stream": true, "messages": messages, "tools": [{"name": "Bash"}]});
+        Conversation::read(Dialect::Anthropic, Agent::Claude, &body)
+    }
+
+    #[test]
+    fn a_reminder_is_not_a_prompt() {
+        let seen = anthropic(json!([
+            {"role": "user", "content": [
+                {"type": "text", "text": "<system-reminder>\ncontext\n</system-reminder>\n"},
+                {"type": "text", "text": "fix the test"},
+                {"type": "text", "text": "<system-reminder>more</system-reminder>"}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "Bash", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "a", "content": "ok 1"},
+                {"type": "text", "text": "<system-reminder>x</system-reminder>"}]},
+        ]));
+        assert_eq!(
+            (seen.prompt.as_str(), seen.round, seen.last_result.as_str()),
+            ("fix the test", 1, "ok 1")
+        );
+        assert!(!seen.title);
+    }
+
+    #[test]
+    fn a_prompt_after_an_interrupt_starts_its_own_rounds() {
+        let seen = anthropic(json!([
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "Bash", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "a", "content": "stopped"},
+                {"type": "text", "text": "[Request interrupted by user for tool use]"},
+                {"type": "text", "text": "second"}]},
+        ]));
+        assert_eq!((seen.prompt.as_str(), seen.round), ("second", 0));
+    }
+
+    #[test]
+    fn parallel_calls_are_one_round() {
+        let body = json!({"model": "m", "input": [
+            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "rules"}]},
+            {"type": "message", "role": "user", "content": [
+                {"type": "input_text", "text": "<environment_context>\n<cwd>/app/repo</cwd>\n</environment_context>"}]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go"}]},
+            {"type": "function_call", "name": "exec_command", "call_id": "1", "arguments": "{}"},
+            {"type": "function_call", "name": "exec_command", "call_id": "2", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "1", "output": "one"},
+            {"type": "function_call_output", "call_id": "2", "output": "two"},
+            {"type": "reasoning"},
+            {"type": "function_call", "name": "exec_command", "call_id": "3", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "3", "output": "three"}],
+            "tools": [{"type": "function", "name": "exec_command"}, {"type": "local_shell"}]});
+        let seen = Conversation::read(Dialect::Responses, Agent::Codex, &body);
+        assert_eq!(
+            (seen.prompt.as_str(), seen.round, seen.last_result.as_str()),
+            ("go", 2, "three")
+        );
+        assert_eq!(seen.cwd.as_deref(), Some("/app/repo"));
+        assert_eq!(seen.tools, ["exec_command", "local_shell"]);
+    }
+
+    #[test]
+    fn a_title_request_is_told_by_its_schema() {
+        let body = json!({"model": "m", "tools": [], "messages": [{"role": "user", "content": "fix"}],
+            "output_config": {"format": {"type": "json_schema", "schema": {"properties": {"title": {}}}}}});
+        assert!(Conversation::read(Dialect::Anthropic, Agent::Claude, &body).title);
+    }
+
+    #[test]
+    fn chat_counts_replies_with_tool_calls() {
+        let body = json!({"model": "m", "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "<current_datetime>now</current_datetime>\n\nhello there"},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]},
+            {"role": "tool", "tool_call_id": "1", "content": "out"}]});
+        let seen = Conversation::read(Dialect::Chat, Agent::Copilot, &body);
+        assert_eq!(
+            (seen.prompt.as_str(), seen.round, seen.last_result.as_str()),
+            ("hello there", 1, "out")
+        );
+    }
+}
