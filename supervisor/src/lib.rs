@@ -1,3 +1,4 @@
 //! The supervisor.
 
+pub mod journal;
 pub mod state;
