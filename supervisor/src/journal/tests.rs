@@ -354,7 +354,7 @@ fn too_large_an_event_is_refused() {
 async fn a_disk_that_refuses_costs_the_past_not_the_present() {
     let directory = TempDir::new().unwrap();
     let limits = Limits {
-        segment_bytes: 200,
+        segment_bytes: 1,
         segments: 100,
     };
     let (journal, _) = open_with(&directory, limits);
@@ -410,7 +410,7 @@ async fn a_disk_that_refuses_costs_the_past_not_the_present() {
 async fn numbers_of_lost_events_are_not_given_again() {
     let directory = TempDir::new().unwrap();
     let limits = Limits {
-        segment_bytes: 200,
+        segment_bytes: 1,
         segments: 100,
     };
     let (journal, _) = open_with(&directory, limits);
