@@ -3,5 +3,6 @@ pub mod config;
 
 pub mod agents;
 
+pub mod journal;
 pub mod state;
 pub mod terminals;
