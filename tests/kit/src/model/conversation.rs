@@ -98,6 +98,9 @@ impl Conversation {
             Dialect::Chat => this.read_chat(body),
         }
         this.title = wants_title(body, &this);
+        if this.title {
+            this.prompt = titled(&last_said(body)).to_owned();
+        }
         let context = list(&body["messages"])
             .iter()
             .chain(list(&body["input"]))
@@ -271,6 +274,29 @@ fn wants_title(body: &Value, conversation: &Conversation) -> bool {
         || (conversation.tools.is_empty() && conversation.system.contains("\"title\""))
 }
 
+/// The text of the last message, as it came.
+fn last_said(body: &Value) -> String {
+    let messages = list(&body["messages"])
+        .last()
+        .or_else(|| list(&body["input"]).last());
+    messages
+        .map(|message| text(&message["content"]))
+        .unwrap_or_default()
+}
+
+/// What a title request wants a title for: Claude Code puts it between tags, Codex behind a heading.
+fn titled(message: &str) -> &str {
+    let session = message
+        .split_once("<session>")
+        .and_then(|(_, rest)| rest.split_once("</session>"));
+    let prompt = message.split_once("User prompt:").map(|(_, rest)| rest);
+    session
+        .map(|(session, _)| session)
+        .or(prompt)
+        .unwrap_or(message)
+        .trim()
+}
+
 fn working_directory(context: &str) -> Option<String> {
     const MARKS: [&str; 4] = [
         "<cwd>",
@@ -358,6 +384,18 @@ mod tests {
         let body = json!({"model": "m", "tools": [], "messages": [{"role": "user", "content": "fix"}],
             "output_config": {"format": {"type": "json_schema", "schema": {"properties": {"title": {}}}}}});
         assert!(Conversation::read(Dialect::Anthropic, Agent::Claude, &body).title);
+    }
+
+    #[test]
+    fn a_title_is_of_what_the_agent_quotes() {
+        let quoted =
+            "<session>\nfix it\n</session>\n\nWrite the title in the language the user wrote in.";
+        assert_eq!(titled(quoted), "fix it");
+        assert_eq!(
+            titled("Generate a title.\n\nUser prompt:\nfix it"),
+            "fix it"
+        );
+        assert_eq!(titled("fix it"), "fix it");
     }
 
     #[test]
