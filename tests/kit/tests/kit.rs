@@ -1,5 +1,11 @@
 //! The kit's own promises: what a test relies on must not be wrong itself.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on panics, also in its helpers"
+)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -192,6 +192,11 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What a JSON pointer leads to; null where it leads nowhere.
+pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 /// All text in a string, a block, or a list of blocks, tool results left out.
 pub(super) fn text(value: &Value) -> String {
     match value {
@@ -214,7 +219,7 @@ pub(super) fn text(value: &Value) -> String {
 fn tool_name(tool: &Value) -> String {
     let name = tool["name"]
         .as_str()
-        .or_else(|| tool["function"]["name"].as_str());
+        .or_else(|| at(tool, "/function/name").as_str());
     name.or_else(|| tool["type"].as_str())
         .unwrap_or_default()
         .to_owned()
@@ -261,9 +266,9 @@ fn without_context(message: &str) -> &str {
 /// that property; through the router the schema is lost and only the instruction is left.
 fn wants_title(body: &Value, conversation: &Conversation) -> bool {
     let formats = [
-        &body["output_config"]["format"],
-        &body["text"]["format"],
-        &body["response_format"]["json_schema"],
+        at(body, "/output_config/format"),
+        at(body, "/text/format"),
+        at(body, "/response_format/json_schema"),
     ];
     let titled = |schema: &Value| {
         schema["properties"]

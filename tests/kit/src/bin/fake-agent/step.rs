@@ -77,7 +77,7 @@ impl Step {
         let (verb, rest) = line
             .trim_start()
             .split_once(' ')
-            .unwrap_or((line.trim_start(), ""));
+            .unwrap_or_else(|| (line.trim_start(), ""));
         let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
         let wrong = |what: &str| StepError::Operand {
             step: line.to_owned(),
