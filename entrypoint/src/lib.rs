@@ -1,1 +1,2 @@
 //! The keeper.
+pub mod wire;

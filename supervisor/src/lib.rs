@@ -1,1 +1,7 @@
 //! The supervisor.
+pub mod config;
+
+pub mod agents;
+
+pub mod state;
+pub mod terminals;

@@ -34,7 +34,11 @@ pub enum ToKeeper {
     /// [`Launch::descriptors`].
     Spawn { process: ProcessId, name: String },
     /// Send a signal to the process itself (`tree: false`), or to its whole process group (`tree: true`).
-    Signal { process: ProcessId, signal: i32, tree: bool },
+    Signal {
+        process: ProcessId,
+        signal: i32,
+        tree: bool,
+    },
     /// End the process and everything it left: TERM, at most `grace_ms`, KILL. Answered by `Gone`.
     End { process: ProcessId, grace_ms: u64 },
     /// The exit was recorded: forget the process, its rings and its status. Ignored while it still runs.
@@ -85,9 +89,17 @@ pub enum FromKeeper {
     /// The process runs: exec succeeded. Descriptors by `streams`, in this order:
     /// terminal: the PTY master, then ring (memfd, data eventfd, space eventfd);
     /// pipes: the write end of stdin (only with [`Stdin::Pipe`]), then ring of stdout, then ring of stderr.
-    Spawned { process: ProcessId, pid: i32, streams: Streams },
+    Spawned {
+        process: ProcessId,
+        pid: i32,
+        streams: Streams,
+    },
     /// It could not be started; `step` says which call failed (`exec`, `chdir`, `setuid`, …).
-    SpawnFailed { process: ProcessId, step: String, errno: i32 },
+    SpawnFailed {
+        process: ProcessId,
+        step: String,
+        errno: i32,
+    },
     /// The process itself ended, with its raw wait status. Sent again by `Process` to a new supervisor until
     /// acknowledged. Its rings still hold output until `Gone` or until drained.
     Exited { process: ProcessId, status: i32 },
@@ -149,8 +161,13 @@ pub struct Credentials {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
     /// A new PTY as controlling terminal; the slave is given to the user.
-    Terminal { columns: u16, rows: u16 },
-    Pipes { stdin: Stdin },
+    Terminal {
+        columns: u16,
+        rows: u16,
+    },
+    Pipes {
+        stdin: Stdin,
+    },
     /// All three `/dev/null`.
     Null,
 }

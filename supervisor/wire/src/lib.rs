@@ -1,1 +1,10 @@
-//! wire
+//! Types of the API, of files and of events, shared by everything that reads or writes them.
+//!
+//! Owns names and shapes only: no I/O, no clock, no policy. Readers ignore fields they do not know, so fields may be
+//! added; a changed or dropped one breaks other programs.
+
+pub mod event;
+pub mod money;
+pub mod spec;
+pub mod state;
+pub mod time;

@@ -1,0 +1,321 @@
+//! From evidence to a state with a reason: the rules that put the sources in order.
+
+use std::fmt::Write as _;
+
+use whim_wire::state::{AgentState, Dialog};
+
+use crate::state::moment::{Moment, Spoken};
+use crate::state::observation::{Child, Exit, Manner, Stop, Title, clean};
+
+use super::dialog;
+use super::evidence::{Evidence, Life};
+use super::limits::{
+    CUSTOM_CPU, CUSTOM_REST, ONESHOT_START, PROGRESS_CPU, READY, STALL_MODEL, STALL_OTHER,
+    STALL_TOOL, STILL,
+};
+use super::timers::Timers;
+use super::turn::{How, Turn, turn};
+
+/// Longest command in a reason, bytes.
+const MAX_COMMAND: usize = 120;
+/// Most background processes that are named.
+const MAX_BACKGROUND: usize = 4;
+
+pub(super) struct Judgement {
+    pub(super) state: AgentState,
+    pub(super) reason: String,
+    pub(super) stalled: bool,
+    pub(super) dialog: Option<Dialog>,
+}
+
+impl Judgement {
+    fn new(state: AgentState, reason: impl Into<String>) -> Self {
+        Self {
+            state,
+            reason: reason.into(),
+            stalled: false,
+            dialog: None,
+        }
+    }
+}
+
+/// `None`: nothing that would change the state `before`.
+pub(super) fn judge(
+    evidence: &Evidence,
+    before: AgentState,
+    since: Moment,
+    timers: &mut Timers<'_>,
+) -> Option<Judgement> {
+    let running = match &evidence.life {
+        Life::None => {
+            return Some(Judgement::new(
+                AgentState::Starting,
+                "the agent is not started yet",
+            ));
+        }
+        Life::Exited { exit, note } => {
+            return Some(Judgement::new(
+                AgentState::Stopped,
+                exited(*exit, note.as_deref()),
+            ));
+        }
+        Life::Running { since } => *since,
+    };
+    match evidence.profile.manner {
+        Manner::Custom => Some(custom(evidence, before, running, since, timers)),
+        Manner::Oneshot => Some(oneshot(evidence, running, since, timers)),
+        Manner::Interactive => interactive(evidence, before, running, since, timers),
+    }
+}
+
+fn interactive(
+    evidence: &Evidence,
+    before: AgentState,
+    running: Moment,
+    since: Moment,
+    timers: &mut Timers<'_>,
+) -> Option<Judgement> {
+    if let Some(open) = dialog::open(evidence, timers) {
+        let what = clean(&open.what, MAX_COMMAND * 2);
+        let mut judgement = Judgement::new(AgentState::NeedsInput, format!("waits for {what}"));
+        if open.dialog.is_some() {
+            judgement.reason = format!("asks: {what}");
+        }
+        judgement.dialog = open.dialog;
+        return Some(judgement);
+    }
+    match turn(evidence, timers) {
+        Turn::Open => Some(working(evidence, before, since, timers)),
+        Turn::Settling if before == AgentState::Working => {
+            Some(working(evidence, before, since, timers))
+        }
+        Turn::Settling => None,
+        Turn::Closed(how) => Some(idle(evidence, how)),
+        Turn::Unknown => unknown(evidence, running, timers),
+    }
+}
+
+/// No source spoke of a turn: is the agent up?
+fn unknown(evidence: &Evidence, running: Moment, timers: &mut Timers<'_>) -> Option<Judgement> {
+    let title = evidence.title.as_ref();
+    if let (Some(title), Some(output)) = (title, evidence.output)
+        && title.value == Title::Spinning
+        && !timers.over(output, STILL)
+    {
+        return Some(Judgement::new(
+            AgentState::Working,
+            "its title says that it works",
+        ));
+    }
+    let up = evidence.hooks.ready.max(title.map(|title| title.at));
+    let ready = match (up, evidence.output) {
+        (Some(up), _) if timers.over(up, STILL) => Some("ready for a prompt"),
+        (_, Some(output)) if timers.over(output, STILL) => Some("ready for a prompt"),
+        _ if timers.over(running, READY) => Some("no sign from the agent since it started"),
+        _ => None,
+    };
+    ready.map(|reason| Judgement::new(AgentState::Idle, reason))
+}
+
+fn custom(
+    evidence: &Evidence,
+    before: AgentState,
+    running: Moment,
+    since: Moment,
+    timers: &mut Timers<'_>,
+) -> Judgement {
+    if !evidence.wire.in_flight.is_empty() {
+        return working(evidence, before, since, timers);
+    }
+    if let Some(computed) = evidence.computed
+        && !timers.over(computed, CUSTOM_REST)
+    {
+        let cpu = evidence
+            .tree
+            .as_ref()
+            .and_then(|tree| tree.value.cpu_percent);
+        let cpu = cpu.filter(|cpu| *cpu >= CUSTOM_CPU);
+        return match cpu {
+            Some(cpu) => Judgement::new(AgentState::Working, format!("uses {cpu} % CPU")),
+            None => Judgement::new(AgentState::Working, "used CPU a moment ago"),
+        };
+    }
+    if let Some(printed) = evidence.printed
+        && !timers.over(printed, CUSTOM_REST)
+    {
+        return Judgement::new(AgentState::Working, "prints");
+    }
+    let sampled = evidence
+        .tree
+        .as_ref()
+        .and_then(|tree| tree.value.cpu_percent)
+        .is_some();
+    if before == AgentState::Starting && !sampled && !timers.over(running, CUSTOM_REST) {
+        return Judgement::new(AgentState::Starting, "just started");
+    }
+    Judgement::new(AgentState::Idle, "neither prints nor uses CPU")
+}
+
+fn oneshot(
+    evidence: &Evidence,
+    running: Moment,
+    since: Moment,
+    timers: &mut Timers<'_>,
+) -> Judgement {
+    let up = evidence.output.is_some()
+        || evidence.hooks.last.is_some()
+        || evidence.wire.last_start.is_some();
+    if !up && !timers.over(running, ONESHOT_START) {
+        return Judgement::new(AgentState::Starting, "just started");
+    }
+    working(evidence, AgentState::Working, since, timers)
+}
+
+fn working(
+    evidence: &Evidence,
+    before: AgentState,
+    since: Moment,
+    timers: &mut Timers<'_>,
+) -> Judgement {
+    let child = evidence.tool_child(timers);
+    let (mut reason, limit) = match (child, evidence.wire.newest()) {
+        (Some(child), _) => (tool_sentence(evidence, Some(child), timers.now), STALL_TOOL),
+        (None, Some(_)) => (model_sentence(evidence, timers.now), STALL_MODEL),
+        (None, None) if evidence.tool_asked().is_some() => {
+            (tool_sentence(evidence, None, timers.now), STALL_TOOL)
+        }
+        (None, None) => (between(evidence, timers.now), STALL_OTHER),
+    };
+    let began = match before {
+        AgentState::Working => since,
+        _ => timers.now,
+    };
+    let progress = Some(began).max(evidence.progress()).max(evidence.prompt);
+    let stalled = match progress {
+        Some(progress) if timers.over(progress, limit) => {
+            reason = format!(
+                "no progress for {}: {reason}",
+                Spoken(timers.now - progress)
+            );
+            true
+        }
+        _ => false,
+    };
+    Judgement {
+        stalled,
+        ..Judgement::new(AgentState::Working, reason)
+    }
+}
+
+/// "tool Bash running 4 min, 82 % CPU: cargo test"
+fn tool_sentence(evidence: &Evidence, child: Option<&Child>, now: Moment) -> String {
+    // With a process to show, the tool that it most likely belongs to: the last that was asked for before it started.
+    let tools = evidence.hooks.tools.values();
+    let tool = match child {
+        Some(child) => tools
+            .filter(|tool| tool.since <= child.started + super::limits::START_SLACK)
+            .max_by_key(|tool| tool.since),
+        None => tools.min_by_key(|tool| tool.since),
+    };
+    let since = tool
+        .map(|tool| tool.since)
+        .or_else(|| child.map(|child| child.started))
+        .or_else(|| evidence.wire.rest().map(|end| end.at))
+        .unwrap_or(now);
+    let mut sentence = String::from("tool ");
+    if let Some(tool) = tool {
+        let _ = write!(sentence, "{} ", clean(&tool.name, MAX_COMMAND));
+    }
+    let _ = write!(sentence, "running {}", Spoken(now - since));
+    if let Some(cpu) = child.and_then(|child| child.cpu_percent) {
+        let _ = write!(sentence, ", {cpu} % CPU");
+    }
+    let what = tool
+        .and_then(|tool| tool.detail.as_deref())
+        .or_else(|| child.map(|child| child.command.as_str()));
+    if let Some(what) = what {
+        let _ = write!(sentence, ": {}", clean(what, MAX_COMMAND));
+    }
+    sentence
+}
+
+fn model_sentence(evidence: &Evidence, now: Moment) -> String {
+    let calls = &evidence.wire.in_flight;
+    let oldest = calls.values().min_by_key(|call| call.started);
+    let Some(oldest) = oldest else {
+        return "the model is called".to_owned();
+    };
+    let age = Spoken(now - oldest.started);
+    match (calls.len(), oldest.progressed) {
+        (1, Some(_)) => format!("the model answers since {age}"),
+        (1, None) => format!("waits for the model since {age}"),
+        (calls, _) => format!("{calls} model calls in flight, the oldest since {age}"),
+    }
+}
+
+fn between(evidence: &Evidence, now: Moment) -> String {
+    match evidence.wire.rest() {
+        Some(end) if end.value.stop == Stop::Error => {
+            let age = Spoken(now - end.at);
+            format!("the model call failed {age} ago; the agent tries again by itself")
+        }
+        _ if evidence.prompt > evidence.wire.last_start => "a prompt was delivered".to_owned(),
+        _ => "in a turn, between two steps".to_owned(),
+    }
+}
+
+fn idle(evidence: &Evidence, how: How) -> Judgement {
+    let reason = match how {
+        How::Ready => "ready for a prompt",
+        How::Ended => "the turn ended",
+        How::Interrupted => "the turn was interrupted",
+        How::Failed => "the turn ended; its last model call failed",
+        How::Refused => "the turn ended; its last model call was refused",
+        How::Restored => "no sign of work since the supervisor came back",
+    };
+    let left = background(evidence);
+    match left.first() {
+        Some(first) => Judgement::new(
+            AgentState::Idle,
+            format!("{reason}; still running: {first}"),
+        ),
+        None => Judgement::new(AgentState::Idle, reason),
+    }
+}
+
+/// What runs beneath an agent that rests and that it started for a tool, not as a helper of its own, busiest first:
+/// only what uses CPU, so that a dev server that waits does not hold the machine.
+pub(super) fn background(evidence: &Evidence) -> Vec<String> {
+    let Life::Running { since } = &evidence.life else {
+        return Vec::new();
+    };
+    let helpers_until = evidence.wire.last_end.as_ref().map(|end| end.value.started);
+    let first_turn = evidence.hooks.opened.or(helpers_until).unwrap_or(*since);
+    let Some(tree) = &evidence.tree else {
+        return Vec::new();
+    };
+    let mut busy: Vec<&Child> = (tree.value.children.iter())
+        .filter(|child| child.started >= first_turn.min(tree.at))
+        .filter(|child| child.cpu_percent.is_some_and(|cpu| cpu >= PROGRESS_CPU))
+        .collect();
+    busy.sort_by_key(|child| std::cmp::Reverse(child.cpu_percent));
+    busy.into_iter()
+        .take(MAX_BACKGROUND)
+        .map(|child| clean(&child.command, MAX_COMMAND).into_owned())
+        .collect()
+}
+
+fn exited(exit: Exit, note: Option<&str>) -> String {
+    let mut sentence = match exit {
+        Exit::Code(0) => "the agent ended".to_owned(),
+        Exit::Code(code) => format!("the agent ended with exit code {code}"),
+        Exit::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(name) => format!("the agent was ended by {name}"),
+            Err(_) => format!("the agent was ended by signal {signal}"),
+        },
+    };
+    if let Some(note) = note {
+        let _ = write!(sentence, "; {}", clean(note, MAX_COMMAND * 2));
+    }
+    sentence
+}

@@ -1,0 +1,5 @@
+//! Timelines of evidence and the states that must follow.
+
+mod cases;
+mod properties;
+mod script;

@@ -1,0 +1,349 @@
+//! Is a turn in progress?
+//!
+//! Evidence that opens a turn counts at once. Evidence that ends one counts after a settle time, in which the state
+//! stays what it was, so that the gaps between two tools or two queued prompts are not seen. The agent's own word (status
+//! file, hooks) comes first; the wire and the processes stand in where it is missing or must have been lost; a terminal
+//! sequence, which any process can print, never stands against them.
+
+use whim_wire::state::AgentState;
+
+use crate::state::moment::Moment;
+use crate::state::observation::{Osc, Stop, Title, Word};
+
+use super::evidence::Evidence;
+use super::limits::{
+    BETWEEN_STEPS, CONFIRM, HUNG_UP, INTERRUPT, OSC_CREDIT, PROMPT_CREDIT, RESTORED, RETRY_PAUSE,
+    SETTLE, SIGNAL_LOST, SOURCES_APART, STILL, SUGGESTION, WIRE_END,
+};
+use super::timers::Timers;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Open,
+    /// Ended, unless more follows: the state stays as it was.
+    Settling,
+    Closed(How),
+    /// No source said anything yet.
+    Unknown,
+}
+
+/// How the last turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Ended,
+    Interrupted,
+    Failed,
+    Refused,
+    /// No turn yet.
+    Ready,
+    /// The source of this word is an earlier supervisor.
+    Restored,
+}
+
+/// What the agent itself says.
+enum Own {
+    /// `file`: the status file says so now, it is not inferred.
+    Open {
+        at: Moment,
+        file: bool,
+    },
+    Closed {
+        at: Moment,
+        file: bool,
+    },
+}
+
+pub(super) fn turn(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
+    match own(evidence, timers) {
+        Some(Own::Open { file: true, .. }) => Turn::Open,
+        Some(Own::Open { at, file: false }) => doubted(evidence, at, timers),
+        Some(Own::Closed { at, file }) => reopened(evidence, at, file, timers),
+        None => without_word(evidence, timers),
+    }
+}
+
+fn own(evidence: &Evidence, timers: &mut Timers<'_>) -> Option<Own> {
+    let hooks = &evidence.hooks;
+    let hooked = match (hooks.opened, hooks.closed) {
+        (Some(opened), closed) if closed.is_none_or(|closed| closed < opened) => Some(Own::Open {
+            at: opened,
+            file: false,
+        }),
+        (_, Some(at)) => Some(Own::Closed { at, file: false }),
+        _ => None,
+    };
+    let Some(word) = &evidence.word else {
+        return hooked;
+    };
+    let at = word.at;
+    match (&word.value, hooked) {
+        (Word::Busy | Word::Waiting { .. }, Some(Own::Closed { at: closed, .. }))
+            if closed > at =>
+        {
+            Some(if timers.over(closed, SOURCES_APART) {
+                Own::Closed {
+                    at: closed,
+                    file: false,
+                }
+            } else {
+                Own::Open { at, file: true }
+            })
+        }
+        (Word::Busy | Word::Waiting { .. }, _) => Some(Own::Open { at, file: true }),
+        (Word::Idle | Word::Shell, Some(Own::Open { at: opened, .. }))
+            if opened > at && (stirs(evidence, timers) || !timers.over(opened, CONFIRM)) =>
+        {
+            Some(Own::Open {
+                at: opened,
+                file: false,
+            })
+        }
+        (Word::Idle | Word::Shell, _) => Some(Own::Closed { at, file: true }),
+    }
+}
+
+/// Wire or processes show work right now.
+fn stirs(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
+    !evidence.wire.in_flight.is_empty() || evidence.tool_child(timers).is_some()
+}
+
+/// Hooks opened a turn at `opened` and did not end it. No hook tells of an interrupt, and hooks get lost.
+fn doubted(evidence: &Evidence, opened: Moment, timers: &mut Timers<'_>) -> Turn {
+    if stirs(evidence, timers) {
+        return Turn::Open;
+    }
+    let hooks = &evidence.hooks;
+    let step = evidence.step_ended();
+    let tools = !hooks.tools.is_empty();
+    if let Some(at) = evidence.interrupted().filter(|at| *at > opened)
+        && timers.over(at, INTERRUPT)
+    {
+        return Turn::Closed(How::Interrupted);
+    }
+    if let Some(osc) = &evidence.osc
+        && rests(osc.value)
+        && osc.at > opened
+        && step.is_none_or(|step| step <= osc.at)
+        && timers.over(osc.at, SETTLE)
+    {
+        return Turn::Closed(ended(evidence));
+    }
+    if let Some(end) = evidence.wire.rest().filter(|end| end.at > opened && !tools) {
+        let wait = match end.value.stop {
+            Stop::EndTurn | Stop::Refused | Stop::Limit => Some(SIGNAL_LOST),
+            Stop::ClientLeft => Some(HUNG_UP),
+            Stop::Tool | Stop::Error => None,
+        };
+        // A tool that ended later is answered first: the end was a subagent's.
+        let newest = end.at.max(hooks.step_ended.unwrap_or(end.at));
+        if wait.is_some_and(|wait| timers.over(newest, wait)) {
+            return Turn::Closed(ended(evidence));
+        }
+    }
+    if let Some(title) = &evidence.title
+        && title.value == Title::Resting
+        && title.at > opened
+    {
+        let newest = Some(title.at).max(evidence.output).max(step);
+        if newest.is_some_and(|newest| timers.over(newest, STILL)) {
+            return Turn::Closed(How::Ended);
+        }
+    }
+    Turn::Open
+}
+
+/// The agent said at `closed` that its turn is over. What says otherwise since?
+fn reopened(evidence: &Evidence, closed: Moment, file: bool, timers: &mut Timers<'_>) -> Turn {
+    if let Some(prompt) = evidence.prompt.filter(|prompt| *prompt > closed)
+        && !timers.over(prompt, PROMPT_CREDIT)
+    {
+        return Turn::Open;
+    }
+    let hooks = &evidence.hooks;
+    if hooks.tools.values().any(|tool| tool.since > closed) {
+        return Turn::Open;
+    }
+    let background = !hooks.subagents.is_empty();
+    if background && !evidence.wire.in_flight.is_empty() {
+        return Turn::Open;
+    }
+    if let Some(start) = evidence.wire.newest().filter(|start| *start > closed) {
+        // Prompt suggestions follow a turn and belong to none.
+        let suggestion = file && !background;
+        if !suggestion || timers.over(start, SUGGESTION) {
+            return Turn::Open;
+        }
+    }
+    let step = evidence.step_ended().filter(|step| *step > closed);
+    if let Some(step) = step {
+        // A Stop hook of the repository can send the agent on; then only the wire knows.
+        let sent_on = !file
+            && evidence.wire.rest().is_some_and(|end| {
+                end.at > closed && matches!(end.value.stop, Stop::Tool | Stop::Error)
+            });
+        if (background || sent_on) && !timers.over(step, BETWEEN_STEPS) {
+            return Turn::Open;
+        }
+    }
+    // With the status file at rest, a suggestion's end is no end of work.
+    let newest = if file {
+        closed
+    } else {
+        step.unwrap_or(closed).max(closed)
+    };
+    if timers.over(newest, SETTLE) {
+        Turn::Closed(ended(evidence))
+    } else {
+        Turn::Settling
+    }
+}
+
+/// Neither status file nor hooks: terminal sequences, as far as wire and processes agree, else the wire alone.
+fn without_word(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
+    let wire = &evidence.wire;
+    let osc = evidence.osc.as_ref();
+    let osc_rest = osc.filter(|osc| rests(osc.value)).map(|osc| osc.at);
+    if let Some(newest) = wire.newest() {
+        // Codex's title thread can outlive the turn: the wire itself saw the end of another call, and so says Codex.
+        let ended = wire
+            .last_end
+            .as_ref()
+            .filter(|end| end.value.stop == Stop::EndTurn);
+        let over = ended.is_some_and(|end| end.at > newest) && osc_rest > Some(newest);
+        if !over {
+            return Turn::Open;
+        }
+    }
+    if evidence.tool_child(timers).is_some() {
+        let interrupted = evidence.interrupted() > evidence.tool_asked();
+        if !(interrupted && osc_rest > evidence.interrupted()) {
+            return Turn::Open;
+        }
+    }
+    let last_end = wire.last_end.as_ref();
+    let newest_work = last_end.map(|end| end.at).max(wire.newest());
+    if let Some(prompt) = evidence.prompt
+        && Some(prompt) > newest_work.max(osc_rest)
+        && !timers.over(prompt, PROMPT_CREDIT)
+    {
+        return Turn::Open;
+    }
+    match osc {
+        Some(osc)
+            if rests(osc.value) && last_end.is_none_or(|end| end.at <= osc.at + SOURCES_APART) =>
+        {
+            settled(osc.at.max(newest_work.unwrap_or(osc.at)), evidence, timers)
+        }
+        Some(osc) if !rests(osc.value) => match last_end {
+            Some(end) if end.value.stop == Stop::EndTurn => {
+                let credit = if osc.at > end.at {
+                    OSC_CREDIT
+                } else {
+                    SIGNAL_LOST
+                };
+                if timers.over(osc.at.max(end.at), credit) {
+                    Turn::Closed(ended(evidence))
+                } else {
+                    Turn::Open
+                }
+            }
+            Some(_) => Turn::Open,
+            None if timers.over(osc.at, OSC_CREDIT) => Turn::Closed(How::Ended),
+            None => Turn::Open,
+        },
+        _ => wire_alone(evidence, timers),
+    }
+}
+
+fn wire_alone(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
+    let Some(end) = evidence.wire.rest() else {
+        return restored(evidence, timers);
+    };
+    let at = end.at;
+    if let Some(interrupt) = evidence
+        .interrupted()
+        .filter(|interrupt| *interrupt > end.value.started)
+        && timers.over(interrupt.max(at), INTERRUPT)
+    {
+        return Turn::Closed(How::Interrupted);
+    }
+    let over = match end.value.stop {
+        Stop::EndTurn | Stop::Refused => timers.over(at, WIRE_END),
+        Stop::Limit => timers.over(at, SIGNAL_LOST),
+        Stop::ClientLeft => timers.over(at, HUNG_UP),
+        // A tool may run inside the agent, with no process to see.
+        Stop::Tool => still(evidence, timers) && title_rests(evidence, at),
+        Stop::Error => {
+            timers.over(at, RETRY_PAUSE) && (!evidence.profile.animates || still(evidence, timers))
+        }
+    };
+    if over {
+        Turn::Closed(ended(evidence))
+    } else if end.value.stop == Stop::EndTurn || end.value.stop == Stop::Refused {
+        Turn::Settling
+    } else {
+        Turn::Open
+    }
+}
+
+fn settled(newest: Moment, evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
+    if timers.over(newest, SETTLE) {
+        Turn::Closed(ended(evidence))
+    } else {
+        Turn::Settling
+    }
+}
+
+fn restored(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
+    let Some(restored) = &evidence.restored else {
+        return Turn::Unknown;
+    };
+    match restored.value.state {
+        AgentState::Working | AgentState::NeedsInput => {
+            let newest = Some(restored.at)
+                .max(evidence.printed)
+                .max(evidence.step_ended());
+            if newest.is_some_and(|newest| timers.over(newest, RESTORED)) {
+                Turn::Closed(How::Restored)
+            } else {
+                Turn::Open
+            }
+        }
+        AgentState::Idle => Turn::Closed(How::Restored),
+        AgentState::Starting | AgentState::Stopped => Turn::Unknown,
+    }
+}
+
+fn still(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
+    let newest = evidence.output.max(evidence.step_ended());
+    newest.is_some_and(|newest| timers.over(newest, STILL))
+}
+
+fn title_rests(evidence: &Evidence, since: Moment) -> bool {
+    let title = evidence.title.as_ref();
+    title.is_some_and(|title| title.value == Title::Resting && title.at > since)
+}
+
+fn rests(osc: Osc) -> bool {
+    matches!(osc, Osc::Idle | Osc::Done | Osc::Clear)
+}
+
+/// How the newest turn ended, as far as wire and keys tell.
+fn ended(evidence: &Evidence) -> How {
+    let Some(end) = &evidence.wire.last_end else {
+        return match evidence.interrupted() {
+            Some(_) => How::Interrupted,
+            None if evidence.hooks.opened.is_some() => How::Ended,
+            None => How::Ready,
+        };
+    };
+    if evidence.interrupted() > Some(end.value.started) {
+        return How::Interrupted;
+    }
+    match end.value.stop {
+        Stop::Refused => How::Refused,
+        Stop::Error => How::Failed,
+        Stop::ClientLeft => How::Interrupted,
+        Stop::EndTurn | Stop::Tool | Stop::Limit => How::Ended,
+    }
+}
