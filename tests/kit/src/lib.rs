@@ -8,17 +8,17 @@
 //! Everything is callable from synchronous and asynchronous tests alike: what needs a runtime runs on a thread of its
 //! own. Every wait has a deadline and says what it waited for ([`wait`]). What a fixture started ends with it.
 
-//pub mod agents;
+pub mod agents;
 mod background;
-//pub mod client;
+pub mod client;
 pub mod model;
-//pub mod proc;
+pub mod proc;
 pub mod repo;
-//mod root;
+mod root;
 pub mod wait;
-//mod whim;
+mod whim;
 
-//pub use client::Client;
+pub use client::{Client, ClientError};
 pub use model::Upstream;
-//pub use root::Root;
-//pub use whim::{Run, Whim, WhimError};
+pub use root::{AGENTS_USER, Root, RootError};
+pub use whim::{Ready, Run, Whim, WhimError};

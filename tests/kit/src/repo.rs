@@ -241,6 +241,7 @@ mod tests {
         drop(fs::remove_file(&evidence));
         fs::write(repo.join("slug.sh"), "changed\n").unwrap();
         git(&repo, &["status"]).unwrap();
+        git(&repo, &["add", "slug.sh"]).unwrap();
         let sprung = fs::read_to_string(&evidence).unwrap();
         assert!(
             sprung.contains("fsmonitor") && sprung.contains("clean"),

@@ -94,7 +94,7 @@ pub fn file<T>(
             .ancestors()
             .skip(1)
             .find(|above| above.is_dir())
-            .unwrap_or(Path::new("/"));
+            .unwrap_or_else(|| Path::new("/"));
         let failed = |source: io::Error| FileError::Watch {
             path: directory.to_owned(),
             source,

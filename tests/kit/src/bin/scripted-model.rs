@@ -65,11 +65,12 @@ fn run(options: &Options) -> Result<(), Failed> {
         .map_or_else(|| Ok(demo::script()), load)?;
     let listening = |address| move |source| Failed::Listen { address, source };
     let upstream = Upstream::start_at(options.listen, script).map_err(listening(options.listen))?;
-    let mut line = serde_json::json!({"url": upstream.url()});
-    if let Some(address) = options.control {
-        let control = upstream.control_at(address).map_err(listening(address))?;
-        line["control"] = format!("http://{control}").into();
-    }
+    let control = options
+        .control
+        .map(|address| upstream.control_at(address).map_err(listening(address)))
+        .transpose()?
+        .map(|address| format!("http://{address}"));
+    let line = serde_json::json!({"url": upstream.url(), "control": control});
     writeln!(io::stdout(), "{line}").map_err(Failed::Print)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

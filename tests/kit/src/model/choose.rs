@@ -96,17 +96,18 @@ impl Chooser {
     }
 }
 
+/// As long as Codex's schema allows (36 characters); Claude Code wants 3 to 7 words.
 fn title(conversation: &Conversation) -> Reply {
     let words = conversation
         .prompt
-        .split(|char: char| !char.is_alphanumeric())
-        .filter(|word| !word.is_empty());
-    let title = words.take(5).collect::<Vec<_>>().join(" ");
-    let title = if title.is_empty() {
-        "Scripted conversation".to_owned()
-    } else {
-        title
-    };
+        .split(|char: char| !char.is_alphanumeric());
+    let mut title = "Scripted".to_owned();
+    for word in words.filter(|word| !word.is_empty()).take(5) {
+        if title.chars().count() + 1 + word.chars().count() <= 36 {
+            title.push(' ');
+            title.push_str(word);
+        }
+    }
     Reply::say(serde_json::json!({"title": title}).to_string())
 }
 
@@ -166,7 +167,7 @@ mod tests {
         let (_, reply) = chooser.choose(&conversation, "/");
         assert_eq!(
             reply.text.as_deref(),
-            Some(r#"{"title":"fix the slug test please"}"#)
+            Some(r#"{"title":"Scripted fix the slug test please"}"#)
         );
     }
 }

@@ -19,9 +19,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::Shared;
 use super::play::Cut;
 use super::serve::json_response;
+use super::shared::Shared;
 
 /// A script may carry long texts, but not more than this.
 const MAX_SCRIPT: usize = 4 << 20;

@@ -98,6 +98,9 @@ impl Conversation {
             Dialect::Chat => this.read_chat(body),
         }
         this.title = wants_title(body, &this);
+        if this.title {
+            this.prompt = titled(&last_said(body)).to_owned();
+        }
         let context = list(&body["messages"])
             .iter()
             .chain(list(&body["input"]))
@@ -189,6 +192,11 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What a JSON pointer leads to; null where it leads nowhere.
+pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 /// All text in a string, a block, or a list of blocks, tool results left out.
 pub(super) fn text(value: &Value) -> String {
     match value {
@@ -211,7 +219,7 @@ pub(super) fn text(value: &Value) -> String {
 fn tool_name(tool: &Value) -> String {
     let name = tool["name"]
         .as_str()
-        .or_else(|| tool["function"]["name"].as_str());
+        .or_else(|| at(tool, "/function/name").as_str());
     name.or_else(|| tool["type"].as_str())
         .unwrap_or_default()
         .to_owned()
@@ -258,9 +266,9 @@ fn without_context(message: &str) -> &str {
 /// that property; through the router the schema is lost and only the instruction is left.
 fn wants_title(body: &Value, conversation: &Conversation) -> bool {
     let formats = [
-        &body["output_config"]["format"],
-        &body["text"]["format"],
-        &body["response_format"]["json_schema"],
+        at(body, "/output_config/format"),
+        at(body, "/text/format"),
+        at(body, "/response_format/json_schema"),
     ];
     let titled = |schema: &Value| {
         schema["properties"]
@@ -269,6 +277,29 @@ fn wants_title(body: &Value, conversation: &Conversation) -> bool {
     };
     formats.iter().any(|format| titled(&format["schema"]))
         || (conversation.tools.is_empty() && conversation.system.contains("\"title\""))
+}
+
+/// The text of the last message, as it came.
+fn last_said(body: &Value) -> String {
+    let messages = list(&body["messages"])
+        .last()
+        .or_else(|| list(&body["input"]).last());
+    messages
+        .map(|message| text(&message["content"]))
+        .unwrap_or_default()
+}
+
+/// What a title request wants a title for: Claude Code puts it between tags, Codex behind a heading.
+fn titled(message: &str) -> &str {
+    let session = message
+        .split_once("<session>")
+        .and_then(|(_, rest)| rest.split_once("</session>"));
+    let prompt = message.split_once("User prompt:").map(|(_, rest)| rest);
+    session
+        .map(|(session, _)| session)
+        .or(prompt)
+        .unwrap_or(message)
+        .trim()
 }
 
 fn working_directory(context: &str) -> Option<String> {
@@ -358,6 +389,18 @@ mod tests {
         let body = json!({"model": "m", "tools": [], "messages": [{"role": "user", "content": "fix"}],
             "output_config": {"format": {"type": "json_schema", "schema": {"properties": {"title": {}}}}}});
         assert!(Conversation::read(Dialect::Anthropic, Agent::Claude, &body).title);
+    }
+
+    #[test]
+    fn a_title_is_of_what_the_agent_quotes() {
+        let quoted =
+            "<session>\nfix it\n</session>\n\nWrite the title in the language the user wrote in.";
+        assert_eq!(titled(quoted), "fix it");
+        assert_eq!(
+            titled("Generate a title.\n\nUser prompt:\nfix it"),
+            "fix it"
+        );
+        assert_eq!(titled("fix it"), "fix it");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `GET /v1/generation?id=` | OpenRouter's account of an earlier answer, after the script's number of 404s |
 //! | `HEAD /`, `GET /` · `GET /v1/responses` | 200 · 426 |
 
+mod account;
 mod answer;
 mod anthropic;
 mod chat;
@@ -24,239 +25,19 @@ pub mod record;
 mod responses;
 pub mod script;
 mod serve;
+mod shared;
 pub mod tools;
 
-use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use bytes::Bytes;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::background::Background;
 use crate::wait::TimedOut;
-use choose::Chooser;
-use conversation::Conversation;
-use record::{Outcome, Record, Recorded};
-use script::{Reply, Script};
-
-/// Names of open gates.
-pub(super) type Gates = BTreeSet<String>;
-
-/// Remembered for `GET /v1/generation`; beyond that the account of the oldest is gone.
-const MAX_GENERATIONS: usize = 1024;
-
-/// What connections and the owner share.
-#[derive(Debug)]
-struct Shared {
-    chooser: Mutex<Chooser>,
-    record: Mutex<Record>,
-    /// Signalled at every change of the record.
-    changed: Condvar,
-    gates: watch::Sender<Gates>,
-    lookups: Mutex<HashMap<String, u32>>,
-    started: Instant,
-    /// Makes ids of one run different from those of another.
-    seed: u64,
-    next: AtomicU64,
-}
-
-/// A panic while holding one of these locks fails its own test; the data are still good to look at.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Settles the outcome of a request when dropped, on whichever way its task ends.
-#[derive(Debug)]
-struct Settles {
-    shared: Arc<Shared>,
-    seq: u64,
-    outcome: Outcome,
-}
-
-impl Drop for Settles {
-    fn drop(&mut self) {
-        let outcome = self.outcome;
-        self.shared
-            .update(self.seq, |recorded| recorded.outcome = outcome);
-    }
-}
-
-impl Shared {
-    fn new(script: Script) -> Self {
-        let nanos = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.subsec_nanos());
-        Self {
-            chooser: Mutex::new(Chooser::new(script)),
-            record: Mutex::default(),
-            changed: Condvar::new(),
-            gates: watch::Sender::new(Gates::new()),
-            lookups: Mutex::default(),
-            started: Instant::now(),
-            seed: u64::from(nanos) << 20 ^ u64::from(process::id()),
-            next: AtomicU64::new(1),
-        }
-    }
-
-    fn received(&self, head: &http::request::Parts) -> Recorded {
-        let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        serve::begun(head, at_ms)
-    }
-
-    fn add(&self, recorded: Recorded) -> u64 {
-        let seq = locked(&self.record).add(recorded);
-        self.changed.notify_all();
-        seq
-    }
-
-    fn update(&self, seq: u64, change: impl FnOnce(&mut Recorded)) {
-        locked(&self.record).with(seq, change);
-        self.changed.notify_all();
-    }
-
-    fn sent(&self, seq: u64, write: &Bytes) {
-        self.update(seq, |recorded| recorded.sent.extend_from_slice(write));
-    }
-
-    fn settles(self: &Arc<Self>, seq: u64, outcome: Outcome) -> Settles {
-        Settles {
-            shared: Arc::clone(self),
-            seq,
-            outcome,
-        }
-    }
-
-    fn next_id(&self, router: bool) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:014x}{number:06x}", self.seed);
-        if router { format!("gen-{id}") } else { id }
-    }
-
-    fn choose(&self, conversation: &Conversation, path: &str) -> (String, Reply) {
-        locked(&self.chooser).choose(conversation, path)
-    }
-
-    fn required_key(&self) -> Option<String> {
-        locked(&self.chooser).script().require_key.clone()
-    }
-
-    fn models(&self) -> Vec<String> {
-        locked(&self.chooser).script().models.clone()
-    }
-
-    fn set_script(&self, script: Script) {
-        *locked(&self.chooser) = Chooser::new(script);
-    }
-
-    fn gates(&self) -> watch::Receiver<Gates> {
-        self.gates.subscribe()
-    }
-
-    fn set_gate(&self, name: &str, open: bool) {
-        self.gates.send_modify(|gates| {
-            if open {
-                gates.insert(name.to_owned());
-            } else {
-                gates.remove(name);
-            }
-        });
-    }
-
-    fn active(&self) -> usize {
-        locked(&self.record)
-            .all()
-            .filter(|recorded| recorded.outcome == Outcome::Open)
-            .count()
-    }
-
-    fn forget(&self) {
-        locked(&self.record).clear();
-    }
-
-    fn requests_json(&self, after: u64) -> (u16, Value) {
-        let record = locked(&self.record);
-        let requests: Vec<Value> = record
-            .all()
-            .filter(|recorded| recorded.seq > after)
-            .map(Recorded::to_json)
-            .collect();
-        (
-            200,
-            json!({"requests": requests, "dropped": record.dropped()}),
-        )
-    }
-
-    fn script_json(&self) -> (u16, Value) {
-        match serde_json::to_value(locked(&self.chooser).script()) {
-            Ok(script) => (200, script),
-            Err(error) => (500, json!({"error": error.to_string()})),
-        }
-    }
-
-    /// OpenRouter's account of a generation (<https://openrouter.ai/docs/api-reference/get-a-generation>).
-    fn generation(&self, id: &str) -> (u16, Value) {
-        let misses = locked(&self.chooser).script().generation_misses;
-        let mut lookups = locked(&self.lookups);
-        if lookups.len() >= MAX_GENERATIONS {
-            lookups.clear();
-        }
-        let asked = lookups.entry(id.to_owned()).or_insert(0);
-        *asked += 1;
-        let record = locked(&self.record);
-        let found = record
-            .all()
-            .find(|recorded| recorded.generation == id && !id.is_empty());
-        let Some(recorded) = found.filter(|_| *asked > misses) else {
-            return (
-                404,
-                json!({"error": {"code": 404, "message": format!("Generation {id} not found")}}),
-            );
-        };
-        let (usage, streamed) = usage_sent(&recorded.sent);
-        (
-            200,
-            json!({"data": {
-                "id": id, "model": recorded.model, "streamed": streamed, "provider_name": "Scripted",
-                "cancelled": recorded.outcome == Outcome::ClientLeft, "total_cost": usage["cost"],
-                "upstream_inference_cost": usage["cost_details"]["upstream_inference_cost"], "is_byok": usage["is_byok"],
-                "native_tokens_prompt": usage["prompt_tokens"], "native_tokens_completion": usage["completion_tokens"],
-                "native_tokens_cached": usage["prompt_tokens_details"]["cached_tokens"],
-            }}),
-        )
-    }
-}
-
-/// The last usage in a body that was sent, and whether it was a stream.
-fn usage_sent(sent: &[u8]) -> (Value, bool) {
-    let text = String::from_utf8_lossy(sent);
-    if let Ok(body) = serde_json::from_str::<Value>(&text) {
-        return (body["usage"].clone(), false);
-    }
-    let events = text
-        .lines()
-        .rev()
-        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
-    let usages = events.map(|event| {
-        if event["usage"].is_object() {
-            event["usage"].clone()
-        } else {
-            event["response"]["usage"].clone()
-        }
-    });
-    (
-        usages
-            .into_iter()
-            .find(Value::is_object)
-            .unwrap_or(Value::Null),
-        true,
-    )
-}
+use record::Recorded;
+use script::Script;
+use shared::{Shared, locked};
 
 /// A scripted provider, serving until dropped.
 #[derive(Debug)]

@@ -81,7 +81,7 @@ impl Play {
     pub(super) async fn run(
         mut self,
         sender: mpsc::Sender<Result<Bytes, Cut>>,
-        gates: watch::Receiver<super::Gates>,
+        gates: watch::Receiver<super::shared::Gates>,
         sent: impl FnMut(&Bytes),
     ) -> Outcome {
         let connection = Arc::clone(&self.connection);
@@ -123,7 +123,7 @@ impl Play {
     async fn send(
         self,
         sender: &mpsc::Sender<Result<Bytes, Cut>>,
-        mut gates: watch::Receiver<super::Gates>,
+        mut gates: watch::Receiver<super::shared::Gates>,
         mut sent: impl FnMut(&Bytes),
     ) -> Result<(), End> {
         let pause = async |ms: u64| match ms {

@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::answer::Answer;
-use super::conversation::{Agent, Conversation, Dialect};
+use super::conversation::{Agent, Conversation, Dialect, at};
 use super::play::{Cut, Play};
 use super::record::{Outcome, Recorded, describe};
 use super::script::Fault;
-use super::{Shared, anthropic, chat, responses, tools};
+use super::shared::Shared;
+use super::{anthropic, chat, responses, tools};
 
 /// As much as the proxies let through.
 const MAX_BODY: usize = 64 << 20;
@@ -210,7 +211,7 @@ async fn generation(
         let _left = shared.settles(seq, Outcome::ClientLeft);
         return std::future::pending().await;
     }
-    let include_usage = body["stream_options"]["include_usage"]
+    let include_usage = at(&body, "/stream_options/include_usage")
         .as_bool()
         .unwrap_or(false);
     let streamed = conversation.stream;

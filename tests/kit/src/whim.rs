@@ -1,0 +1,502 @@
+//! Starts `whim run` the ways a platform would, and ends what it left behind.
+//!
+//! A [`Run`] says how: as root or as an ordinary user, as PID 1 of a namespace of its own or beside everything else,
+//! with all capabilities or with those that Docker gives by default. Ports are free ones, the control token is known,
+//! the environment holds nothing that was not given. Output goes to files, so a chatty program never blocks on its
+//! test. Dropping a [`Whim`] kills it and everything that inherited its mark in the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+
+use crate::client::{Client, ClientError};
+use crate::proc;
+use crate::root::{AGENTS_USER, Root};
+use crate::wait::{self, FileError, TimedOut};
+
+/// The 14 capabilities of a container that was started with Docker's defaults
+/// (<https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities>).
+const DOCKER_CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
+    +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
+
+/// Marks everything that a run started, as long as it keeps its environment.
+const MARK: &str = "WHIMKIT_MARK";
+
+/// Why a run failed to do what the test wants of it.
+#[derive(Debug, thiserror::Error)]
+pub enum WhimError {
+    /// A file of the run.
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    /// The program (or `unshare`, `setpriv` in front of it) cannot be started.
+    #[error("cannot start {program}: {source}")]
+    Start { program: String, source: io::Error },
+    /// It did not come up; with what it printed.
+    #[error("not ready: {source}\n{output}")]
+    NotReady { source: FileError, output: String },
+    /// It did not end; with what it printed.
+    #[error("{source}\n{output}")]
+    NotEnded { source: TimedOut, output: String },
+    /// Its process cannot be asked about.
+    #[error("cannot wait for the process: {0}")]
+    Wait(io::Error),
+    /// The signal could not be sent.
+    #[error("cannot send {signal} to {pid}: {source}")]
+    Signal {
+        signal: Signal,
+        pid: i32,
+        source: nix::Error,
+    },
+    /// No such process.
+    #[error("no {0} process")]
+    NoProcess(&'static str),
+    /// No client for its API.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// How to start it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    binary: PathBuf,
+    command: Vec<OsString>,
+    environment: BTreeMap<OsString, OsString>,
+    ordinary: bool,
+    namespace: bool,
+    docker_capabilities: bool,
+}
+
+impl Run {
+    /// `whim run` of this binary (tests of the package have its path in `CARGO_BIN_EXE_whim`).
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut environment = BTreeMap::new();
+        environment.insert("PATH".into(), path);
+        environment.insert("LANG".into(), "C.UTF-8".into());
+        environment.insert("TERM".into(), "xterm-256color".into());
+        Self {
+            binary: binary.into(),
+            command: vec!["run".into()],
+            environment,
+            ordinary: false,
+            namespace: false,
+            docker_capabilities: false,
+        }
+    }
+
+    /// Another command of the binary in place of `run`, such as `init`.
+    #[must_use]
+    pub fn command(mut self, command: impl Into<OsString>) -> Self {
+        self.command = vec![command.into()];
+        self
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.command.push(argument.into());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.command.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// A variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Puts a directory at the front of `PATH`, such as that of [`crate::agents::installed`].
+    #[must_use]
+    pub fn path(mut self, directory: &Path) -> Self {
+        let mut path = directory.as_os_str().to_owned();
+        if let Some(rest) = self.environment.get(OsStr::new("PATH")) {
+            path.push(":");
+            path.push(rest);
+        }
+        self.environment.insert("PATH".into(), path);
+        self
+    }
+
+    /// As [`AGENTS_USER`] in place of root; wants [`Root::ordinary`].
+    #[must_use]
+    pub fn ordinary(mut self) -> Self {
+        self.ordinary = true;
+        self
+    }
+
+    /// As PID 1 of a pid namespace of its own. Needs root.
+    #[must_use]
+    pub fn as_pid_1(mut self) -> Self {
+        self.namespace = true;
+        self
+    }
+
+    /// With the capabilities that Docker gives by default and no others.
+    #[must_use]
+    pub fn with_docker_capabilities(mut self) -> Self {
+        self.docker_capabilities = true;
+        self
+    }
+
+    /// The whole command line.
+    fn line(&self) -> Vec<OsString> {
+        let mut line: Vec<OsString> = Vec::new();
+        let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
+        if self.namespace {
+            add(&[
+                "unshare",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child",
+                "--",
+            ]);
+        }
+        if self.ordinary || self.docker_capabilities {
+            add(&["setpriv"]);
+            if self.docker_capabilities {
+                add(&["--inh-caps=-all", "--bounding-set", DOCKER_CAPABILITIES]);
+            }
+            if self.ordinary {
+                let user = format!("--reuid={AGENTS_USER}");
+                let group = format!("--regid={AGENTS_USER}");
+                add(&[&user, &group, "--init-groups"]);
+            }
+            add(&["--"]);
+        }
+        line.push(self.binary.clone().into());
+        line.extend(self.command.iter().cloned());
+        line
+    }
+
+    /// Starts it in `root`, with free ports and a control token.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, root: Root) -> Result<Whim, WhimError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!(
+            "{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let token = format!("control-{mark}");
+        let mut run = self.clone();
+        let own = [
+            ("WHIM_ROOT", root.path().as_os_str().to_owned()),
+            ("WHIM_CONTROL_TOKEN", OsString::from(&token)),
+            ("WHIM_GENERATION_PORT", "0".into()),
+            ("WHIM_LOCAL_PORT", "0".into()),
+            ("WHIM_BACKUP_PORT", "0".into()),
+            ("WHIM_UI_PORT", "0".into()),
+            (
+                "HOME",
+                root.at(if self.ordinary { "/home/node" } else { "/root" })
+                    .into(),
+            ),
+        ];
+        for (name, value) in own {
+            run.environment.entry(name.into()).or_insert(value);
+        }
+        run.environment.insert(MARK.into(), mark.clone().into());
+        // Beside the root, so that nothing in it is whim's own output by accident.
+        let logs = tempfile::tempdir().map_err(|source| WhimError::File {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let child = run.spawn(logs.path())?;
+        Ok(Whim {
+            child,
+            namespace: self.namespace,
+            root,
+            logs,
+            mark,
+            token,
+            status: None,
+        })
+    }
+
+    fn spawn(&self, logs: &Path) -> Result<Child, WhimError> {
+        let file = |name: &str| {
+            let path = logs.join(name);
+            File::create(&path).map_err(|source| WhimError::File { path, source })
+        };
+        let line = self.line();
+        let (program, arguments) = line.split_first().ok_or(WhimError::NoProcess("named"))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null());
+        command.stdout(file("stdout")?).stderr(file("stderr")?);
+        command.spawn().map_err(|source| WhimError::Start {
+            program: program.to_string_lossy().into_owned(),
+            source,
+        })
+    }
+}
+
+/// What `ready.json` says.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Ready {
+    /// The keeper's, as numbered in its namespace.
+    pub pid: i32,
+    pub generation: SocketAddr,
+    pub local: SocketAddr,
+    pub backup: SocketAddr,
+    pub ui: SocketAddr,
+}
+
+/// A running whim.
+#[derive(Debug)]
+pub struct Whim {
+    child: Child,
+    namespace: bool,
+    root: Root,
+    logs: tempfile::TempDir,
+    mark: String,
+    token: String,
+    status: Option<ExitStatus>,
+}
+
+impl Whim {
+    /// Its root.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Its control token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Waits for `ready.json`.
+    ///
+    /// # Errors
+    /// When it is not written within the limit; the error shows what was printed.
+    pub fn ready(&self, limit: Duration) -> Result<Ready, WhimError> {
+        let path = self.root.at("/run/whim/ready.json");
+        wait::file(&path, limit, |content| serde_json::from_str(content).ok()).map_err(|source| {
+            WhimError::NotReady {
+                source,
+                output: self.output(),
+            }
+        })
+    }
+
+    /// A client of the people's port (7681), with the control token.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn client(&self, limit: Duration) -> Result<Client, WhimError> {
+        Ok(Client::tcp(self.ready(limit)?.ui)?.bearer(&self.token))
+    }
+
+    /// A client of the platform's port (8081), with the control token.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub fn platform(&self, limit: Duration) -> Result<Client, WhimError> {
+        Ok(Client::tcp(self.ready(limit)?.backup)?.bearer(&self.token))
+    }
+
+    /// What it has printed: standard output.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.log("stdout")
+    }
+
+    /// What it has printed: standard error.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.log("stderr")
+    }
+
+    /// Both, for messages.
+    #[must_use]
+    pub fn output(&self) -> String {
+        format!("--- stdout\n{}--- stderr\n{}", self.stdout(), self.stderr())
+    }
+
+    fn log(&self, name: &str) -> String {
+        fs::read(self.logs.path().join(name)).map_or_else(
+            |error| format!("({error})\n"),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+
+    /// The keeper's pid, as numbered here.
+    ///
+    /// # Errors
+    /// When it has ended, or `unshare` has not got so far yet.
+    pub fn keeper(&self) -> Result<i32, WhimError> {
+        let pid = self.pid();
+        if !self.namespace {
+            return if proc::alive(pid) {
+                Ok(pid)
+            } else {
+                Err(WhimError::NoProcess("keeper"))
+            };
+        }
+        let children = proc::children(pid);
+        children
+            .first()
+            .map(|child| child.pid)
+            .ok_or(WhimError::NoProcess("keeper"))
+    }
+
+    /// The supervisor's pid, as numbered here.
+    ///
+    /// # Errors
+    /// When there is none at the moment.
+    pub fn supervisor(&self) -> Result<i32, WhimError> {
+        self.part("supervise")
+            .ok_or(WhimError::NoProcess("supervisor"))
+    }
+
+    /// The pid of the holder of this session or terminal, as numbered here.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn holder(&self, id: &str) -> Result<i32, WhimError> {
+        let keeper = self.keeper()?;
+        let holds = |arguments: &[String]| {
+            arguments
+                .iter()
+                .skip(1)
+                .map(String::as_str)
+                .take(2)
+                .eq(["hold", id])
+        };
+        let children = proc::children(keeper);
+        let holder = children
+            .into_iter()
+            .find(|child| holds(&proc::arguments(child.pid)));
+        holder
+            .map(|process| process.pid)
+            .ok_or(WhimError::NoProcess("holder"))
+    }
+
+    fn part(&self, role: &str) -> Option<i32> {
+        let children = proc::children(self.keeper().ok()?);
+        children
+            .into_iter()
+            .find(|child| {
+                proc::arguments(child.pid)
+                    .get(1)
+                    .is_some_and(|own| own == role)
+            })
+            .map(|child| child.pid)
+    }
+
+    /// Sends a signal to the keeper.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<(), WhimError> {
+        let pid = self.keeper()?;
+        kill(Pid::from_raw(pid), signal).map_err(|source| WhimError::Signal {
+            signal,
+            pid,
+            source,
+        })
+    }
+
+    /// Waits for its end; the exit code as a shell shows it (128+N for a signal).
+    ///
+    /// # Errors
+    /// When it has not ended within the limit; the error shows what was printed.
+    pub fn ended(&mut self, limit: Duration) -> Result<i32, WhimError> {
+        let child = &mut self.child;
+        let mut broken = None;
+        let ended = wait::until("whim's end", limit, || match child.try_wait() {
+            Ok(status) => status.map(Some),
+            Err(error) => {
+                broken = Some(error);
+                Some(None)
+            }
+        });
+        if let Some(error) = broken {
+            return Err(WhimError::Wait(error));
+        }
+        match ended {
+            Ok(Some(status)) => {
+                self.status = Some(status);
+                Ok(status
+                    .code()
+                    .or_else(|| status.signal().map(|signal| 128 + signal))
+                    .unwrap_or(-1))
+            }
+            Ok(None) => Err(WhimError::NoProcess("whim")),
+            Err(source) => Err(WhimError::NotEnded {
+                source,
+                output: self.output(),
+            }),
+        }
+    }
+
+    /// The `whim` command of the same binary against this run, such as `status`; owner by the control token.
+    #[must_use]
+    pub fn whim(&self, binary: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary);
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        command
+            .env("WHIM_ROOT", self.root.path())
+            .env("WHIM_CONTROL_TOKEN", &self.token)
+            .env("LANG", "C.UTF-8");
+        command
+    }
+
+    fn pid(&self) -> i32 {
+        // Linux numbers processes below 2^22.
+        i32::try_from(self.child.id()).unwrap_or(i32::MAX)
+    }
+}
+
+impl Drop for Whim {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // `unshare --kill-child` takes its child along; the namespace ends with that. It may just have ended.
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        let all_gone = wait::until(
+            "the end of what whim left behind",
+            Duration::from_secs(5),
+            || {
+                let left = proc::with_variable(MARK, &self.mark);
+                for process in &left {
+                    // One that has just ended is what is wanted; the next look tells.
+                    let _gone = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+                }
+                left.is_empty().then_some(())
+            },
+        );
+        if let (Err(left), false) = (all_gone, std::thread::panicking()) {
+            panic!("{left}");
+        }
+    }
+}
