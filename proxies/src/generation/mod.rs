@@ -1,6 +1,10 @@
 //! generation
 
+pub mod activity;
+pub mod budget;
+pub mod decode;
 pub mod json;
+pub mod ledger;
 pub mod money;
 pub mod price;
 pub mod provider;

@@ -44,6 +44,21 @@ impl Usage {
         self.prompt_tokens().saturating_add(self.output_tokens)
     }
 
+    /// Replaces one call's tokens, counted in here, by others.
+    pub const fn replace(&mut self, old: &Self, new: &Self) {
+        self.input_tokens = self.input_tokens.saturating_sub(old.input_tokens);
+        self.cache_read_tokens = self.cache_read_tokens.saturating_sub(old.cache_read_tokens);
+        self.cache_write_5m_tokens = self
+            .cache_write_5m_tokens
+            .saturating_sub(old.cache_write_5m_tokens);
+        self.cache_write_1h_tokens = self
+            .cache_write_1h_tokens
+            .saturating_sub(old.cache_write_1h_tokens);
+        self.output_tokens = self.output_tokens.saturating_sub(old.output_tokens);
+        self.reasoning_tokens = self.reasoning_tokens.saturating_sub(old.reasoning_tokens);
+        self.add(new);
+    }
+
     /// Adds another call's tokens.
     pub const fn add(&mut self, other: &Self) {
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
