@@ -14,21 +14,25 @@ use whim_wire::event::kind;
 use whim_wire::spec::{AgentKind, Mode};
 use whim_wire::state::{AgentState, SessionState};
 
-use super::delivery::Delivery;
-use super::evidence::Evidence;
+use super::SessionError;
+use super::evidence::{Evidence, Sources};
 use super::launch::{self, Ground, Launched, Plan, StartError};
 use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
-use super::SessionError;
+use crate::agents::command::PromptRoute;
+use crate::agents::observe::hook::Signal;
+use crate::agents::prompt::{self, Activity, Effect, Queue, View};
 use crate::agents::restart::{Decision, RestartPolicy};
-use crate::agents::setup::Setup;
+use crate::agents::setup::{Setup, Surface};
 use crate::clock;
 use crate::keeper::{Exit, Process};
-use crate::state::clock as boot_clock;
-use crate::state::fusion::{Fusion, Remembered, Verdict};
-use crate::state::observation::{self, Hook, Key, Observation, Profile};
+use crate::state::fusion::{Fusion, Verdict};
+use crate::state::moment::Moment;
+use crate::state::observation::{self, Generation, Key, Observation, Profile};
 
+/// The longest sleep: a bound without a meaning of its own.
+const FAR: Duration = Duration::from_secs(3600);
 /// Between TERM and KILL for what a stopped session left.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -66,20 +70,22 @@ pub(super) struct Actor {
     /// The first prompt, until it is given.
     prompt: Option<String>,
     fusion: Fusion,
+    sources: Sources,
     verdict: Option<Verdict>,
     running: Option<Running>,
-    delivery: Option<Delivery>,
+    queue: Queue,
+    /// Answers when the terminal took what the queue had written.
+    writing: Option<answer::Receiver<bool>>,
     restarts: RestartPolicy,
     /// When the agent is to be started again after a crash.
     restart_at: Option<Instant>,
-    /// Interrupted by the person or the API since the present prompt was delivered.
-    interrupted: bool,
 }
 
 impl Actor {
     pub(super) fn new(ground: Arc<Ground>, plan: Plan, inbox: mpsc::Receiver<Input>) -> Self {
         let Plan { record, setup, prompt } = plan;
         let fusion = Fusion::new(profile(&record, &setup));
+        let queue = Queue::new(*crate::agents::of(record.agent).prompt_rules());
         let restarts = RestartPolicy::default();
         Self {
             ground,
@@ -88,12 +94,13 @@ impl Actor {
             setup,
             prompt,
             fusion,
+            sources: Sources::new(),
             verdict: None,
             running: None,
-            delivery: None,
+            queue,
+            writing: None,
             restarts,
             restart_at: None,
-            interrupted: false,
         }
     }
 
@@ -118,7 +125,7 @@ impl Actor {
         loop {
             self.step().await;
             self.judge();
-            self.advance().await;
+            self.look_at_input().await;
         }
     }
 
@@ -131,6 +138,12 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
+        let written = async {
+            match &mut self.writing {
+                Some(writing) => writing.await.unwrap_or(false),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             input = self.inbox.recv() => match input {
                 Some(input) => self.asked(input).await,
@@ -138,19 +151,27 @@ impl Actor {
                 None => std::future::pending().await,
             },
             event = running => self.happened(event).await,
+            taken = written => {
+                self.writing = None;
+                if taken {
+                    self.deliver(&prompt::Event::Written).await;
+                }
+            }
             () = tokio::time::sleep_until(deadline) => self.due().await,
         }
     }
 
     fn next_deadline(&self) -> Instant {
-        let now = Instant::now();
-        let fusion = self.fusion.next_deadline().map(|due| now + (due - boot_clock::now()));
-        let delivery = self.delivery.as_ref().and_then(Delivery::deadline);
-        let far = now + Duration::from_secs(3600);
-        [fusion, delivery, self.restart_at].into_iter().flatten().min().unwrap_or(far)
+        let now = boot_now();
+        let fusion = self.fusion.next_deadline().map(|due| due - now);
+        let queue = self.queue.next_deadline().map(|due| due.saturating_sub(now.since_boot()));
+        let wait = [fusion, queue].into_iter().flatten().min().unwrap_or(FAR).min(FAR);
+        let by_clock = Instant::now() + wait;
+        self.restart_at.map_or(by_clock, |at| at.min(by_clock))
     }
 
     async fn due(&mut self) {
+        self.deliver(&prompt::Event::Tick).await;
         if self.restart_at.is_some_and(|at| at <= Instant::now()) {
             self.restart_at = None;
             if let Err(error) = self.start(false).await {
@@ -168,53 +189,45 @@ impl Actor {
         }
         let launched = launch::launch(&self.ground, &self.setup, &self.record, prompt.as_deref(), first).await?;
         self.note(kind::SESSION_STARTED, json!({"pid": launched.process.pid(), "resumed": !first}));
-        if let Some(text) = prompt {
-            self.first_prompt(&text, &launched);
-        }
+        let Launched { process, companions, surface, prompt: route } = launched;
         self.record.prompted |= first;
         self.record.exit = None;
+        self.watch(process, companions, surface).await;
+        if let Some(text) = prompt {
+            self.first_prompt(&text, route).await;
+        }
         self.save();
-        self.watch(launched.process, launched.companions, launched.surface).await;
         Ok(())
     }
 
-    fn first_prompt(&mut self, text: &str, launched: &Launched) {
-        use crate::agents::command::PromptRoute;
-        match self.record.prompts.add(text, clock::now()) {
-            Ok(_) if launched.prompt == PromptRoute::Given => {
-                self.record.prompts.begin();
-                self.progress(Progress::Delivered, None);
-                self.observe(Observation::PromptDelivered);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "the first prompt is not one"),
-        }
+    async fn first_prompt(&mut self, text: &str, route: PromptRoute) {
         self.prompt = None;
+        if route == PromptRoute::Given {
+            let prompt = self.record.prompts.add(text, clock::now());
+            let effects = self.queue.given(prompt.id, text.to_owned(), boot_now().since_boot());
+            self.carry_out(effects).await;
+            self.observe(Observation::PromptDelivered);
+        } else if let Err(error) = self.enqueue(text).await {
+            tracing::error!(%error, "the first prompt is not taken");
+        }
     }
 
     /// An agent that an earlier supervisor started.
     async fn take_up(&mut self, process: Process) {
-        let now = boot_clock::now();
+        let now = boot_now();
         if let Some(last) = &self.record.verdict {
-            self.fusion = Fusion::resume(profile(&self.record, &self.setup), last.clone(), now, now);
+            let running = crate::state::tree::started(process.pid()).unwrap_or(now);
+            self.fusion = Fusion::resume(profile(&self.record, &self.setup), last.clone(), running, now);
         }
-        let surface = if self.record.mode == Mode::Oneshot {
-            crate::agents::setup::Surface::Pipes
-        } else {
-            crate::agents::setup::Surface::Terminal
-        };
-        // A paste that was under way is closed and its prompt not sent again: half of it may have been read.
-        let cut = self.record.prompts.current().is_some_and(|prompt| prompt.state == Progress::Queued);
+        let surface = if self.record.mode == Mode::Oneshot { Surface::Pipes } else { Surface::Terminal };
         self.watch(process, Vec::new(), surface).await;
-        if cut {
-            if let Some(running) = &self.running {
-                running.close_paste().await;
-            }
-            self.progress(Progress::Failed, Some("the supervisor restarted while it was typed".into()));
-        }
+        let rules = *crate::agents::of(self.record.agent).prompt_rules();
+        let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
+        self.queue = queue;
+        self.carry_out(effects).await;
     }
 
-    async fn watch(&mut self, process: Process, companions: Vec<Process>, surface: crate::agents::setup::Surface) {
+    async fn watch(&mut self, process: Process, companions: Vec<Process>, surface: Surface) {
         let pid = u32::try_from(process.pid()).unwrap_or_default();
         self.observe(Observation::Started { pid });
         self.running = Some(Running::new(&self.ground, &self.record, &self.setup, process, companions, surface).await);
@@ -222,7 +235,10 @@ impl Actor {
 
     async fn asked(&mut self, input: Input) {
         match input {
-            Input::Prompt { text, answer } => drop(answer.send(self.queue(&text))),
+            Input::Prompt { text, answer } => {
+                let result = self.enqueue(&text).await;
+                drop(answer.send(result));
+            }
             Input::PromptStatus { prompt, answer } => drop(answer.send(self.record.prompts.find(&prompt).cloned())),
             Input::Interrupt { answer } => {
                 let result = self.interrupt().await;
@@ -236,44 +252,55 @@ impl Actor {
                 let result = self.answer(&dialog, &option).await;
                 drop(answer.send(result));
             }
-            Input::Evidence(evidence) => self.evidence(evidence),
+            Input::Evidence(evidence) => self.evidence(evidence).await,
         }
     }
 
-    fn queue(&mut self, text: &str) -> Result<Prompt, SessionError> {
+    async fn enqueue(&mut self, text: &str) -> Result<Prompt, SessionError> {
         if self.record.ended {
             return Err(PromptError::Stopped.into());
         }
-        let prompt = self.record.prompts.add(text, clock::now())?;
-        self.tell(&prompt);
-        self.save();
-        Ok(prompt)
+        prompt::check(text).map_err(PromptError::from)?;
+        let prompt = self.record.prompts.add(text, clock::now());
+        match self.queue.push(prompt.id.clone(), text.to_owned(), boot_now().since_boot()) {
+            Ok(effects) => {
+                self.tell(&prompt);
+                self.save();
+                self.carry_out(effects).await;
+                Ok(prompt)
+            }
+            Err(full) => {
+                self.record.prompts.remove(&prompt.id);
+                Err(PromptError::from(full).into())
+            }
+        }
     }
 
     async fn interrupt(&mut self) -> Result<(), SessionError> {
         let running = self.running.as_ref().ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
-        running.interrupt().await.map_err(|error| SessionError::Start(error.to_string()))?;
-        self.interrupted = true;
+        if running.terminal().is_none() {
+            running.interrupt().await.map_err(|error| SessionError::Start(error.to_string()))?;
+        } else {
+            let effects = self.queue.interrupt(boot_now().since_boot());
+            self.carry_out(effects).await;
+        }
         self.observe(Observation::Key(Key::Interrupt));
         Ok(())
     }
 
     async fn answer(&mut self, dialog: &str, option: &Value) -> Result<(), SessionError> {
         let gone = || SessionError::NoDialog(self.record.id.clone());
-        let asked = self.verdict.as_ref().and_then(|verdict| verdict.dialog.as_ref()).ok_or_else(gone)?;
-        if asked.id != dialog {
-            return Err(gone());
-        }
+        let asked = self.sources.dialog().filter(|asked| asked.id == dialog).ok_or_else(gone)?;
         let choice = match option {
             Value::String(text) => asked.options.iter().position(|known| known == text),
             Value::Number(number) => number.as_u64().and_then(|number| usize::try_from(number).ok()),
             _ => None,
         };
-        let choice = choice.filter(|choice| *choice < asked.options.len()).ok_or_else(|| {
-            SessionError::Invalid(format!("option: {option} is none of {}", asked.options.join(", ")))
-        })?;
+        let unknown = || SessionError::Invalid(format!("option: {option} is none of {}", asked.options.join(", ")));
+        let keys = self.sources.keys(dialog, choice.ok_or_else(unknown)?);
+        let keys = keys.map_err(|error| SessionError::Invalid(error.to_string()))?;
         let running = self.running.as_ref().ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
-        running.choose(choice, &asked.options).await.map_err(|error| SessionError::Invalid(error.to_string()))?;
+        running.keys(keys).await.map_err(|error| SessionError::Start(error.to_string()))?;
         self.observe(Observation::Key(Key::Submit));
         Ok(())
     }
@@ -289,26 +316,98 @@ impl Actor {
         running.process().end(STOP_GRACE).await.map_err(|error| SessionError::Start(error.to_string()))
     }
 
-    fn evidence(&mut self, evidence: Evidence) {
-        let Evidence { at, observation, agent_session } = evidence;
-        if let Some(id) = agent_session
+    async fn evidence(&mut self, evidence: Evidence) {
+        let told = match &evidence {
+            Evidence::Hook { event, .. } if event.subagent.is_none() => Some(event.signal.clone()),
+            _ => None,
+        };
+        let reading = self.sources.read(evidence);
+        if let Some(id) = reading.agent_session
             && self.record.agent_session_id.as_ref() != Some(&id)
         {
             self.record.agent_session_id = Some(id);
             self.save();
         }
-        let Some(observation) = observation else { return };
-        match &observation {
-            Observation::Hook(Hook::PromptSubmitted) => self.progress(Progress::Working, None),
-            Observation::Key(Key::Interrupt) => self.interrupted = true,
+        let now = boot_now();
+        for (at, observation) in reading.observations {
+            let begun = matches!(&observation, Observation::Generation { event: Generation::Started { side: false }, .. });
+            let printed = matches!(&observation, Observation::Output { .. });
+            self.fusion.observe(at, now, observation);
+            if begun {
+                self.deliver(&prompt::Event::GenerationStarted).await;
+            }
+            if printed {
+                self.deliver(&prompt::Event::Output).await;
+            }
+        }
+        match told {
+            Some(Signal::PromptSubmitted { text }) => self.deliver(&prompt::Event::Submitted(&text)).await,
+            Some(Signal::TurnEnded { failed }) => self.deliver(&prompt::Event::TurnEnded { failed }).await,
+            Some(Signal::Interrupted) => self.deliver(&prompt::Event::Interrupted).await,
             _ => {}
         }
-        self.fusion.observe(at, boot_clock::now(), observation);
+    }
+
+    /// Tells the queue what happened, and does what it says.
+    async fn deliver(&mut self, event: &prompt::Event<'_>) {
+        let effects = self.queue.on(event, boot_now().since_boot());
+        self.carry_out(effects).await;
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut bytes = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Typing { id } => {
+                    self.record.prompts.typing(&id);
+                    self.save();
+                }
+                Effect::Write(piece) => bytes.extend_from_slice(&piece),
+                Effect::Report { id, status, reason } => {
+                    let prompt = self.record.prompts.report(&id, status.into(), reason, clock::now());
+                    if let Some(prompt) = prompt {
+                        if prompt.state == Progress::Delivered {
+                            self.observe(Observation::PromptDelivered);
+                        }
+                        self.tell(&prompt);
+                        self.save();
+                    }
+                }
+            }
+        }
+        if let Some(terminal) = self.running.as_ref().and_then(Running::terminal)
+            && !bytes.is_empty()
+        {
+            // Typed beside this task: a program that does not read must not keep the session from hearing of its end.
+            let (done, written) = answer::channel();
+            let terminal = terminal.clone();
+            drop(tokio::spawn(async move { drop(done.send(terminal.type_bytes(bytes).await.is_ok())) }));
+            self.writing = Some(written);
+        }
+    }
+
+    /// Tells the queue how the agent's input stands, while a prompt waits for it.
+    async fn look_at_input(&mut self) {
+        let Some(verdict) = &self.verdict else { return };
+        let activity = match verdict.state {
+            AgentState::Starting | AgentState::Stopped => Activity::Starting,
+            AgentState::Idle => Activity::Idle,
+            AgentState::Working => Activity::Working,
+            AgentState::NeedsInput => Activity::Dialog,
+        };
+        if self.queue.waiting() == 0 && self.queue.current().is_none() {
+            return;
+        }
+        let bracketed_paste = match self.running.as_ref().and_then(Running::terminal) {
+            Some(terminal) => terminal.text().await.is_ok_and(|screen| screen.bracketed_paste),
+            None => return,
+        };
+        self.deliver(&prompt::Event::View(View { activity, bracketed_paste })).await;
     }
 
     async fn happened(&mut self, event: Event) {
         match event {
-            Event::Evidence(evidence) => self.evidence(evidence),
+            Event::Evidence(evidence) => self.evidence(evidence).await,
             Event::Exited(exit) => self.exited(exit).await,
         }
     }
@@ -334,7 +433,8 @@ impl Actor {
                 let note = format!("crashed ({exit}); restart {attempt} follows");
                 self.observe(Observation::Exited { exit: observed(exit), note: Some(note) });
                 self.note(kind::SESSION_RESTARTED, json!({"how": exit.to_string(), "attempt": attempt}));
-                self.fail_prompt("the agent crashed on it");
+                self.writing = None;
+                self.deliver(&prompt::Event::Gone { returns: true, reason: "the agent crashed" }).await;
                 self.restart_at = Some(Instant::now() + after);
                 self.save();
             }
@@ -356,66 +456,28 @@ impl Actor {
 
     async fn finish(&mut self, end: End) {
         self.record.ended = true;
-        let reason = "the session ended";
-        let progress = if matches!(end, End::Well | End::Exit(Exit::Code(0))) { Progress::Done } else { Progress::Failed };
-        self.progress(progress, (progress == Progress::Failed).then(|| reason.to_owned()));
-        for prompt in self.record.prompts.fail_all(reason, clock::now()) {
-            self.tell(&prompt);
+        self.writing = None;
+        if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
+            self.deliver(&prompt::Event::TurnEnded { failed: false }).await;
         }
-        self.delivery = None;
+        self.deliver(&prompt::Event::Gone { returns: false, reason: "the session ended" }).await;
         self.save();
         self.judge();
         // Sent once a session; the receiver is gone only when the container ends anyway.
         drop(self.ground.ended.send((self.record.id.clone(), end)).await);
     }
 
-    /// Moves the present prompt on: takes the next one up when the agent is at rest, and follows the one under way.
-    async fn advance(&mut self) {
-        let (Some(verdict), Some(running)) = (&self.verdict, &self.running) else { return };
-        if let Some(delivery) = &mut self.delivery {
-            match delivery.advance(running, verdict).await {
-                super::delivery::Step::Going => {}
-                super::delivery::Step::Delivered => {
-                    self.delivery = None;
-                    self.interrupted = false;
-                    self.observe(Observation::PromptDelivered);
-                    self.progress(Progress::Delivered, None);
-                }
-                super::delivery::Step::Failed(reason) => {
-                    self.delivery = None;
-                    self.progress(Progress::Failed, Some(reason));
-                }
-            }
-            return;
-        }
-        match (self.record.prompts.current().map(|prompt| prompt.state), verdict.state) {
-            (None, AgentState::Idle) => {
-                if let Some(prompt) = self.record.prompts.begin() {
-                    let text = prompt.text.clone().unwrap_or_default();
-                    self.delivery = Some(Delivery::new(self.record.agent, &text));
-                    self.save();
-                }
-            }
-            (Some(Progress::Delivered), AgentState::Working | AgentState::NeedsInput) => self.progress(Progress::Working, None),
-            (Some(Progress::Working), AgentState::Idle) => {
-                let progress = if self.interrupted { Progress::Interrupted } else { Progress::Done };
-                self.progress(progress, None);
-            }
-            _ => {}
-        }
-    }
-
     fn observe(&mut self, observation: Observation) {
-        let now = boot_clock::now();
+        let now = boot_now();
         self.fusion.observe(now, now, observation);
     }
 
     /// Judges the state and tells the board.
     fn judge(&mut self) {
-        let verdict = self.fusion.evaluate(boot_clock::now());
+        let verdict = self.fusion.evaluate(boot_now());
         let news = self.verdict.as_ref().is_none_or(|before| verdict.differs(before));
         if let Some(running) = &mut self.running {
-            running.pace(verdict.state);
+            running.pace(verdict.state, self.sources.dialog().is_some());
         }
         if news {
             self.record.verdict = Some(verdict.remember());
@@ -427,6 +489,14 @@ impl Actor {
         self.verdict = Some(verdict);
     }
 
+    /// What is asked, as well as any source knows it.
+    fn dialog(&self, verdict: &Verdict) -> Option<whim_wire::state::Dialog> {
+        if verdict.state != AgentState::NeedsInput {
+            return None;
+        }
+        self.sources.dialog().cloned().or_else(|| verdict.dialog.clone())
+    }
+
     fn view(&self, verdict: &Verdict) -> SessionState {
         SessionState {
             id: self.record.id.clone(),
@@ -434,28 +504,16 @@ impl Actor {
             mode: self.record.mode.to_string(),
             state: verdict.state,
             reason: verdict.reason.clone(),
-            since: boot_clock::wall(verdict.since),
+            since: wall(verdict.since),
             stalled: verdict.stalled,
             agent_session_id: self.record.agent_session_id.clone(),
             pid: self.running.as_ref().and_then(|running| u32::try_from(running.process().pid()).ok()),
             terminal: self.running.as_ref().and_then(Running::terminal_id),
             queued_prompts: u32::try_from(self.record.prompts.queued()).unwrap_or(u32::MAX),
             exit: self.record.exit,
-            dialog: verdict.dialog.clone(),
+            dialog: self.dialog(verdict),
             spend: self.ground.spending.session(&self.record.id),
         }
-    }
-
-    fn progress(&mut self, progress: Progress, reason: Option<String>) {
-        if let Some(prompt) = self.record.prompts.advance(progress, reason, clock::now()) {
-            self.tell(&prompt);
-            self.save();
-        }
-    }
-
-    fn fail_prompt(&mut self, reason: &str) {
-        self.delivery = None;
-        self.progress(Progress::Failed, Some(reason.to_owned()));
     }
 
     fn tell(&self, prompt: &Prompt) {
@@ -476,6 +534,14 @@ impl Actor {
             tracing::error!(session = self.record.id, %error, "the session's record is not saved");
         }
     }
+}
+
+fn boot_now() -> Moment {
+    crate::state::clock::now()
+}
+
+fn wall(moment: Moment) -> whim_wire::time::Time {
+    crate::state::clock::wall(moment, boot_now(), jiff::Timestamp::now())
 }
 
 /// What can be expected of the agent's sources.

@@ -1,65 +1,147 @@
 //! Evidence about a session, from its sources' words into those of the fusion.
+//!
+//! [`Sources`] also keeps the dialog that is open, because its text, options and keys come from several of them.
 
-use crate::agents::observe::hook::{HookEvent, Question, Signal, Tool};
+use whim_wire::state::Dialog;
+
+use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
+use crate::agents::observe::escape::{CodexState, Sign};
+use crate::agents::observe::hook::{HookEvent, Signal, Tool};
+use crate::agents::observe::session_file::{SessionFile, Status};
 use crate::state::clock;
 use crate::state::moment::Moment;
-use crate::state::observation::{Hook, Observation};
-use whim_wire::state::{Dialog, DialogKind};
+use crate::state::observation::{Hook, Observation, Osc, Title, Word};
 
-/// What a source saw, with what it tells besides.
+/// Something that a source saw.
 #[derive(Debug)]
-pub struct Evidence {
-    pub at: Moment,
-    /// None: nothing for the fusion, but perhaps an id.
-    pub observation: Option<Observation>,
-    /// What the agent calls its session.
-    pub agent_session: Option<String>,
+pub enum Evidence {
+    /// Already in the fusion's words (the wire, the process tree, the terminal).
+    Seen { at: Moment, observation: Observation },
+    Hook { at: Moment, event: Box<HookEvent> },
+    /// Claude Code's session file; `None`: gone or not readable.
+    File { at: Moment, file: Option<SessionFile> },
+    /// An escape sequence in the terminal's output.
+    Sign { at: Moment, sign: Sign },
+    /// The lines of the screen, while a dialog is open.
+    Screen(Vec<String>),
 }
 
 impl Evidence {
-    /// As of now.
+    /// Seen just now.
     #[must_use]
     pub fn now(observation: Observation) -> Self {
-        Self { at: clock::now(), observation: Some(observation), agent_session: None }
+        Self::Seen { at: clock::now(), observation }
     }
 }
 
-/// What a hook tells.
-#[must_use]
-pub fn of_hook(event: HookEvent) -> Evidence {
-    let HookEvent { agent_session, subagent, signal, .. } = event;
-    // A subagent's session id is not the session's.
-    let agent_session = if subagent.is_none() { agent_session } else { None };
-    Evidence { at: clock::now(), observation: hook(signal, subagent).map(Observation::Hook), agent_session }
+/// What a piece of evidence comes to.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) observations: Vec<(Moment, Observation)>,
+    /// What the agent calls its session.
+    pub(super) agent_session: Option<String>,
 }
 
-fn hook(signal: Signal, subagent: Option<String>) -> Option<Hook> {
+/// The translation, with what it must remember.
+#[derive(Debug)]
+pub(super) struct Sources {
+    dialogs: Dialogs,
+}
+
+impl Sources {
+    pub(super) fn new() -> Self {
+        // Ids of dialogs must differ between supervisors.
+        Self { dialogs: Dialogs::new(format!("d{}-", clock::now().since_boot().as_millis())) }
+    }
+
+    /// The open dialog, as well as it is known.
+    pub(super) fn dialog(&self) -> Option<&Dialog> {
+        self.dialogs.current()
+    }
+
+    /// The keys that answer the open dialog.
+    pub(super) fn keys(&self, id: &str, option: usize) -> Result<Vec<u8>, AnswerError> {
+        self.dialogs.answer(id, option)
+    }
+
+    pub(super) fn read(&mut self, evidence: Evidence) -> Reading {
+        let before = self.dialogs.current().map(|dialog| dialog.id.clone());
+        let mut reading = Reading::default();
+        let at = match evidence {
+            Evidence::Seen { at, observation } => {
+                reading.observations.push((at, observation));
+                return reading;
+            }
+            Evidence::Hook { at, event } => {
+                self.dialogs.hook(&event);
+                // A subagent's session id is not the session's.
+                reading.agent_session = if event.subagent.is_none() { event.agent_session.clone() } else { None };
+                reading.observations.extend(hook(*event).map(|hook| (at, Observation::Hook(hook))));
+                at
+            }
+            Evidence::File { at, file } => {
+                let Some(file) = file else {
+                    reading.observations.push((at, Observation::WordGone));
+                    return reading;
+                };
+                if let Some(status) = &file.status {
+                    self.dialogs.status(status);
+                }
+                reading.observations.extend(word(&file).map(|word| (at, Observation::Word(word))));
+                reading.agent_session = file.agent_session;
+                at
+            }
+            Evidence::Sign { at, sign } => {
+                if let Sign::Codex(state) = sign {
+                    self.dialogs.codex(state);
+                }
+                reading.observations.extend(seen(&sign).map(|observation| (at, observation)));
+                at
+            }
+            Evidence::Screen(lines) => {
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                if let Some(screen) = read_screen(&lines) {
+                    self.dialogs.screen(&screen);
+                }
+                clock::now()
+            }
+        };
+        if let Some(dialog) = self.dialogs.current()
+            && before.as_ref() != Some(&dialog.id)
+        {
+            let opened = Hook::DialogOpened { dialog: dialog.clone(), tool: None, detail: None };
+            // In place of the hook that opened it, which knew less.
+            reading.observations.retain(|(_, known)| !matches!(known, Observation::Hook(Hook::DialogOpened { .. })));
+            reading.observations.push((at, Observation::Hook(opened)));
+        }
+        reading
+    }
+}
+
+fn hook(event: HookEvent) -> Option<Hook> {
+    let HookEvent { subagent, signal, .. } = event;
     let inside = subagent.is_some();
     Some(match signal {
-        Signal::SessionStarted { .. } if inside => return None,
-        Signal::SessionStarted { .. } => Hook::SessionStarted,
-        Signal::PromptSubmitted { .. } => Hook::PromptSubmitted,
         Signal::ToolStarted(tool) => {
             Hook::ToolStarted { id: id(&tool), name: tool.name.clone(), detail: detail(&tool), subagent: inside }
         }
         Signal::ToolEnded { tool, failed: _, interrupted } => Hook::ToolEnded { id: id(&tool), interrupted },
-        Signal::PermissionAsked(tool) => {
-            Hook::DialogOpened { dialog: permission(&tool), tool: Some(tool.name.clone()), detail: detail(&tool) }
-        }
-        Signal::QuestionAsked { questions } => Hook::DialogOpened { dialog: question(&questions), tool: None, detail: None },
         Signal::Notified { kind, .. } => match kind.as_str() {
             "permission_prompt" | "elicitation_dialog" => Hook::DialogReminder,
             "idle_prompt" => Hook::IdleReminder,
             _ => return None,
         },
-        Signal::TurnEnded { .. } if inside => return None,
-        Signal::TurnEnded { .. } => Hook::Stopped,
-        Signal::Interrupted => Hook::Interrupted,
         Signal::SubagentStarted => Hook::SubagentStarted { id: subagent.unwrap_or_default() },
         Signal::SubagentEnded => Hook::SubagentStopped { id: subagent.unwrap_or_default() },
         Signal::Compacting => Hook::Compacting,
+        _ if inside => return None,
+        Signal::SessionStarted { .. } => Hook::SessionStarted,
+        Signal::PromptSubmitted { .. } => Hook::PromptSubmitted,
+        // An interrupt ends the turn as well.
+        Signal::TurnEnded { .. } | Signal::Interrupted => Hook::Stopped,
         Signal::SessionEnded { .. } => Hook::SessionEnded,
-        Signal::Other => return None,
+        // Dialogs are told by `Sources::read`, with all that is known of them.
+        Signal::PermissionAsked(_) | Signal::QuestionAsked { .. } | Signal::Other => return None,
     })
 }
 
@@ -70,4 +152,29 @@ fn id(tool: &Tool) -> String {
 
 fn detail(tool: &Tool) -> Option<String> {
     (!tool.detail.is_empty()).then(|| tool.detail.clone())
+}
+
+fn word(file: &SessionFile) -> Option<Word> {
+    Some(match file.status.as_ref()? {
+        Status::Busy => Word::Busy,
+        Status::Idle => Word::Idle,
+        Status::Waiting(what) => Word::Waiting { waiting_for: Some(what.clone()) },
+        Status::Other(_) => return None,
+    })
+}
+
+fn seen(sign: &Sign) -> Option<Observation> {
+    Some(match sign {
+        Sign::Codex(state) => Observation::Osc(match state {
+            CodexState::Working => Osc::Working,
+            CodexState::Idle => Osc::Idle,
+            CodexState::Done => Osc::Done,
+            CodexState::Blocked => Osc::Blocked,
+            CodexState::Clear => Osc::Clear,
+        }),
+        Sign::Title { working: Some(working), .. } | Sign::Progress { working } => {
+            Observation::Title(if *working { Title::Spinning } else { Title::Resting })
+        }
+        Sign::Title { working: None, .. } => return None,
+    })
 }

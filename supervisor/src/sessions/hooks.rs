@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Sessions;
-use super::evidence;
+use super::evidence::Evidence;
 use crate::agents::observe::hook::{MAX_RECORD, parse};
+use crate::state::clock;
 
 /// Hooks of one agent come one after the other; this many agents and subagents may speak at once.
 const READERS: usize = 32;
@@ -63,6 +64,7 @@ async fn read(stream: UnixStream, sessions: &Sessions) -> Result<(), Box<dyn std
     tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let event = parse(&line)?;
     tracing::trace!(?event, "hook");
-    sessions.observe(&event.session.clone(), evidence::of_hook(event));
+    let session = event.session.clone();
+    sessions.observe(&session, Evidence::Hook { at: clock::now(), event: Box::new(event) });
     Ok(())
 }

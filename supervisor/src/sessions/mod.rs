@@ -4,12 +4,15 @@
 //! asked. Bounds: [`MOST`] sessions; [`ASKED`] questions wait for a session, a caller beyond waits too.
 
 mod actor;
-mod delivery;
+mod companions;
 mod evidence;
+pub mod hooks;
 mod launch;
 mod oneshot;
 mod prompts;
 mod record;
+mod running;
+mod tap;
 mod worktree;
 
 use std::collections::BTreeMap;
@@ -22,6 +25,7 @@ use whim_wire::spec::{AgentKind, PermissionMode};
 use whim_wire::state::SessionState;
 
 pub use actor::{End, Input};
+pub use evidence::Evidence;
 pub use launch::Ground;
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
@@ -114,7 +118,7 @@ impl Sessions {
     pub async fn create(&self, new: NewSession) -> Result<SessionState, SessionError> {
         let ground = self.ground.get().cloned().ok_or(SessionError::NotReady)?;
         if let Some(text) = &new.prompt {
-            prompts::check(text)?;
+            crate::agents::prompt::check(text).map_err(PromptError::from)?;
         }
         let (id, inbox) = self.reserve(new.id.as_deref())?;
         let started = launch::beside(&ground, &id, new, inbox).await;
@@ -149,7 +153,7 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`].
     pub async fn prompt(&self, id: &str, text: String) -> Result<Prompt, SessionError> {
-        prompts::check(&text)?;
+        crate::agents::prompt::check(&text).map_err(PromptError::from)?;
         self.ask(id, |answer| Input::Prompt { text, answer }).await?
     }
 
@@ -188,7 +192,7 @@ impl Sessions {
     }
 
     /// Passes evidence on to the session it is about; that of an unknown one is dropped.
-    pub fn observe(&self, id: &str, evidence: actor::Evidence) {
+    pub fn observe(&self, id: &str, evidence: Evidence) {
         let sender = self.lock().get(id).cloned();
         if let Some(sender) = sender
             && sender.try_send(Input::Evidence(evidence)).is_err()
@@ -210,11 +214,14 @@ impl Sessions {
     }
 }
 
-/// An id becomes a directory, a branch and a part of a token: letters, digits, `-` and `_`, at most 32.
+/// An id becomes a directory, a branch, a terminal and a part of a token.
 fn check_id(id: &str) -> Result<(), SessionError> {
-    let good = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
-    if id.is_empty() || id.len() > 32 || !id.chars().all(good) || id.starts_with('-') {
-        let message = format!("id: {id:?} is no name of a session; use up to 32 letters, digits, `-` and `_`");
+    let good = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    let begins = id.starts_with(|first: char| first.is_ascii_lowercase());
+    if !begins || id.len() > 32 || !id.chars().all(good) {
+        let message = format!(
+            "id: {id:?} is no name of a session; use up to 32 lower-case letters, digits and `-`, beginning with a letter"
+        );
         return Err(SessionError::Invalid(message));
     }
     Ok(())
@@ -226,10 +233,10 @@ mod tests {
 
     #[test]
     fn ids_are_safe_as_paths_and_branches() {
-        for good in ["main", "s2", "a_b-C9"] {
+        for good in ["main", "s2", "a-b9"] {
             assert!(check_id(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "-x", "a b", "ä", &"x".repeat(33), "a\n"] {
+        for bad in ["", ".", "..", "a/b", "-x", "9", "A", "a_b", "a b", "ä", &"x".repeat(33), "a\n"] {
             assert!(check_id(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,7 +1,8 @@
-//! The prompts of one session: a bounded queue, and what became of each.
+//! What became of the prompts of one session.
 //!
-//! Pure. A prompt goes `queued → delivered → working → done | interrupted | failed`. At most one is on its way into the
-//! agent. [`WAITING`] may wait; one more is refused. What became of the last [`REMEMBERED`] ended ones can be asked for.
+//! The way into the agent is [`crate::agents::prompt::Queue`]'s; here are the names, states and texts that are asked for
+//! and that outlive the supervisor. Ended prompts are forgotten beyond [`REMEMBERED`], their texts at once: they are in
+//! the conversation.
 
 use std::collections::VecDeque;
 
@@ -9,12 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use whim_wire::time::Time;
 
-/// Prompts that may wait. A caller that is further ahead of the agent than this does not listen to it.
-pub const WAITING: usize = 64;
+use crate::agents::prompt::{self, QueueFull, Refused, Saved, Status};
+
 /// Ended prompts that can still be asked for.
 pub const REMEMBERED: usize = 256;
-/// Longest prompt in bytes: what a person or a program would type, with a pasted log.
-pub const LONGEST: usize = 1024 * 1024;
 
 /// Where a prompt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,135 +55,114 @@ pub struct Prompt {
     pub text: Option<String>,
 }
 
+impl From<Status> for Progress {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Queued => Self::Queued,
+            Status::Delivered => Self::Delivered,
+            Status::Working => Self::Working,
+            Status::Done => Self::Done,
+            Status::Interrupted => Self::Interrupted,
+            Status::Failed => Self::Failed,
+        }
+    }
+}
+
 /// Why a prompt is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
-    #[error("the queue is full ({WAITING} prompts wait); wait until some are done")]
-    Full,
-    #[error("the text is empty")]
-    Empty,
-    #[error("the text has {0} bytes; at most {LONGEST} are taken")]
-    TooLong(usize),
-    #[error("the text contains the control character U+{0:04X}; only newline and tab are taken")]
-    Control(u32),
+    #[error("the queue is full: {0}; wait until some are done")]
+    Full(#[from] QueueFull),
+    #[error("text: {0}")]
+    Refused(#[from] Refused),
     #[error("the session has ended")]
     Stopped,
 }
 
-/// The prompts of a session.
+/// The prompts of a session, oldest first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Prompts {
     next: u64,
-    waiting: VecDeque<Prompt>,
-    current: Option<Prompt>,
-    ended: VecDeque<Prompt>,
+    known: VecDeque<Known>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Known {
+    #[serde(flatten)]
+    prompt: Prompt,
+    /// Bytes of it may be in the agent's input box.
+    #[serde(default)]
+    typing: bool,
 }
 
 impl Prompts {
-    /// Takes a prompt in.
-    ///
-    /// # Errors
-    /// [`PromptError`].
-    pub fn add(&mut self, text: &str, now: Time) -> Result<Prompt, PromptError> {
-        check(text)?;
-        if self.waiting.len() >= WAITING {
-            return Err(PromptError::Full);
-        }
+    /// A new prompt, not yet queued anywhere.
+    pub fn add(&mut self, text: &str, now: Time) -> Prompt {
         self.next += 1;
-        let prompt = Prompt {
-            id: format!("p{}", self.next),
-            state: Progress::Queued,
-            reason: None,
-            at: now,
-            since: now,
-            text: Some(text.to_owned()),
-        };
-        self.waiting.push_back(prompt.clone());
-        Ok(prompt)
+        let id = format!("p{}", self.next);
+        let prompt = Prompt { id, state: Progress::Queued, reason: None, at: now, since: now, text: Some(text.to_owned()) };
+        self.known.push_back(Known { prompt: prompt.clone(), typing: false });
+        let mut ended = self.known.iter().filter(|known| known.prompt.state.is_final()).count();
+        self.known.retain(|known| {
+            let forget = ended > REMEMBERED && known.prompt.state.is_final();
+            ended -= usize::from(forget);
+            !forget
+        });
+        prompt
     }
 
-    /// Number of prompts that wait.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.waiting.len()
+    /// Takes a prompt back that could not be queued.
+    pub fn remove(&mut self, id: &str) {
+        self.known.retain(|known| known.prompt.id != id);
     }
 
-    /// The one on its way into the agent, or that the agent works on.
-    #[must_use]
-    pub fn current(&self) -> Option<&Prompt> {
-        self.current.as_ref()
+    /// Its bytes are about to be typed.
+    pub fn typing(&mut self, id: &str) {
+        if let Some(known) = self.find_mut(id) {
+            known.typing = true;
+        }
     }
 
-    /// Takes the next one up, if none is under way.
-    pub fn begin(&mut self) -> Option<Prompt> {
-        if self.current.is_some() {
+    /// It is here now.
+    pub fn report(&mut self, id: &str, progress: Progress, reason: Option<String>, now: Time) -> Option<Prompt> {
+        let known = self.find_mut(id)?;
+        known.typing = false;
+        if known.prompt.state == progress {
             return None;
         }
-        self.current = self.waiting.pop_front();
-        self.current.clone()
-    }
-
-    /// The present one is now here; a final progress ends it. Steps back are ignored, so repeated signals do no harm.
-    pub fn advance(&mut self, progress: Progress, reason: Option<String>, now: Time) -> Option<Prompt> {
-        let current = self.current.as_mut()?;
-        if rank(progress) <= rank(current.state) {
-            return None;
+        known.prompt.state = progress;
+        known.prompt.reason = reason;
+        known.prompt.since = now;
+        if progress.is_final() {
+            known.prompt.text = None;
         }
-        current.state = progress;
-        current.reason = reason;
-        current.since = now;
-        let changed = current.clone();
-        if progress.is_final()
-            && let Some(mut ended) = self.current.take()
-        {
-            // Its text is in the conversation; here only its fate is needed.
-            ended.text = None;
-            self.ended.push_back(ended);
-            if self.ended.len() > REMEMBERED {
-                self.ended.pop_front();
-            }
-        }
-        Some(changed)
-    }
-
-    /// Everything that waits or is under way fails.
-    pub fn fail_all(&mut self, reason: &str, now: Time) -> Vec<Prompt> {
-        let mut failed: Vec<Prompt> = self.advance(Progress::Failed, Some(reason.to_owned()), now).into_iter().collect();
-        while self.begin().is_some() {
-            failed.extend(self.advance(Progress::Failed, Some(reason.to_owned()), now));
-        }
-        failed
+        Some(known.prompt.clone())
     }
 
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Prompt> {
-        self.current.iter().chain(&self.waiting).chain(&self.ended).find(|prompt| prompt.id == id)
+        self.known.iter().map(|known| &known.prompt).find(|prompt| prompt.id == id)
     }
-}
 
-fn rank(progress: Progress) -> u8 {
-    match progress {
-        Progress::Queued => 0,
-        Progress::Delivered => 1,
-        Progress::Working => 2,
-        Progress::Done | Progress::Interrupted | Progress::Failed => 3,
+    /// Those that are not done, for the queue of a later supervisor.
+    #[must_use]
+    pub fn saved(&self) -> Vec<Saved> {
+        let open = self.known.iter().filter(|known| !known.prompt.state.is_final());
+        open.map(|known| Saved {
+            id: known.prompt.id.clone(),
+            text: known.prompt.text.clone().unwrap_or_default(),
+            progress: match known.prompt.state {
+                _ if known.typing => prompt::Progress::Typing,
+                Progress::Delivered => prompt::Progress::Delivered,
+                Progress::Working => prompt::Progress::Working,
+                _ => prompt::Progress::Queued,
+            },
+        })
+        .collect()
     }
-}
 
-/// Is this text a prompt?
-///
-/// # Errors
-/// [`PromptError`] for control characters other than newline and tab, for an empty and for an overlong text.
-pub fn check(text: &str) -> Result<(), PromptError> {
-    if text.trim().is_empty() {
-        return Err(PromptError::Empty);
-    }
-    if text.len() > LONGEST {
-        return Err(PromptError::TooLong(text.len()));
-    }
-    match text.chars().find(|character| character.is_control() && !matches!(character, '\n' | '\t')) {
-        Some(character) => Err(PromptError::Control(u32::from(character))),
-        None => Ok(()),
+    fn find_mut(&mut self, id: &str) -> Option<&mut Known> {
+        self.known.iter_mut().find(|known| known.prompt.id == id)
     }
 }
 
@@ -192,50 +170,29 @@ pub fn check(text: &str) -> Result<(), PromptError> {
 mod tests {
     use super::*;
 
-    fn now() -> Time {
-        Time::EPOCH
-    }
-
     #[test]
-    fn one_at_a_time_in_order() {
+    fn fates_are_kept_texts_are_not_and_both_are_bounded() {
         let mut prompts = Prompts::default();
-        let first = prompts.add("one", now()).unwrap();
-        let second = prompts.add("two\n\tlines", now()).unwrap();
-        assert_ne!(first.id, second.id);
-        assert_eq!(prompts.begin().unwrap().id, first.id);
-        assert_eq!(prompts.begin(), None);
-        assert_eq!(prompts.advance(Progress::Delivered, None, now()).unwrap().state, Progress::Delivered);
-        assert_eq!(prompts.advance(Progress::Working, None, now()).unwrap().state, Progress::Working);
-        assert_eq!(prompts.advance(Progress::Delivered, None, now()), None);
-        assert_eq!(prompts.advance(Progress::Done, None, now()).unwrap().state, Progress::Done);
-        assert_eq!(prompts.advance(Progress::Failed, None, now()), None);
-        assert_eq!(prompts.begin().unwrap().id, second.id);
-        assert_eq!(prompts.find(&first.id).unwrap().state, Progress::Done);
-    }
-
-    #[test]
-    fn bounds_are_kept() {
-        let mut prompts = Prompts::default();
-        for _ in 0..WAITING {
-            prompts.add("x", now()).unwrap();
-        }
-        assert_eq!(prompts.add("x", now()), Err(PromptError::Full));
-        assert_eq!(prompts.fail_all("stopped", now()).len(), WAITING);
-        assert_eq!(prompts.queued(), 0);
+        let now = Time::EPOCH;
         for _ in 0..2 * REMEMBERED {
-            prompts.add("x", now()).unwrap();
-            prompts.begin();
-            prompts.advance(Progress::Done, None, now());
+            let id = prompts.add("x", now).id;
+            assert_eq!(prompts.report(&id, Progress::Delivered, None, now).unwrap().state, Progress::Delivered);
+            assert_eq!(prompts.report(&id, Progress::Delivered, None, now), None);
+            assert_eq!(prompts.report(&id, Progress::Done, None, now).unwrap().text, None);
         }
-        assert_eq!(prompts.ended.len(), REMEMBERED);
+        assert!(prompts.known.len() <= REMEMBERED + 1);
+        assert!(prompts.saved().is_empty());
     }
 
     #[test]
-    fn control_characters_are_refused_by_number() {
-        assert_eq!(check("a\u{1b}[201~b"), Err(PromptError::Control(0x1b)));
-        assert_eq!(check("a\rb"), Err(PromptError::Control(0x0d)));
-        assert_eq!(check(" \n"), Err(PromptError::Empty));
-        assert_eq!(check(&"x".repeat(LONGEST + 1)), Err(PromptError::TooLong(LONGEST + 1)));
-        assert_eq!(check("grün\n\t漢"), Ok(()));
+    fn what_is_open_is_saved_as_it_stands() {
+        let mut prompts = Prompts::default();
+        let ids: Vec<String> = ["a", "b", "c"].iter().map(|text| prompts.add(text, Time::EPOCH).id).collect();
+        prompts.report(&ids[0], Progress::Working, None, Time::EPOCH);
+        prompts.typing(&ids[1]);
+        let saved = prompts.saved();
+        let progress: Vec<_> = saved.iter().map(|saved| saved.progress).collect();
+        assert_eq!(progress, [prompt::Progress::Working, prompt::Progress::Typing, prompt::Progress::Queued]);
+        assert_eq!(saved[1].text, "b");
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use whim_wire::spec::{AgentKind, Mode};
-use whim_wire::time::Time;
 
 use super::prompts::Prompts;
+use crate::state::fusion::Remembered;
 
 /// Name of the file in the session's directory.
 const FILE: &str = "session.json";
@@ -33,13 +33,32 @@ pub struct Record {
     pub ended: bool,
     /// Raw exit as a shell shows it, of the last run.
     pub exit: Option<i32>,
-    /// Restarts after crashes, for the limit of so many in so long.
-    pub restarts: Vec<Time>,
+    /// The last word about its state, for the next supervisor.
+    #[serde(default)]
+    pub verdict: Option<Remembered>,
     #[serde(default)]
     pub prompts: Prompts,
 }
 
 impl Record {
+    /// A new session's.
+    #[must_use]
+    pub fn new(id: &str, agent: AgentKind, mode: Mode, directory: PathBuf) -> Self {
+        Self {
+            id: id.to_owned(),
+            agent,
+            mode,
+            directory,
+            token: format!("whim-{id}-{}", crate::random::token()),
+            agent_session_id: None,
+            prompted: false,
+            ended: false,
+            exit: None,
+            verdict: None,
+            prompts: Prompts::default(),
+        }
+    }
+
     /// Reads the record in a session's directory; `None` when there is none.
     ///
     /// # Errors
@@ -65,6 +84,12 @@ impl Record {
         std::fs::create_dir_all(directory)?;
         crate::files::write(&directory.join(FILE), 0o600, &serde_json::to_vec(self)?)
     }
+}
+
+/// A new id for a conversation, where the agent lets it be chosen: a version 4 UUID.
+#[must_use]
+pub fn fresh_id() -> String {
+    crate::random::uuid()
 }
 
 /// Ids of the sessions that have a directory, `main` first.

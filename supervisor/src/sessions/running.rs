@@ -1,0 +1,314 @@
+//! A session's running agent: its process, its terminal or pipes, and the sources that watch it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use whim_wire::spec::AgentKind;
+use whim_wire::state::AgentState;
+
+use super::companions;
+use super::evidence::Evidence;
+use super::launch::Ground;
+use super::oneshot::{Capture, Finished};
+use super::record::Record;
+use super::tap::{self, Tap};
+use crate::agents::observe::session_file;
+use crate::agents::prompt::PromptRules;
+use crate::agents::setup::{Setup, Surface};
+use crate::helper::{Change, Helper};
+use crate::keeper::{Exit, Process, ProcessIo};
+use crate::logs::Log;
+use crate::state::clock;
+use crate::state::observation::Observation;
+use crate::state::tree::Tree;
+use crate::terminals::pty::Master;
+use crate::terminals::size::Size;
+use crate::terminals::terminal::{Kind, Terminal, TerminalId, TerminalOptions};
+
+/// Between two looks at the processes beneath an agent at work.
+const LOOK: Duration = Duration::from_secs(1);
+/// The same beneath one at rest: what it left running is a reason to stay awake, not one to hurry.
+const LOOK_IDLE: Duration = Duration::from_secs(5);
+/// Between two looks at the screen while a dialog is open and its options are not read yet.
+const LOOK_DIALOG: Duration = Duration::from_millis(250);
+/// For the end of output after the end of the process.
+const LAST_OUTPUT: Duration = Duration::from_secs(3);
+
+/// What happened to it.
+#[derive(Debug)]
+pub(super) enum Event {
+    Evidence(Evidence),
+    Exited(Exit),
+}
+
+/// Why nothing could be typed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeysError {
+    #[error("the session has no terminal")]
+    NoTerminal,
+    #[error(transparent)]
+    Type(#[from] crate::terminals::input::TypeError),
+    #[error(transparent)]
+    Keeper(#[from] crate::keeper::KeeperError),
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Running {
+    process: Process,
+    companions: Vec<Process>,
+    terminal: Option<Terminal>,
+    capture: Option<Capture>,
+    status: watch::Receiver<Option<Exit>>,
+    evidence: mpsc::Receiver<Evidence>,
+    tree: Option<Tree>,
+    looks: Interval,
+    looks_idle: bool,
+    dialog_looks: Interval,
+    dialog_open: bool,
+    file: Option<FileWatch>,
+    rules: PromptRules,
+    ground: Arc<Ground>,
+}
+
+/// Claude Code's session file.
+#[derive(Debug)]
+struct FileWatch {
+    helper: Helper,
+    changes: broadcast::Receiver<Change>,
+    path: std::path::PathBuf,
+    pid: u32,
+    start_ticks: u64,
+}
+
+impl Running {
+    pub(super) async fn new(
+        ground: &Arc<Ground>,
+        record: &Record,
+        setup: &Setup,
+        mut process: Process,
+        companions: Vec<Process>,
+        surface: Surface,
+    ) -> Self {
+        let (sender, evidence) = mpsc::channel(tap::WAITING);
+        let io = std::mem::replace(&mut process.io, ProcessIo::None);
+        let mut terminal = None;
+        let mut capture = None;
+        match (surface, io) {
+            (_, ProcessIo::Terminal { master, output }) => match Master::new(master) {
+                Ok(master) => terminal = Some(open_terminal(ground, record, Tap::new(output, sender), master)),
+                Err(error) => tracing::error!(%error, "the session's terminal cannot be used"),
+            },
+            (_, ProcessIo::Pipes { stdout, stderr, .. }) => {
+                let log = Log::open(&ground.paths.logs(), &format!("{}-stderr", record.id));
+                let directory = ground.paths.session(&record.id);
+                capture = Some(Capture::start(record.agent, stdout, stderr, log, &directory, sender));
+            }
+            (_, ProcessIo::None) => {}
+        }
+        let pid = u32::try_from(process.pid()).unwrap_or_default();
+        let status = process.status();
+        let file = match record.agent {
+            AgentKind::Claude | AgentKind::Ccr if terminal.is_some() => FileWatch::start(&ground.helper, setup, pid).await,
+            _ => None,
+        };
+        Self {
+            process,
+            companions,
+            terminal,
+            capture,
+            status,
+            evidence,
+            tree: Tree::new(pid).inspect_err(|error| tracing::warn!(%error, "the agent's processes cannot be watched")).ok(),
+            looks: every(LOOK),
+            looks_idle: false,
+            dialog_looks: every(LOOK_DIALOG),
+            dialog_open: false,
+            file,
+            rules: crate::agents::of(record.agent).prompt_rules(),
+            ground: ground.clone(),
+        }
+    }
+
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(super) fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_ref()
+    }
+
+    pub(super) fn terminal_id(&self) -> Option<String> {
+        self.terminal.as_ref().map(|terminal| terminal.id().to_string())
+    }
+
+    pub(super) fn rules(&self) -> &PromptRules {
+        &self.rules
+    }
+
+    /// The next thing that happens. Safe to drop at any time.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                biased;
+                Some(evidence) = self.evidence.recv() => return Event::Evidence(evidence),
+                exit = exited(&mut self.status) => return Event::Exited(exit),
+                _ = self.looks.tick() => if let Some(evidence) = self.look() {
+                    return Event::Evidence(evidence);
+                },
+                _ = self.dialog_looks.tick(), if self.dialog_open => if let Some(terminal) = &self.terminal
+                    && let Ok(screen) = terminal.text().await
+                {
+                    let lines = screen.text.lines().map(str::to_owned).collect();
+                    return Event::Evidence(Evidence::Screen(lines));
+                },
+                changed = changed(&mut self.file) => if changed && let Some(file) = &self.file {
+                    return Event::Evidence(file.read().await);
+                },
+            }
+        }
+    }
+
+    fn look(&mut self) -> Option<Evidence> {
+        let tree = self.tree.as_mut()?;
+        match tree.sample(clock::now()) {
+            Ok(sample) => Some(Evidence::now(Observation::Tree(sample))),
+            Err(error) => {
+                tracing::debug!(%error, "the agent's processes were not read");
+                None
+            }
+        }
+    }
+
+    /// How often to look, by what the agent does.
+    pub(super) fn pace(&mut self, state: AgentState, dialog_unread: bool) {
+        self.dialog_open = state == AgentState::NeedsInput && dialog_unread;
+        let idle = state == AgentState::Idle;
+        if idle != self.looks_idle {
+            self.looks_idle = idle;
+            self.looks = every(if idle { LOOK_IDLE } else { LOOK });
+        }
+    }
+
+    /// Types keys into the terminal.
+    pub(super) async fn keys(&self, keys: Vec<u8>) -> Result<(), KeysError> {
+        let terminal = self.terminal.as_ref().ok_or(KeysError::NoTerminal)?;
+        Ok(terminal.type_bytes(keys).await?)
+    }
+
+    /// Interrupts the turn: by the agent's key in a terminal, by a signal without one.
+    pub(super) async fn interrupt(&self) -> Result<(), KeysError> {
+        if self.terminal.is_some() {
+            return self.keys(self.rules.interrupt.to_vec()).await;
+        }
+        Ok(self.process.signal(nix::libc::SIGINT, false).await?)
+    }
+
+    /// After the exit: takes the last output in, ends what was beside the agent, and lets the keeper forget it.
+    pub(super) async fn close(self, exit: Exit) -> Finished {
+        let Self { process, companions, terminal, capture, .. } = self;
+        if let Some(terminal) = &terminal {
+            terminal.exited(terminal_exit(exit)).await;
+        }
+        companions::end(companions).await;
+        let mut gone = process.gone();
+        let finished = match capture {
+            Some(capture) => tokio::time::timeout(LAST_OUTPUT, capture.finish()).await.unwrap_or_default(),
+            None => Finished::default(),
+        };
+        // The holder ends what the agent left; its own deadlines bound this.
+        if gone.wait_for(|gone| *gone).await.is_ok() {
+            if let Some(terminal) = &terminal {
+                terminal.drained().await;
+            }
+            if let Err(error) = process.acknowledge().await {
+                tracing::warn!(%error, "the keeper keeps an ended agent");
+            }
+        }
+        finished
+    }
+}
+
+fn open_terminal(ground: &Ground, record: &Record, tap: Tap, master: Master) -> Terminal {
+    let id = TerminalId::new(&record.id).unwrap_or_else(|_| TerminalId::main());
+    let options = TerminalOptions { id, kind: Kind::Agent, size: Size::default(), signals: None };
+    ground.terminals.open(options, tap, master)
+}
+
+fn terminal_exit(exit: Exit) -> crate::terminals::terminal::Exit {
+    match exit {
+        Exit::Code(code) => crate::terminals::terminal::Exit::Code(code),
+        Exit::Signal(signal) => crate::terminals::terminal::Exit::Signal(signal),
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    match status.wait_for(Option::is_some).await {
+        Ok(exit) => match *exit {
+            Some(exit) => exit,
+            None => Exit::Code(0),
+        },
+        // The keeper is gone: the container ends.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn changed(file: &mut Option<FileWatch>) -> bool {
+    let Some(file) = file else { return std::future::pending().await };
+    match file.changes.recv().await {
+        Ok(change) => {
+            let ours = change.name.is_empty() || file.path.file_name().is_some_and(|name| name == change.name.as_str());
+            ours && file.path.parent() == Some(change.directory.as_path())
+        }
+        Err(broadcast::error::RecvError::Lagged(_)) => true,
+        Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+    }
+}
+
+impl FileWatch {
+    async fn start(helper: &Helper, setup: &Setup, pid: u32) -> Option<Self> {
+        let directory = session_file::directory(setup);
+        let start_ticks = crate::state::tree::start_ticks(pid)?;
+        let changes = helper.changes();
+        let watching = async {
+            helper.make_directory(&directory, 0o700).await?;
+            helper.watch(&directory).await
+        };
+        match watching.await {
+            Ok(()) => Some(Self { helper: helper.clone(), changes, path: session_file::path(setup, pid), pid, start_ticks }),
+            Err(error) => {
+                tracing::warn!(%error, "the agent's own state file cannot be watched");
+                None
+            }
+        }
+    }
+
+    async fn read(&self) -> Evidence {
+        let at = clock::now();
+        let file = match self.helper.read_optional(&self.path, session_file::MAX_FILE).await {
+            Ok(Some((content, _))) => match session_file::parse(&content, self.pid, self.start_ticks) {
+                Ok(file) => Some(file),
+                // Caught half-written; the change that completes it follows.
+                Err(session_file::SessionFileError::NotJson(_)) => return Evidence::Screen(Vec::new()),
+                Err(error) => {
+                    tracing::debug!(%error, "session file");
+                    None
+                }
+            },
+            Ok(None) => None,
+            Err(error) => {
+                tracing::debug!(%error, "session file");
+                None
+            }
+        };
+        Evidence::File { at, file }
+    }
+}
