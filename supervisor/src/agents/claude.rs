@@ -11,6 +11,7 @@
 //! - As root bypass mode needs `IS_SANDBOX=1`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use super::observe::hook;
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };
-use super::{Agent, inject};
+use super::{Agent, PromptRules, inject};
 
 /// Effort levels of `--effort`.
 pub const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
@@ -53,6 +54,17 @@ pub(super) const UNSET: &[&str] = &[
     "CLAUDE_CONFIG_DIR",
     "CLAUDECODE",
 ];
+
+pub(super) const PROMPT_RULES: PromptRules = PromptRules {
+    paste_required: true,
+    local: &['/', '!', '#'],
+    tells_submit: true,
+    interrupt: b"\x1b",
+    leave_dialog: b"\x1b",
+    // A second Escape clears the input box, or opens the choice of an earlier message.
+    interrupt_gap: Duration::from_secs(2),
+    clear_line: b"\x15",
+};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Claude;
@@ -98,6 +110,10 @@ impl Agent for Claude {
                 .push(("ENABLE_TOOL_SEARCH".into(), "true".into()));
         }
         Ok(command)
+    }
+
+    fn prompt_rules(&self) -> PromptRules {
+        PROMPT_RULES
     }
 
     fn chooses_id(&self) -> bool {

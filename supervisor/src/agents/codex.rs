@@ -14,6 +14,7 @@
 //!   without them every command of the agent fails, so only `bypass` is possible there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toml_edit::{InlineTable, Value};
 use whim_wire::spec::Sensitive;
@@ -27,7 +28,7 @@ use super::setup::{
     AgentKind, Conversation, Impossible, McpServer, PermissionMode, ProviderKind, Setup, Start,
     Surface,
 };
-use super::{Agent, inject};
+use super::{Agent, PromptRules, inject};
 
 /// Values of `model_reasoning_effort`.
 pub const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
@@ -112,6 +113,19 @@ impl Agent for Codex {
             return Err(impossible);
         }
         Ok(command(setup, start))
+    }
+
+    fn prompt_rules(&self) -> PromptRules {
+        PromptRules {
+            paste_required: true,
+            local: &['/', '!'],
+            tells_submit: true,
+            interrupt: b"\x1b",
+            leave_dialog: b"\x1b",
+            // A second Escape opens the choice of an earlier message.
+            interrupt_gap: Duration::from_secs(2),
+            clear_line: b"\x15",
+        }
     }
 
     fn chooses_id(&self) -> bool {

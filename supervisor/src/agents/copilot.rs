@@ -10,6 +10,8 @@
 //!   CLI warns.
 //! - Esc twice interrupts; a prompt entered while it works is queued and joined with others into one.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::claude::check_effort;
@@ -20,7 +22,7 @@ use super::observe::hook;
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };
-use super::{Agent, inject};
+use super::{Agent, PromptRules, inject};
 
 /// Levels of `--reasoning-effort`.
 pub const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
@@ -113,6 +115,20 @@ impl Agent for Copilot {
             return Err(impossible);
         }
         Ok(command(setup, start))
+    }
+
+    fn prompt_rules(&self) -> PromptRules {
+        PromptRules {
+            paste_required: true,
+            local: &['/', '!'],
+            tells_submit: true,
+            // Escape would have to come twice with a pause between; one Ctrl-C does the same while it works.
+            interrupt: b"\x03",
+            leave_dialog: b"\x1b",
+            // Ctrl-C twice ends the program.
+            interrupt_gap: Duration::from_secs(3),
+            clear_line: b"\x15",
+        }
     }
 
     fn chooses_id(&self) -> bool {

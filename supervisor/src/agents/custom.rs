@@ -3,12 +3,14 @@
 //! It gets the proxy's address and the session token under the names that most programs read. Nothing is known about
 //! its flags, so a model, permission mode or effort cannot be passed on and are refused instead of being ignored.
 
+use std::time::Duration;
+
 use super::command::{Command, PromptRoute};
 use super::edit::FileEdit;
 use super::locate::Program;
 use super::observe::hook;
 use super::setup::{AgentKind, Impossible, Setup, Start, Surface};
-use super::{Agent, inject};
+use super::{Agent, PromptRules, inject};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Custom;
@@ -96,6 +98,18 @@ impl Agent for Custom {
             prompt,
             notes: Vec::new(),
         })
+    }
+
+    fn prompt_rules(&self) -> PromptRules {
+        PromptRules {
+            paste_required: false,
+            local: &[],
+            tells_submit: false,
+            interrupt: b"\x03",
+            leave_dialog: b"\x1b",
+            interrupt_gap: Duration::from_secs(1),
+            clear_line: b"\x15",
+        }
     }
 
     fn chooses_id(&self) -> bool {

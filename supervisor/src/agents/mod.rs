@@ -27,10 +27,12 @@ pub mod edit;
 mod inject;
 pub mod locate;
 pub mod observe;
+pub mod prompt;
 pub mod setup;
 
 pub use command::{Command, Companion, PromptRoute, Readiness};
 pub use edit::FileEdit;
+pub use prompt::PromptRules;
 pub use setup::{AgentKind, Impossible, Setup, Start};
 
 /// What is special about one agent CLI.
@@ -57,6 +59,9 @@ pub trait Agent: Send + Sync + Debug {
     fn companions(&self, _setup: &Setup) -> Vec<Companion> {
         Vec::new()
     }
+
+    /// How its terminal takes a prompt.
+    fn prompt_rules(&self) -> PromptRules;
 
     /// Whether the id of [`setup::Conversation::New`] becomes the agent's own session id. Otherwise the id is learned
     /// from its first signal.

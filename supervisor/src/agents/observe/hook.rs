@@ -38,7 +38,7 @@ pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 pub const MAX_RECORD: usize = 64 * 1024;
 
 /// Longest text of a field, in bytes.
-const MAX_TEXT: usize = 4 * 1024;
+pub const MAX_TEXT: usize = 4 * 1024;
 /// Most members of an object or elements of an array that are kept.
 const MAX_MEMBERS: usize = 32;
 /// Deepest nesting that is kept; a question with its options needs five.

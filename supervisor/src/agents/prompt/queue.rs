@@ -1,0 +1,600 @@
+//! The state machine of [`super`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::observe::hook::MAX_TEXT;
+use super::{
+    Activity, Effect, Event, MAX_QUEUED, MAX_QUEUED_BYTES, Moment, Progress, PromptRules,
+    QueueFull, Saved, Status, View, paste,
+};
+
+/// Bytes of one write. Below the 4 KiB that a tty's input buffer takes at once.
+const CHUNK: usize = 2048;
+/// A terminal that takes nothing for so long takes no prompt.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a reaction to the paste is waited for before Enter.
+const ECHO_DEADLINE: Duration = Duration::from_secs(2);
+/// After Enter without any sign: Enter again, so often, so far apart.
+const ENTER_GAP: Duration = Duration::from_secs(3);
+const ENTER_TRIES: u32 = 3;
+/// After Enter without any sign: given up.
+const TAKEN_DEADLINE: Duration = Duration::from_secs(15);
+/// With a sign that is no proof (a model call, a busy agent): taken up.
+const SIGN_DELAY: Duration = Duration::from_secs(1);
+/// A command of the agent's own that begins no turn within this is done.
+const LOCAL_DELAY: Duration = Duration::from_secs(2);
+/// Idle for so long without a word about the turn's end: it ended.
+const IDLE_DELAY: Duration = Duration::from_secs(1);
+/// A person's last key must be so long ago.
+const HUMAN_QUIET: Duration = Duration::from_secs(2);
+/// A draft left in the input box for so long is cleared.
+const DRAFT_PATIENCE: Duration = Duration::from_secs(60);
+/// Lines of a draft that are cleared at most.
+const MAX_CLEARED: usize = 64;
+
+/// The prompts of one session.
+#[derive(Debug)]
+pub struct Queue {
+    rules: PromptRules,
+    waiting: VecDeque<(String, String)>,
+    waiting_bytes: usize,
+    current: Option<Current>,
+    view: View,
+    idle_since: Option<Moment>,
+    human: Human,
+    interrupted_at: Option<Moment>,
+}
+
+#[derive(Debug, Default)]
+struct Human {
+    last_key: Option<Moment>,
+    draft: bool,
+}
+
+#[derive(Debug)]
+struct Current {
+    id: String,
+    text: String,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The paste goes out piece by piece; `sent` bytes were written, the last piece at `since`.
+    Pasting {
+        bytes: Vec<u8>,
+        sent: usize,
+        since: Moment,
+    },
+    /// All of it was taken, at `since`; waits for a reaction, then Enter.
+    Settling { since: Moment },
+    /// Enter was pressed at `since`, `tries` times; `signs`: when something happened that is no proof yet.
+    Entered {
+        since: Moment,
+        last: Moment,
+        tries: u32,
+        sign: Option<Moment>,
+    },
+    /// The turn runs.
+    Turn {
+        since: Moment,
+        seen_working: bool,
+        interrupt_asked: bool,
+    },
+}
+
+impl Queue {
+    #[must_use]
+    pub fn new(rules: PromptRules) -> Self {
+        Self {
+            rules,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            current: None,
+            view: View {
+                activity: Activity::Starting,
+                bracketed_paste: false,
+            },
+            idle_since: None,
+            human: Human::default(),
+            interrupted_at: None,
+        }
+    }
+
+    /// Goes on where an earlier supervisor stopped. A prompt that was being typed is reported `failed`: half of it may
+    /// stand in the input box, so the paste is closed and the box cleared.
+    #[must_use]
+    pub fn restore(rules: PromptRules, saved: Vec<Saved>, now: Moment) -> (Self, Vec<Effect>) {
+        let mut queue = Self::new(rules);
+        let mut effects = Vec::new();
+        for prompt in saved {
+            match prompt.progress {
+                Progress::Queued => {
+                    queue.waiting_bytes += prompt.text.len();
+                    queue.waiting.push_back((prompt.id, prompt.text));
+                }
+                Progress::Typing => {
+                    let lines = prompt.text.lines().count().clamp(1, MAX_CLEARED);
+                    let mut keys = paste::END.to_vec();
+                    keys.extend(rules.clear_line.repeat(2 * lines));
+                    effects.push(Effect::Write(keys));
+                    effects.push(Effect::Report {
+                        id: prompt.id,
+                        status: Status::Failed,
+                        reason: Some("the supervisor was restarted while it was typed".into()),
+                    });
+                }
+                Progress::Delivered | Progress::Working => {
+                    queue.current = Some(Current {
+                        id: prompt.id,
+                        text: prompt.text,
+                        phase: if prompt.progress == Progress::Working {
+                            Phase::Turn {
+                                since: now,
+                                seen_working: false,
+                                interrupt_asked: false,
+                            }
+                        } else {
+                            // Whether Enter arrived is not known: it is not pressed again.
+                            Phase::Entered {
+                                since: now,
+                                last: now,
+                                tries: ENTER_TRIES,
+                                sign: None,
+                            }
+                        },
+                    });
+                }
+            }
+        }
+        (queue, effects)
+    }
+
+    /// Adds a prompt that [`super::check`] took.
+    ///
+    /// # Errors
+    /// [`QueueFull`].
+    pub fn push(
+        &mut self,
+        id: String,
+        text: String,
+        now: Moment,
+    ) -> Result<Vec<Effect>, QueueFull> {
+        let bytes = self.waiting_bytes + text.len();
+        if self.waiting.len() >= MAX_QUEUED || bytes > MAX_QUEUED_BYTES {
+            return Err(QueueFull {
+                waiting: self.waiting.len(),
+                bytes: self.waiting_bytes,
+            });
+        }
+        self.waiting_bytes = bytes;
+        let mut effects = vec![report(&id, Status::Queued, None)];
+        self.waiting.push_back((id, text));
+        self.advance(now, &mut effects);
+        Ok(effects)
+    }
+
+    /// A first prompt that the agent was started with: it is on its way without being typed.
+    pub fn given(&mut self, id: String, text: String, now: Moment) -> Vec<Effect> {
+        let effects = vec![report(&id, Status::Delivered, None)];
+        self.current = Some(Current {
+            id,
+            text,
+            phase: Phase::Entered {
+                since: now,
+                last: now,
+                tries: ENTER_TRIES,
+                sign: None,
+            },
+        });
+        effects
+    }
+
+    /// Prompts that wait; the one at work is not among them.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The prompt that is being delivered or worked on.
+    #[must_use]
+    pub fn current(&self) -> Option<&str> {
+        self.current.as_ref().map(|current| current.id.as_str())
+    }
+
+    /// Interrupts the turn or leaves the dialog; the keys are not repeated within the rules' gap.
+    pub fn interrupt(&mut self, now: Moment) -> Vec<Effect> {
+        let too_soon = self
+            .interrupted_at
+            .is_some_and(|last| now.saturating_sub(last) < self.rules.interrupt_gap);
+        let keys = match self.view.activity {
+            _ if too_soon => return Vec::new(),
+            Activity::Working => self.rules.interrupt,
+            Activity::Dialog => self.rules.leave_dialog,
+            Activity::Starting | Activity::Idle => return Vec::new(),
+        };
+        self.interrupted_at = Some(now);
+        if let Some(Current {
+            phase: Phase::Turn {
+                interrupt_asked, ..
+            },
+            ..
+        }) = &mut self.current
+        {
+            *interrupt_asked = true;
+        }
+        vec![Effect::Write(keys.to_vec())]
+    }
+
+    /// Tells what happened and gets what to do.
+    pub fn on(&mut self, event: &Event<'_>, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::View(view) => {
+                self.view = *view;
+                self.idle_since = match view.activity {
+                    Activity::Idle => self.idle_since.or(Some(now)),
+                    _ => None,
+                };
+            }
+            Event::HumanKey { leaves_draft } => {
+                self.human.last_key = Some(now);
+                self.human.draft = *leaves_draft;
+            }
+            Event::Gone { returns, reason } => self.gone(*returns, reason, &mut effects),
+            _ => {}
+        }
+        self.step(event, now, &mut effects);
+        self.advance(now, &mut effects);
+        effects
+    }
+
+    fn gone(&mut self, returns: bool, reason: &str, effects: &mut Vec<Effect>) {
+        self.view = View {
+            activity: Activity::Starting,
+            bracketed_paste: false,
+        };
+        self.idle_since = None;
+        self.human = Human::default();
+        let mut lost: Vec<String> = self
+            .current
+            .take()
+            .map(|current| current.id)
+            .into_iter()
+            .collect();
+        if !returns {
+            lost.extend(self.waiting.drain(..).map(|(id, _)| id));
+            self.waiting_bytes = 0;
+        }
+        effects.extend(lost.iter().map(|id| {
+            report(
+                id,
+                Status::Failed,
+                Some(format!("the agent ended: {reason}")),
+            )
+        }));
+    }
+
+    /// The current prompt's next step.
+    fn step(&mut self, event: &Event<'_>, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(mut current) = self.current.take() else {
+            return;
+        };
+        let next = match current.phase {
+            Phase::Pasting { bytes, sent, since } => {
+                self.pasting(&current.id, bytes, sent, since, event, now, effects)
+            }
+            Phase::Settling { since } => {
+                let reacted = matches!(event, Event::Output);
+                let ready = reacted || now >= since + ECHO_DEADLINE;
+                // A dialog that came up meanwhile would take Enter as "yes".
+                if ready && self.view.activity != Activity::Dialog {
+                    effects.push(Effect::Write(b"\r".to_vec()));
+                    effects.push(report(&current.id, Status::Delivered, None));
+                    Some(Phase::Entered {
+                        since: now,
+                        last: now,
+                        tries: 1,
+                        sign: None,
+                    })
+                } else {
+                    Some(Phase::Settling { since })
+                }
+            }
+            Phase::Entered {
+                since,
+                last,
+                tries,
+                sign,
+            } => self.entered(
+                &current.id,
+                &current.text,
+                (since, last, tries, sign),
+                event,
+                now,
+                effects,
+            ),
+            Phase::Turn {
+                since,
+                seen_working,
+                interrupt_asked,
+            } => self.turn(
+                &current.id,
+                (since, seen_working, interrupt_asked),
+                event,
+                now,
+                effects,
+            ),
+        };
+        if let Some(phase) = next {
+            current.phase = phase;
+            self.current = Some(current);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one phase taken apart")]
+    fn pasting(
+        &self,
+        id: &str,
+        bytes: Vec<u8>,
+        sent: usize,
+        since: Moment,
+        event: &Event<'_>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Phase> {
+        if matches!(event, Event::Written) {
+            if sent == bytes.len() {
+                return Some(Phase::Settling { since: now });
+            }
+            let end = bytes.len().min(sent + CHUNK);
+            let chunk = bytes.get(sent..end).unwrap_or_default().to_vec();
+            effects.push(Effect::Write(chunk));
+            return Some(Phase::Pasting {
+                bytes,
+                sent: end,
+                since: now,
+            });
+        }
+        if now >= since + WRITE_DEADLINE {
+            effects.push(Effect::Write(paste::END.to_vec()));
+            effects.push(report(
+                id,
+                Status::Failed,
+                Some(format!(
+                    "the terminal took no input for {} s",
+                    WRITE_DEADLINE.as_secs()
+                )),
+            ));
+            return None;
+        }
+        Some(Phase::Pasting { bytes, sent, since })
+    }
+
+    fn entered(
+        &self,
+        id: &str,
+        text: &str,
+        (mut since, mut last, mut tries, mut sign): (Moment, Moment, u32, Option<Moment>),
+        event: &Event<'_>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Phase> {
+        let mut taken = false;
+        if self.view.activity == Activity::Starting {
+            // The clock begins when the agent can hear.
+            (since, last) = (now, now);
+        }
+        match event {
+            Event::Submitted(submitted) => taken = same_prompt(text, submitted),
+            Event::GenerationStarted => sign = sign.or(Some(now)),
+            Event::View(View {
+                activity: Activity::Working | Activity::Dialog,
+                ..
+            }) => {
+                if self.rules.tells_submit {
+                    sign = sign.or(Some(now));
+                } else {
+                    taken = true;
+                }
+            }
+            // The turn can be over before anything else of it was heard.
+            Event::TurnEnded { .. } | Event::Interrupted if sign.is_some() => {
+                effects.push(report(id, Status::Working, None));
+                return self.turn(id, (now, true, false), event, now, effects);
+            }
+            _ => {}
+        }
+        taken |= sign.is_some_and(|at| now >= at + SIGN_DELAY);
+        if taken {
+            effects.push(report(id, Status::Working, None));
+            return Some(Phase::Turn {
+                since: now,
+                seen_working: self.view.activity == Activity::Working,
+                interrupt_asked: false,
+            });
+        }
+        let local = text.trim_start().starts_with(self.rules.local);
+        if local && sign.is_none() && now >= since + LOCAL_DELAY {
+            effects.push(report(
+                id,
+                Status::Done,
+                Some("taken as a command of the agent's own".into()),
+            ));
+            return None;
+        }
+        if sign.is_none() && now >= since + TAKEN_DEADLINE {
+            effects.push(report(
+                id,
+                Status::Failed,
+                Some("the agent did not take it up".into()),
+            ));
+            return None;
+        }
+        if sign.is_none() && self.enter_again(local, tries) && now >= last + ENTER_GAP {
+            effects.push(Effect::Write(b"\r".to_vec()));
+            tries += 1;
+            last = now;
+        }
+        Some(Phase::Entered {
+            since,
+            last,
+            tries,
+            sign,
+        })
+    }
+
+    /// Enter may have been swallowed. While the agent is idle no dialog is open, and a second Enter in an empty input
+    /// box does nothing.
+    fn enter_again(&self, local: bool, tries: u32) -> bool {
+        self.view.activity == Activity::Idle && !local && tries < ENTER_TRIES
+    }
+
+    fn turn(
+        &self,
+        id: &str,
+        (since, mut seen_working, interrupt_asked): (Moment, bool, bool),
+        event: &Event<'_>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Phase> {
+        seen_working |= matches!(self.view.activity, Activity::Working | Activity::Dialog);
+        let idle = self.idle_since.is_some_and(|idle| {
+            now >= idle + IDLE_DELAY && (seen_working || now >= since + TAKEN_DEADLINE)
+        });
+        let (status, reason) = match event {
+            Event::Interrupted => (Status::Interrupted, None),
+            Event::TurnEnded { failed: true } => (
+                Status::Failed,
+                Some("the turn ended with an error".to_owned()),
+            ),
+            Event::TurnEnded { failed: false } => (Status::Done, None),
+            _ if idle && interrupt_asked => (Status::Interrupted, None),
+            _ if idle => (Status::Done, None),
+            _ => {
+                return Some(Phase::Turn {
+                    since,
+                    seen_working,
+                    interrupt_asked,
+                });
+            }
+        };
+        effects.push(report(id, status, reason));
+        None
+    }
+
+    /// Begins with the next prompt if it may.
+    fn advance(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.current.is_some() || !self.may_type(now) {
+            return;
+        }
+        let Some((id, text)) = self.waiting.pop_front() else {
+            return;
+        };
+        self.waiting_bytes -= text.len();
+        effects.push(Effect::Typing { id: id.clone() });
+        let mut bytes = Vec::new();
+        if self.human.draft {
+            bytes.extend(self.rules.clear_line);
+            self.human.draft = false;
+        }
+        bytes.extend(paste::encode(&text, self.view.bracketed_paste));
+        let end = bytes.len().min(CHUNK);
+        effects.push(Effect::Write(bytes.get(..end).unwrap_or_default().to_vec()));
+        self.current = Some(Current {
+            id,
+            text,
+            phase: Phase::Pasting {
+                bytes,
+                sent: end,
+                since: now,
+            },
+        });
+    }
+
+    fn may_type(&self, now: Moment) -> bool {
+        self.takes_text() && self.human_quiet_at().is_none_or(|quiet| now >= quiet)
+    }
+
+    /// The agent is idle at its input box.
+    fn takes_text(&self) -> bool {
+        self.view.activity == Activity::Idle
+            && (self.view.bracketed_paste || !self.rules.paste_required)
+    }
+
+    /// When a person who typed counts as gone.
+    fn human_quiet_at(&self) -> Option<Moment> {
+        let patience = if self.human.draft {
+            DRAFT_PATIENCE
+        } else {
+            HUMAN_QUIET
+        };
+        self.human.last_key.map(|last| last + patience)
+    }
+
+    /// When to send [`Event::Tick`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let Some(current) = &self.current else {
+            let waits = !self.waiting.is_empty() && self.takes_text();
+            return waits.then(|| self.human_quiet_at()).flatten();
+        };
+        match &current.phase {
+            Phase::Pasting { since, .. } => Some(*since + WRITE_DEADLINE),
+            Phase::Settling { since } => {
+                (self.view.activity != Activity::Dialog).then_some(*since + ECHO_DEADLINE)
+            }
+            Phase::Entered {
+                since,
+                last,
+                tries,
+                sign,
+            } => {
+                let local = current.text.trim_start().starts_with(self.rules.local);
+                match sign {
+                    Some(at) => Some(*at + SIGN_DELAY),
+                    None if self.view.activity == Activity::Starting => None,
+                    None if local => Some(*since + LOCAL_DELAY),
+                    None if self.enter_again(local, *tries) => {
+                        Some((*last + ENTER_GAP).min(*since + TAKEN_DEADLINE))
+                    }
+                    None => Some(*since + TAKEN_DEADLINE),
+                }
+            }
+            Phase::Turn {
+                since,
+                seen_working,
+                ..
+            } => self.idle_since.map(|idle| {
+                let heard = if *seen_working {
+                    Moment::ZERO
+                } else {
+                    *since + TAKEN_DEADLINE
+                };
+                heard.max(idle + IDLE_DELAY)
+            }),
+        }
+    }
+}
+
+fn report(id: &str, status: Status, reason: Option<String>) -> Effect {
+    Effect::Report {
+        id: id.to_owned(),
+        status,
+        reason,
+    }
+}
+
+/// Whether the agent's hook tells of our prompt. Blanks may differ; a long text was cut on its way.
+fn same_prompt(ours: &str, submitted: &str) -> bool {
+    let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (ours, theirs) = (joined(ours), joined(submitted));
+    // The cut is at a character's boundary, at most three bytes early.
+    let cut = submitted.len() + 3 >= MAX_TEXT;
+    ours == theirs || (cut && ours.starts_with(&theirs)) || theirs.is_empty()
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
