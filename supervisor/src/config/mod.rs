@@ -8,6 +8,7 @@ pub mod mistake;
 pub mod names;
 pub mod options;
 pub mod redact;
+pub mod report;
 pub mod resolve;
 mod secret;
 pub mod settings;

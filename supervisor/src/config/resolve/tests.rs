@@ -1,5 +1,9 @@
 use super::*;
+use crate::config::values::StoreKind;
+use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::path::Path;
+use whim_wire::spec::{AgentKind, IdleAction, Mode, ProviderKind};
 
 /// Reads one setting as text.
 type Get = fn(&Settings) -> String;
