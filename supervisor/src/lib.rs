@@ -1,7 +1,17 @@
-//! The supervisor.
-pub mod config;
+//! The supervisor: everything clever about hosting an agent. See ARCHITECTURE.md for the map.
 
 pub mod agents;
-
+pub mod board;
+pub mod boot;
+pub mod clock;
+pub mod config;
+pub mod files;
+pub mod helper;
+pub mod journal;
+pub mod keeper;
+pub mod listeners;
+pub mod logs;
+pub mod paths;
+pub mod readiness;
 pub mod state;
 pub mod terminals;

@@ -16,6 +16,7 @@ mod packets;
 pub use channel::{Channel, KeeperChannel, SupervisorChannel, pair};
 pub use codec::CodecError;
 pub(crate) use codec::{Decoder, Encoder};
+pub(crate) use launch::encode_arguments;
 pub use launch::{MAX_ARGUMENTS, MAX_LAUNCH};
 pub use memfd::{memfd_sealed, read_memfd};
 pub use message::*;

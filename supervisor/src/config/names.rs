@@ -143,8 +143,17 @@ pub fn refused_in_layers(name: &str) -> Option<&'static str> {
         })
 }
 
-/// Whether the variable is an address or a credential of a model provider as one of the agents reads it. Neither
-/// layers may set it nor does the container's own value reach an agent: the generation proxy stands in for it.
+/// Whether the container's own value of this variable is an address or credential of a model provider and so never
+/// reaches an agent: the generation proxy stands in for it. Other variables of the same families (`OPENAI_MODEL`) do.
+pub fn is_provider_access(name: &str) -> bool {
+    const WORDS: &[&str] = &["KEY", "TOKEN", "URL", "BASE", "HOST", "HEADERS", "SECRET"];
+    is_provider_variable(name)
+        && (name.starts_with("ANTHROPIC_")
+            || name.starts_with("CLAUDE_CODE_")
+            || name.split('_').any(|word| WORDS.contains(&word)))
+}
+
+/// Whether the variable steers which model provider an agent talks to, or how; layers may not set it.
 pub fn is_provider_variable(name: &str) -> bool {
     const NAMES: &[&str] = &[
         "ANTHROPIC_API_KEY",
@@ -174,6 +183,9 @@ pub fn is_provider_variable(name: &str) -> bool {
         || NAMES.contains(&plain)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
+
+/// Variables that tell a process who it is. They come from the user's passwd entry, whatever else sets them.
+pub const IDENTITY: &[&str] = &["HOME", "LOGNAME", "SHELL", "USER"];
 
 /// Whether a value is probably a secret, judged by its variable's name; such values are masked wherever they are shown.
 pub fn is_likely_secret(name: &str) -> bool {

@@ -12,3 +12,4 @@
 pub mod fusion;
 pub mod moment;
 pub mod observation;
+pub mod publish;

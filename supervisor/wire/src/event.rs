@@ -33,7 +33,8 @@ pub mod kind {
     pub const BACKUP_FINISHED: &str = "backup.finished";
     pub const BACKUP_FAILED: &str = "backup.failed";
     pub const BACKUP_GUARDED: &str = "backup.guarded";
-    /// The journal lost events it could not write: `first`, `last` (their numbers) and `error`.
+    /// The journal lost events: `first`, `last` (numbers that it could not write) and `error`, or `dropped`, how many
+    /// came while its queue was full.
     pub const JOURNAL_GAP: &str = "journal.gap";
 }
 
@@ -53,10 +54,12 @@ pub struct Event {
 }
 
 /// An event before it has a number.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Draft {
     at: Time,
+    #[serde(rename = "type")]
     kind: Cow<'static, str>,
+    #[serde(flatten)]
     fields: Map<String, Value>,
 }
 

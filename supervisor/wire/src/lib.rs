@@ -4,6 +4,7 @@
 //! added; a changed or dropped one breaks other programs.
 
 pub mod event;
+pub mod generation;
 pub mod money;
 pub mod spec;
 pub mod state;

@@ -129,7 +129,7 @@ pub struct StateObject {
     pub phase: Phase,
     /// Working, but without progress for long.
     pub stalled: bool,
-    /// Seconds without any agent at work; 0 while one works or waits for input.
+    /// Seconds since an agent was last at work, a wait for input included; 0 while one works or starts.
     pub idle_s: u64,
     /// Why the machine should stay awake although no agent may be at work; empty: no reason.
     pub keep_awake: Vec<String>,
@@ -140,9 +140,27 @@ pub struct StateObject {
     /// Ports that listen.
     pub ports: Vec<u16>,
     pub backup: Backup,
-    /// The dialog of the session that `state` is about.
+    /// The dialog of the session that `state` is about, else of the first that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialog: Option<Dialog>,
+}
+
+impl StateObject {
+    /// The same state as seen at `now`: only the clocks in it move on.
+    #[must_use]
+    pub fn seen_at(&self, now: Time) -> Self {
+        let mut seen = self.clone();
+        let passed = now
+            .as_millisecond()
+            .saturating_sub(self.at.as_millisecond());
+        if let Ok(passed) = u64::try_from(passed) {
+            seen.at = now;
+            if !matches!(self.state, AgentState::Working | AgentState::Starting) {
+                seen.idle_s = self.idle_s.saturating_add(passed / 1_000);
+            }
+        }
+        seen
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -268,6 +286,18 @@ mod tests {
             assert_eq!(state.word().parse(), Ok(state));
         }
         assert!("busy".parse::<AgentState>().is_err());
+    }
+
+    #[test]
+    fn clocks_move_on_and_never_back() {
+        let mut state: StateObject = serde_json::from_str(EXAMPLE).unwrap();
+        let later: Time = "2026-11-22T03:01:33.500Z".parse().unwrap();
+        assert_eq!(state.seen_at(later).idle_s, 0, "somebody works");
+        state.state = AgentState::Idle;
+        state.idle_s = 5;
+        let seen = state.seen_at(later);
+        assert_eq!((seen.at, seen.idle_s), (later, 15));
+        assert_eq!(state.seen_at(Time::EPOCH), state);
     }
 
     #[test]

@@ -9,4 +9,9 @@
 //! Every signal is optional: all but the transcripts are undocumented or lossy, and an escape sequence can be forged by
 //! any program that prints. The fusion decides what they are worth.
 
+pub mod dialog;
+pub mod escape;
 pub mod hook;
+pub mod hook_client;
+pub mod session_file;
+pub mod transcript;

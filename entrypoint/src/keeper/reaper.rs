@@ -1,0 +1,133 @@
+//! Taking away the dead, ours and everybody else's.
+//!
+//! The only place that waits in the keeper, so each status has one owner. A zombie is looked at before it is reaped:
+//! until then its pid is its own, and routing by pid cannot mix up two processes.
+
+use std::time::Instant;
+
+use super::Keeper;
+use super::process::{Process, Role};
+use super::supervisor::Outcome;
+use crate::procfs::Stat;
+use crate::tree::Snapshot;
+use crate::wait::{self, Dead};
+
+impl Keeper {
+    /// Reaps until nobody is dead.
+    pub(super) fn reap(&mut self, now: Instant) {
+        while let Dead::Child(pid) = wait::dead_child() {
+            if self.supervisor.pid() == Some(pid) {
+                let Some(status) = wait::reap(pid) else {
+                    return;
+                };
+                // What it said before it died still counts.
+                self.listen_to_supervisor(now);
+                self.supervisor_ended(status, now);
+                continue;
+            }
+            let owner = self.table.owner(pid);
+            if let Some((slot, role)) = owner
+                && let Some(process) = self.table.get(slot)
+            {
+                process.before_reaping(role);
+            }
+            let Some(status) = wait::reap(pid) else {
+                return;
+            };
+            if let Some((slot, role)) = owner {
+                self.process_ended(slot, role, status, now);
+            }
+        }
+    }
+
+    fn supervisor_ended(&mut self, status: i32, now: Instant) {
+        match self.supervisor.ended(status, now) {
+            Outcome::Again if self.stop.is_some() => self.supervisor_ended_while_stopping(now),
+            Outcome::Again => {}
+            Outcome::GiveUp(code) => self.stop_in_order(0, code, now),
+        }
+    }
+
+    fn process_ended(&mut self, slot: u32, role: Role, status: i32, now: Instant) {
+        if let Some(process) = self.table.get(slot) {
+            process.child_ended(role, status, &self.epoll);
+        }
+        self.settle(slot, now);
+    }
+
+    /// Does what is due for endings that are the keeper's own.
+    pub(super) fn step_endings(&mut self, now: Instant) {
+        for slot in 0..self.table.end() {
+            let Some(process) = self.table.get(slot) else {
+                continue;
+            };
+            if process.due().is_some_and(|due| now >= due) {
+                process.force(now);
+            }
+            let Some(mut sweep) = process.sweep.take() else {
+                continue;
+            };
+            let known = self.own_children();
+            let own = self.identity.pid;
+            let Some(process) = self.table.get(slot) else {
+                continue;
+            };
+            let due = sweep.step(now, || remains(process, own, &known));
+            match due {
+                Some(due) => {
+                    process.sweep = Some(sweep);
+                    self.sweep_due = Some(self.sweep_due.map_or(due, |earlier| earlier.min(due)));
+                }
+                None => {
+                    process.swept();
+                    self.settle(slot, now);
+                }
+            }
+        }
+    }
+
+    /// Children that were started on purpose.
+    fn own_children(&self) -> Vec<i32> {
+        let of_processes = self
+            .table
+            .iter()
+            .flat_map(|process| [process.child(), process.adopted_leader()]);
+        of_processes
+            .flatten()
+            .chain(self.supervisor.pid())
+            .collect()
+    }
+}
+
+/// What is left of a process: all below its living holder; or, when the holder was killed, what the kernel gave to us
+/// then. That cannot be told for certain from an orphan of somebody else's, so it has to be younger than the holder and
+/// of the same user or session.
+fn remains(process: &Process, own: i32, known: &[i32]) -> Vec<Stat> {
+    let snapshot = Snapshot::take();
+    let Some(holder) = &process.holder else {
+        return Vec::new();
+    };
+    if let (true, Some(child)) = (holder.alive, process.child()) {
+        return snapshot.below(child);
+    }
+    let leader = process.pid();
+    let left_behind = |stat: &Stat| {
+        let same_user =
+            || crate::procfs::status(stat.pid).is_some_and(|status| status.uid == holder.uid);
+        stat.parent == own
+            && stat.start >= holder.start
+            && (stat.pid == leader || !known.contains(&stat.pid))
+            && (stat.pid == leader || (leader != 0 && stat.session == leader) || same_user())
+    };
+    let roots: Vec<i32> = snapshot
+        .living()
+        .filter(|stat| left_behind(stat))
+        .map(|stat| stat.pid)
+        .collect();
+    let belongs = |stat: &&Stat| {
+        roots
+            .iter()
+            .any(|root| stat.pid == *root || snapshot.is_below(stat.pid, *root))
+    };
+    snapshot.living().filter(belongs).copied().collect()
+}

@@ -1,0 +1,114 @@
+//! The thread that writes lines.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use whim_wire::generation::LedgerLine;
+
+use super::files::Log;
+use super::slots::{Slot, Slots};
+
+/// How long a line waits for others, so that a burst of calls costs one write and one wake-up.
+const GATHER: Duration = Duration::from_millis(2);
+/// Lines of one write.
+const BATCH: usize = 256;
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the thread is asked for.
+pub(super) enum Message {
+    /// Write a line, then free its slot.
+    Line(Box<LedgerLine>, Option<Slot>),
+    /// Everything before this is on stable storage.
+    Flush(oneshot::Sender<io::Result<()>>),
+}
+
+pub(super) struct Writer {
+    log: Log,
+    slots: Arc<Slots>,
+    messages: Receiver<Message>,
+    lines: Vec<LedgerLine>,
+    done: Vec<Slot>,
+    flushes: Vec<oneshot::Sender<io::Result<()>>>,
+}
+
+impl Writer {
+    pub(super) const fn new(log: Log, slots: Arc<Slots>, messages: Receiver<Message>) -> Self {
+        Self {
+            log,
+            slots,
+            messages,
+            lines: Vec::new(),
+            done: Vec::new(),
+            flushes: Vec::new(),
+        }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        while let Ok(first) = self.messages.recv() {
+            self.take(first);
+            let until = Instant::now() + GATHER;
+            let mut open = true;
+            while open && self.flushes.is_empty() && self.lines.len() < BATCH {
+                match self
+                    .messages
+                    .recv_timeout(until.saturating_duration_since(Instant::now()))
+                {
+                    Ok(message) => self.take(message),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => open = false,
+                }
+            }
+            self.write(open);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Line(line, slot) => {
+                self.lines.push(*line);
+                self.done.extend(slot);
+            }
+            Message::Flush(done) => self.flushes.push(done),
+        }
+    }
+
+    fn write(&mut self, open: bool) {
+        while !self.lines.is_empty() {
+            let Err(error) = self.log.append(&self.lines) else {
+                break;
+            };
+            tracing::error!(%error, "the ledger cannot be written; trying again in 1 s");
+            let failed = |done: oneshot::Sender<io::Result<()>>| {
+                // Whoever asked may have left.
+                let _left = done.send(Err(io::Error::new(error.kind(), error.to_string())));
+            };
+            self.flushes.drain(..).for_each(failed);
+            if !open {
+                // The reservations stay on file and are settled at the next start.
+                return;
+            }
+            // More lines may come meanwhile, as many as there are slots; the queue's end ends the waiting.
+            match self.messages.recv_timeout(RETRY) {
+                Ok(message) => {
+                    self.take(message);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.write(false),
+            }
+        }
+        self.lines.clear();
+        for slot in self.done.drain(..) {
+            if let Err(error) = self.slots.free(slot) {
+                tracing::error!(%error, "a reservation cannot be cleared; its call is known by its id at the next start");
+            }
+        }
+        for done in self.flushes.drain(..) {
+            let _left = done.send(self.log.sync());
+        }
+    }
+}

@@ -1,0 +1,660 @@
+//! Opens connections to upstreams: resolve, connect, tunnel through an outbound proxy, TLS.
+//!
+//! Every step has a deadline and its own error. All addresses of a name are tried, families alternating, a new attempt
+//! beside a silent one after 250 ms (RFC 8305). Sockets get TCP_NODELAY, keepalive, and TCP_USER_TIMEOUT: a peer that
+//! no longer acknowledges is given up after [`UNACKNOWLEDGED`] instead of the kernel's quarter of an hour. The TLS
+//! configuration is built at the first use, so that a start pays nothing for it.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use http::Uri;
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How long sent bytes may stay without acknowledgement.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Where a connection goes; connections are pooled by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Why a URL names no target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Neither `http` nor `https`.
+    #[error("the scheme must be http or https")]
+    Scheme,
+    /// No host.
+    #[error("the host is missing")]
+    Host,
+    /// A password in a URL would end in logs.
+    #[error("the URL must not contain credentials")]
+    Credentials,
+}
+
+impl TryFrom<&Uri> for Target {
+    type Error = TargetError;
+
+    fn try_from(uri: &Uri) -> Result<Self, TargetError> {
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(TargetError::Scheme),
+        };
+        let authority = uri.authority().ok_or(TargetError::Host)?;
+        if authority.as_str().contains('@') {
+            return Err(TargetError::Credentials);
+        }
+        let host = authority.host();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
+        if host.is_empty() {
+            return Err(TargetError::Host);
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self {
+            tls,
+            host: host.to_ascii_lowercase(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Turns names into addresses. The program brings its own (a static binary must not load the image's NSS plug-ins).
+pub trait Resolve: fmt::Debug + Send + Sync {
+    /// All addresses of a name.
+    fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a>;
+}
+
+/// A lookup under way.
+pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
+
+/// The C library's resolver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
+        Box::pin(async move {
+            let addresses = tokio::net::lookup_host((host, 0)).await?;
+            Ok(addresses.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// An outbound proxy, as `HTTPS_PROXY` and `HTTP_PROXY` name it.
+#[derive(Clone)]
+pub struct OutboundProxy {
+    host: String,
+    port: u16,
+    authorization: Option<String>,
+}
+
+impl fmt::Debug for OutboundProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutboundProxy({}:{})", self.host, self.port)
+    }
+}
+
+/// Which targets go through which proxy.
+#[derive(Clone, Debug, Default)]
+pub struct OutboundProxies {
+    https: Option<OutboundProxy>,
+    http: Option<OutboundProxy>,
+    direct: Vec<String>,
+}
+
+impl OutboundProxies {
+    /// From the values of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`; empty ones count as unset.
+    ///
+    /// # Errors
+    /// A proxy URL that is not `http://[user:password@]host[:port]`; its text is not repeated, for it may hold a
+    /// password.
+    pub fn new(
+        https: Option<&str>,
+        http: Option<&str>,
+        no_proxy: Option<&str>,
+    ) -> Result<Self, DialError> {
+        let parse = |url: Option<&str>| {
+            url.filter(|u| !u.is_empty())
+                .map(OutboundProxy::parse)
+                .transpose()
+        };
+        let direct = no_proxy.unwrap_or_default().split(',');
+        Ok(Self {
+            https: parse(https)?,
+            http: parse(http)?,
+            direct: direct
+                .map(|n| n.trim().to_ascii_lowercase())
+                .filter(|n| !n.is_empty())
+                .collect(),
+        })
+    }
+
+    fn pick(&self, target: &Target) -> Option<&OutboundProxy> {
+        let proxy = if target.tls {
+            self.https.as_ref()
+        } else {
+            self.http.as_ref()
+        }?;
+        let loopback = target.host == "localhost"
+            || target
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback());
+        let direct = self.direct.iter().any(|entry| {
+            let (name, port) = match entry.rsplit_once(':') {
+                Some((name, port)) if !name.contains(':') => (name, port.parse::<u16>().ok()),
+                _ => (entry.as_str(), None),
+            };
+            let name = name.trim_start_matches("*.").trim_start_matches('.');
+            let below = target
+                .host
+                .strip_suffix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+            port.is_none_or(|port| port == target.port) && (name == "*" || below)
+        });
+        (!loopback && !direct).then_some(proxy)
+    }
+}
+
+impl OutboundProxy {
+    fn parse(url: &str) -> Result<Self, DialError> {
+        let with_scheme = if url.contains("://") {
+            url.to_owned()
+        } else {
+            format!("http://{url}")
+        };
+        let uri: Uri = with_scheme.parse().map_err(|_| DialError::ProxyUrl)?;
+        let authority = uri.authority().ok_or(DialError::ProxyUrl)?;
+        if uri.scheme_str() != Some("http") {
+            return Err(DialError::ProxyUrl);
+        }
+        let authorization = authority.as_str().rsplit_once('@').map(|(user, _)| {
+            format!(
+                "Basic {}",
+                base64::engine::general_purpose::STANDARD.encode(unescape(user))
+            )
+        });
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authorization,
+        })
+    }
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        let hex = |b: Option<u8>| {
+            b.and_then(|b| char::from(b).to_digit(16))
+                .and_then(|d| u8::try_from(d).ok())
+        };
+        match (byte, hex(ahead.next()), hex(ahead.next())) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(high << 4 | low);
+                bytes = ahead;
+            }
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
+/// Which step of dialling failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The proxy's URL cannot be used.
+    #[error("the outbound proxy must be given as http://[user:password@]host[:port]")]
+    ProxyUrl,
+    /// A certificate file of extra authorities cannot be read.
+    #[error("the extra certificate authorities are no PEM certificates")]
+    Roots,
+    /// The TLS configuration cannot be built.
+    #[error("TLS cannot be set up")]
+    TlsSetup(#[source] rustls::Error),
+    /// The name has no address.
+    #[error("cannot resolve {host}")]
+    Resolve {
+        /// Name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No address accepted.
+    #[error("cannot connect to {target}")]
+    Connect {
+        /// Target.
+        target: Target,
+        /// The last attempt's error.
+        source: io::Error,
+    },
+    /// The proxy did not open a tunnel.
+    #[error("the outbound proxy {proxy} refused a tunnel to {target}: {answer}")]
+    Tunnel {
+        /// Proxy.
+        proxy: String,
+        /// Target.
+        target: Target,
+        /// First line of its answer.
+        answer: String,
+    },
+    /// TLS failed.
+    #[error("TLS with {target} failed")]
+    Tls {
+        /// Target.
+        target: Target,
+        /// What the handshake said.
+        source: io::Error,
+    },
+    /// A step took too long.
+    #[error("{step} {target} took longer than {seconds} s")]
+    Timeout {
+        /// What was waited for.
+        step: &'static str,
+        /// Target.
+        target: Target,
+        /// The deadline.
+        seconds: u64,
+    },
+}
+
+/// A connection to an upstream.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Opens connections.
+#[derive(Debug)]
+pub struct Dialer {
+    resolver: Arc<dyn Resolve>,
+    proxies: OutboundProxies,
+    extra_roots: Vec<CertificateDer<'static>>,
+    tls: OnceLock<Arc<rustls::ClientConfig>>,
+    deadline: Duration,
+}
+
+impl Dialer {
+    /// `extra_roots` is PEM text of authorities to trust beside the public ones; `deadline` bounds each step.
+    ///
+    /// # Errors
+    /// [`DialError::Roots`].
+    pub fn new(
+        resolver: Arc<dyn Resolve>,
+        proxies: OutboundProxies,
+        extra_roots: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Self, DialError> {
+        let pem = extra_roots.unwrap_or_default();
+        let extra_roots = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| DialError::Roots)?;
+        if !pem.trim().is_empty() && extra_roots.is_empty() {
+            return Err(DialError::Roots);
+        }
+        Ok(Self {
+            resolver,
+            proxies,
+            extra_roots,
+            tls: OnceLock::new(),
+            deadline,
+        })
+    }
+
+    /// Opens a connection that is ready for a request.
+    ///
+    /// # Errors
+    /// [`DialError`] names the step.
+    pub async fn dial(&self, target: &Target) -> Result<Stream, DialError> {
+        let tcp = match self.proxies.pick(target) {
+            None => self.connect(&target.host, target.port, target).await?,
+            Some(proxy) => {
+                let tcp = self.connect(&proxy.host, proxy.port, target).await?;
+                self.bounded("the tunnel to", target, tunnel(tcp, proxy, target))
+                    .await?
+            }
+        };
+        if !target.tls {
+            return Ok(Stream::Plain(tcp));
+        }
+        let tls_error = |source| DialError::Tls {
+            target: target.clone(),
+            source,
+        };
+        let name = ServerName::try_from(target.host.clone())
+            .map_err(|error| tls_error(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let connector = TlsConnector::from(self.tls_config()?);
+        let handshake = async { connector.connect(name, tcp).await.map_err(tls_error) };
+        let tls = self
+            .bounded("the TLS handshake with", target, handshake)
+            .await?;
+        Ok(Stream::Tls(Box::new(tls)))
+    }
+
+    async fn bounded<T>(
+        &self,
+        step: &'static str,
+        target: &Target,
+        work: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
+        let late = || DialError::Timeout {
+            step,
+            target: target.clone(),
+            seconds: self.deadline.as_secs(),
+        };
+        timeout(self.deadline, work)
+            .await
+            .unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        target: &Target,
+    ) -> Result<TcpStream, DialError> {
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => {
+                let lookup = async {
+                    let found = self.resolver.resolve(host).await;
+                    found.map_err(|source| DialError::Resolve {
+                        host: host.to_owned(),
+                        source,
+                    })
+                };
+                self.bounded("resolving", target, lookup).await?
+            }
+        };
+        let race = async {
+            let tcp = race(alternate(addresses), port).await;
+            let tcp = tcp.map_err(|source| DialError::Connect {
+                target: target.clone(),
+                source,
+            })?;
+            prepare(&tcp).map_err(|source| DialError::Connect {
+                target: target.clone(),
+                source,
+            })?;
+            Ok(tcp)
+        };
+        self.bounded("connecting to", target, race).await
+    }
+
+    fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, DialError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(Arc::clone(config));
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let (_, unusable) = roots.add_parsable_certificates(self.extra_roots.iter().cloned());
+        if unusable > 0 {
+            return Err(DialError::Roots);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(DialError::TlsSetup)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        // One call per connection: cancelling closes it, and no stream waits behind another's lost segment.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
+    }
+}
+
+/// IPv6 and IPv4 in turn, beginning with the family that the resolver put first.
+fn alternate(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let first_is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|a| a.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    std::iter::from_fn(|| Some([first.next(), second.next()]))
+        .take_while(|pair| pair.iter().any(Option::is_some))
+        .flatten()
+        .flatten()
+        .collect()
+}
+
+async fn race(addresses: Vec<IpAddr>, port: u16) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        if let Some(address) = waiting.next() {
+            running.push(TcpStream::connect(SocketAddr::new(address, port)));
+        } else if running.is_empty() {
+            return Err(last);
+        }
+        let next = async {
+            if waiting.len() == 0 {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(ATTEMPT_DELAY).await;
+        };
+        tokio::select! {
+            done = running.next() => match done {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => last = error,
+                None => {}
+            },
+            () = next => {}
+        }
+    }
+}
+
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let millis = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(tcp, sockopt::TcpUserTimeout, &millis)?;
+    setsockopt(tcp, sockopt::KeepAlive, &true)?;
+    setsockopt(tcp, sockopt::TcpKeepIdle, &30)?;
+    setsockopt(tcp, sockopt::TcpKeepInterval, &10)?;
+    setsockopt(tcp, sockopt::TcpKeepCount, &3)?;
+    Ok(())
+}
+
+/// Asks an outbound proxy for a tunnel (RFC 9110 9.3.6).
+async fn tunnel(
+    mut tcp: TcpStream,
+    proxy: &OutboundProxy,
+    target: &Target,
+) -> Result<TcpStream, DialError> {
+    let refused = |answer: String| DialError::Tunnel {
+        proxy: format!("{}:{}", proxy.host, proxy.port),
+        target: target.clone(),
+        answer,
+    };
+    let credentials = proxy.authorization.as_ref();
+    let credentials = credentials.map_or_else(String::new, |value| {
+        format!("Proxy-Authorization: {value}\r\n")
+    });
+    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n");
+    let io_error = |error: io::Error| refused(error.to_string());
+    tcp.write_all(request.as_bytes()).await.map_err(io_error)?;
+    // Byte by byte, for what follows the head belongs to the tunnel; heads are small and rare.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() > 8192 {
+            return Err(refused("its answer has no end".to_owned()));
+        }
+        head.push(tcp.read_u8().await.map_err(io_error)?);
+    }
+    let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(120)
+        .collect::<String>();
+    let mut words = line.split(' ');
+    let opened = words.next().is_some_and(|v| v.starts_with("HTTP/1."))
+        && words.next().is_some_and(|c| c.starts_with('2'));
+    if opened { Ok(tcp) } else { Err(refused(line)) }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Result<Target, TargetError> {
+        Target::try_from(&url.parse::<Uri>().unwrap())
+    }
+
+    #[test]
+    fn targets() {
+        let t = target("https://API.example/base").unwrap();
+        assert_eq!((t.tls, t.host.as_str(), t.port), (true, "api.example", 443));
+        assert_eq!(
+            target("http://[::1]:8080/").unwrap().to_string(),
+            "[::1]:8080"
+        );
+        assert_eq!(target("ftp://x/"), Err(TargetError::Scheme));
+        assert_eq!(
+            target("http://user:secret@x/"),
+            Err(TargetError::Credentials)
+        );
+    }
+
+    #[test]
+    fn no_proxy_names_domains_hosts_and_ports() {
+        let proxies = OutboundProxies::new(
+            Some("http://user:p%40ss@proxy:3128"),
+            None,
+            Some("internal.example, .corp , exact.example:8443"),
+        )
+        .unwrap();
+        for (url, proxied) in [
+            ("https://api.example", true),
+            ("https://internal.example", false),
+            ("https://a.internal.example", false),
+            ("https://notinternal.example", true),
+            ("https://x.corp", false),
+            ("https://exact.example", true),
+            ("https://exact.example:8443", false),
+            ("https://127.0.0.1", false),
+            ("http://api.example", false),
+        ] {
+            assert_eq!(
+                proxies.pick(&target(url).unwrap()).is_some(),
+                proxied,
+                "{url}"
+            );
+        }
+        let proxy = proxies.https.unwrap();
+        assert_eq!(proxy.authorization.as_deref(), Some("Basic dXNlcjpwQHNz"));
+        assert!(!format!("{proxy:?}").contains("p%40ss"));
+        assert!(OutboundProxies::new(Some("socks5://x"), None, None).is_err());
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |list: &[&str]| {
+            list.iter()
+                .map(|a| a.parse().unwrap())
+                .collect::<Vec<IpAddr>>()
+        };
+        let mixed = parse(&["::1", "::2", "::3", "1.1.1.1"]);
+        assert_eq!(alternate(mixed), parse(&["::1", "1.1.1.1", "::2", "::3"]));
+        assert!(alternate(Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! The mechanism of HTTP that both proxies stand on: serving, dialling, header hygiene. No policy of either.
+
+pub mod dial;
+pub mod guard;
+pub mod headers;
+pub mod pool;
+pub mod serve;

@@ -1,0 +1,371 @@
+//! The dialog that an agent waits on: what it asks, its options, and the keys that answer it.
+//!
+//! That there is one is said by the agent's own signals (hooks, session file, OSC 7501, Copilot's transcript); what it
+//! looks like is read off the screen, because only there are the options as the person sees them. All CLIs number them
+//! (`❯ 1. Yes`), and in all of them the digit alone selects and confirms (Claude Code 2.1.197, Codex 0.169.0, Copilot
+//! 1.0.102). Where the screen cannot be read, Enter takes the first option (yes) and Escape says no.
+//!
+//! [`Dialogs`] keeps the one that is open and gives it an id that no other one gets. Parallel tool calls ask one after
+//! the other, so one is enough.
+
+use whim_wire::state::{Dialog, DialogKind};
+
+use super::escape::CodexState;
+use super::hook::{HookEvent, Signal, Tool, one_line};
+use super::session_file::Status;
+use super::transcript::Record;
+
+/// Lines above the first option that belong to the question, at most.
+const MAX_QUESTION_LINES: usize = 14;
+/// Lines between two options (a description, a rule), at most.
+const MAX_GAP: usize = 4;
+
+/// A dialog as the screen shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScreenDialog {
+    pub text: String,
+    /// Numbered from 1, in order.
+    pub options: Vec<String>,
+}
+
+/// Finds the lowest numbered list with a selection mark on the screen. Only of use while the agent is known to wait: a
+/// list in the conversation can look the same.
+#[must_use]
+pub fn read_screen(lines: &[&str]) -> Option<ScreenDialog> {
+    let first = lines
+        .iter()
+        .rposition(|line| option(line).is_some_and(|option| option.number == 1))?;
+    let mut options = Vec::new();
+    let mut selected = false;
+    let mut gap = 0;
+    for line in lines.get(first..).unwrap_or_default() {
+        match option(line) {
+            Some(option) if option.number == options.len() + 1 => {
+                selected |= option.selected;
+                options.push(option.label);
+                gap = 0;
+            }
+            _ => {
+                gap += 1;
+                if gap > MAX_GAP {
+                    break;
+                }
+            }
+        }
+    }
+    if !selected || options.len() < 2 {
+        return None;
+    }
+    let mut question: Vec<String> = Vec::new();
+    for line in lines.get(..first).unwrap_or_default().iter().rev() {
+        let outer = line.trim_start();
+        // The frame or the rule above the dialog; Codex has none: there its dialog follows the last step.
+        if outer.starts_with(['╭', '─', '•', '›', '❯', '●']) || question.len() == MAX_QUESTION_LINES
+        {
+            break;
+        }
+        let text = inside(line);
+        if !text.is_empty() {
+            question.push(text.to_owned());
+        }
+    }
+    question.reverse();
+    Some(ScreenDialog {
+        text: question.join("\n"),
+        options,
+    })
+}
+
+struct OptionLine {
+    number: usize,
+    label: String,
+    selected: bool,
+}
+
+/// `❯ 1. Yes`, with or without the mark, a frame and trailing blanks.
+fn option(line: &str) -> Option<OptionLine> {
+    let text = inside(line);
+    let unmarked = text.trim_start_matches(['❯', '›', '▶', '>']);
+    let selected = unmarked.len() != text.len();
+    let (number, label) = unmarked.trim_start().split_once(". ")?;
+    if number.is_empty() || number.len() > 2 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(OptionLine {
+        number: number.parse().ok()?,
+        label: one_line(label, 200),
+        selected,
+    })
+}
+
+/// Without frame characters and blanks at both ends.
+fn inside(line: &str) -> &str {
+    line.trim_matches(|c: char| c.is_whitespace() || ('\u{2500}'..='\u{257f}').contains(&c))
+}
+
+/// Why a dialog cannot be answered this way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    #[error("no dialog is open")]
+    None,
+    #[error("dialog {given} is over; open is {open}")]
+    Over { given: String, open: String },
+    #[error("dialog has {count} options, not an option {given}")]
+    NoSuchOption { given: usize, count: usize },
+    #[error("several options may be chosen: answer in the terminal")]
+    Several,
+}
+
+/// The keys that choose option `index` (from 0).
+fn keys(index: usize, count: usize, on_screen: bool) -> Result<Vec<u8>, AnswerError> {
+    if index >= count {
+        return Err(AnswerError::NoSuchOption {
+            given: index + 1,
+            count,
+        });
+    }
+    match (on_screen, index) {
+        (true, 0..9) => Ok((index + 1).to_string().into_bytes()),
+        // Two-digit numbers are no keys: down to it, and Enter.
+        (true, _) => {
+            let mut keys = b"\x1b[B".repeat(index);
+            keys.push(b'\r');
+            Ok(keys)
+        }
+        (false, 0) => Ok(b"\r".to_vec()),
+        (false, _) => Ok(b"\x1b".to_vec()),
+    }
+}
+
+/// The open dialog of one session.
+#[derive(Debug)]
+pub struct Dialogs {
+    /// Distinguishes the dialogs of one supervisor from those of the next.
+    prefix: String,
+    count: u64,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    dialog: Dialog,
+    tool: Option<Tool>,
+    several: bool,
+    /// Options are those of the screen.
+    on_screen: bool,
+    /// The agent's standing signal said so, too: its change ends the dialog.
+    confirmed: bool,
+    /// Id in the agent's transcript.
+    record: Option<String>,
+}
+
+impl Dialogs {
+    /// `prefix` differs between supervisors, so that an id never comes again.
+    #[must_use]
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            count: 0,
+            open: None,
+        }
+    }
+
+    #[must_use]
+    pub fn current(&self) -> Option<&Dialog> {
+        self.open.as_ref().map(|open| &open.dialog)
+    }
+
+    /// A hook's word.
+    pub fn hook(&mut self, event: &HookEvent) {
+        match &event.signal {
+            Signal::PermissionAsked(tool) => {
+                let text = if tool.detail.is_empty() {
+                    tool.name.clone()
+                } else {
+                    format!("{}: {}", tool.name, tool.detail)
+                };
+                self.open(DialogKind::Permission, text, Vec::new());
+                if let Some(open) = &mut self.open {
+                    open.tool = Some(tool.clone());
+                }
+            }
+            Signal::QuestionAsked { questions } => {
+                let Some(first) = questions.first() else {
+                    return;
+                };
+                let text = first.text.clone();
+                // Claude Code tells a question twice: as a tool and as a permission.
+                if self.current().is_some_and(|dialog| {
+                    dialog.kind == DialogKind::Question && dialog.text == text
+                }) {
+                    return;
+                }
+                self.open(DialogKind::Question, text, first.options.clone());
+                if let Some(open) = &mut self.open {
+                    open.several = first.several;
+                    // The choices are numbered on the screen in the order of the call.
+                    open.on_screen = true;
+                }
+            }
+            Signal::Notified { kind, text }
+                if kind == "permission_prompt" && self.open.is_none() =>
+            {
+                self.open(DialogKind::Permission, one_line(text, 1000), Vec::new());
+            }
+            Signal::ToolEnded { tool, .. } => {
+                // Another tool that ran meanwhile ends nothing.
+                let other = self
+                    .open
+                    .as_ref()
+                    .and_then(|open| open.tool.as_ref())
+                    .is_some_and(|asked| asked.name != tool.name || asked.detail != tool.detail);
+                if !other {
+                    self.open = None;
+                }
+            }
+            Signal::PromptSubmitted { .. }
+            | Signal::TurnEnded { .. }
+            | Signal::Interrupted
+            | Signal::SessionStarted { .. }
+            | Signal::SessionEnded { .. }
+                if event.subagent.is_none() =>
+            {
+                self.open = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Claude Code's session file.
+    pub fn status(&mut self, status: &Status) {
+        match status {
+            // A menu that the person opened asks nothing of them.
+            Status::Waiting(what) if what == "dialog open" => self.standing(false, String::new),
+            Status::Waiting(what) => self.standing(true, || format!("Claude Code waits: {what}")),
+            Status::Busy | Status::Idle => self.standing(false, String::new),
+            Status::Other(_) => {}
+        }
+    }
+
+    /// Codex's OSC 7501.
+    pub fn codex(&mut self, state: CodexState) {
+        self.standing(state == CodexState::Blocked, || {
+            "Codex waits for an answer".into()
+        });
+    }
+
+    /// A record of Copilot's transcript.
+    pub fn record(&mut self, record: &Record) {
+        match record {
+            Record::Asked {
+                id,
+                text,
+                options,
+                question,
+            } => {
+                let fresh = self.open.as_ref().is_none_or(|open| open.record.is_some());
+                if fresh {
+                    let kind = if *question {
+                        DialogKind::Question
+                    } else {
+                        DialogKind::Permission
+                    };
+                    self.open(kind, text.clone(), options.clone());
+                }
+                if let Some(open) = &mut self.open {
+                    open.record = Some(id.clone());
+                }
+            }
+            Record::Answered { id } => {
+                if self
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| open.record.as_ref().is_none_or(|known| known == id))
+                {
+                    self.open = None;
+                }
+            }
+            Record::Interrupted => self.open = None,
+        }
+    }
+
+    /// The screen while a dialog is open: its text and options, word for word. Options that change are another dialog.
+    pub fn screen(&mut self, screen: &ScreenDialog) {
+        let Some(open) = &mut self.open else { return };
+        if open.dialog.options == screen.options {
+            return;
+        }
+        let another = open.on_screen && open.dialog.kind == DialogKind::Permission;
+        open.dialog.options.clone_from(&screen.options);
+        if !screen.text.is_empty() && open.dialog.kind == DialogKind::Permission {
+            open.dialog.text.clone_from(&screen.text);
+        }
+        open.on_screen = true;
+        if another {
+            open.tool = None;
+            self.count += 1;
+            open.dialog.id = format!("{}{}", self.prefix, self.count);
+        }
+    }
+
+    /// The keys that answer dialog `id` with its option `index` (from 0). The dialog stays open until the agent says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// When that dialog or option is not there; nothing must be typed then.
+    pub fn answer(&self, id: &str, index: usize) -> Result<Vec<u8>, AnswerError> {
+        let open = self.open.as_ref().ok_or(AnswerError::None)?;
+        if open.dialog.id != id {
+            return Err(AnswerError::Over {
+                given: id.to_owned(),
+                open: open.dialog.id.clone(),
+            });
+        }
+        if open.several {
+            return Err(AnswerError::Several);
+        }
+        keys(index, open.dialog.options.len(), open.on_screen)
+    }
+
+    fn open(&mut self, kind: DialogKind, text: String, options: Vec<String>) {
+        self.count += 1;
+        let options = if options.is_empty() && kind == DialogKind::Permission {
+            vec!["Yes".into(), "No".into()]
+        } else {
+            options
+        };
+        self.open = Some(Open {
+            dialog: Dialog {
+                id: format!("{}{}", self.prefix, self.count),
+                kind,
+                text,
+                options,
+            },
+            tool: None,
+            several: false,
+            on_screen: false,
+            confirmed: false,
+            record: None,
+        });
+    }
+
+    /// A signal that lasts: `waiting` opens a dialog nobody told of; its end closes one that it had confirmed. A late
+    /// `busy` from before the dialog closes nothing.
+    fn standing(&mut self, waiting: bool, text: impl FnOnce() -> String) {
+        match (&mut self.open, waiting) {
+            (Some(open), true) => open.confirmed = true,
+            (None, true) => {
+                self.open(DialogKind::Permission, text(), Vec::new());
+                if let Some(open) = &mut self.open {
+                    open.confirmed = true;
+                }
+            }
+            (Some(open), false) if open.confirmed => self.open = None,
+            (_, false) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "dialog_tests.rs"]
+mod tests;

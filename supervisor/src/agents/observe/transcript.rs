@@ -1,0 +1,300 @@
+//! Where an agent writes its conversation, and the few records that tell what no hook tells.
+//!
+//! | agent | place below the home | resume needs |
+//! |---|---|---|
+//! | Claude Code | `.claude/projects/<munged cwd>/<id>.jsonl` | the file below the munged cwd of the new process |
+//! | Codex | `.codex/sessions/YYYY/MM/DD/rollout-<time>-<id>.jsonl` | the file |
+//! | Copilot | `.copilot/session-state/<id>/events.jsonl` | the directory |
+//!
+//! Records of interest: an interrupt (Claude Code and Copilot run no hook then), and Copilot's permission and question
+//! dialogs, which carry ids and the whole command.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use whim_wire::spec::AgentKind;
+
+use super::hook::one_line;
+
+/// Longest line that is looked at, in bytes; a tool's result can be far longer and tells nothing here.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Claude Code's name of a project directory: every character but ASCII letters and digits becomes a dash. Names of
+/// more than about 200 characters are cut and hashed by the CLI: take the path from a hook then.
+#[must_use]
+pub fn claude_project(cwd: &Path) -> String {
+    cwd.to_string_lossy()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
+}
+
+/// The conversation of session `id` where the path follows from the id alone. Codex's holds the date: `None`, see
+/// [`is_rollout_of`].
+#[must_use]
+pub fn path(kind: AgentKind, home: &Path, cwd: &Path, id: &str) -> Option<PathBuf> {
+    match kind {
+        AgentKind::Claude | AgentKind::Ccr => Some(
+            home.join(".claude/projects")
+                .join(claude_project(cwd))
+                .join(format!("{id}.jsonl")),
+        ),
+        AgentKind::Copilot => Some(
+            home.join(".copilot/session-state")
+                .join(id)
+                .join("events.jsonl"),
+        ),
+        AgentKind::Codex | AgentKind::Custom => None,
+    }
+}
+
+/// Whether a file name is that of Codex's session `id`.
+#[must_use]
+pub fn is_rollout_of(file_name: &str, id: &str) -> bool {
+    file_name
+        .strip_prefix("rollout-")
+        .and_then(|rest| rest.strip_suffix(".jsonl"))
+        .and_then(|rest| rest.strip_suffix(id))
+        .is_some_and(|rest| rest.ends_with('-') && !id.is_empty())
+}
+
+/// What a record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The turn was interrupted.
+    Interrupted,
+    /// A dialog opened (Copilot).
+    Asked {
+        id: String,
+        text: String,
+        options: Vec<String>,
+        question: bool,
+    },
+    /// The dialog of this id was answered (Copilot).
+    Answered { id: String },
+}
+
+/// Looks at one line of a transcript.
+#[must_use]
+pub fn record(kind: AgentKind, line: &[u8]) -> Option<Record> {
+    if line.len() > MAX_LINE {
+        return None;
+    }
+    let interesting: &[&str] = match kind {
+        AgentKind::Claude | AgentKind::Ccr => &["[Request interrupted by user"],
+        AgentKind::Codex => &["turn_aborted"],
+        AgentKind::Copilot => &["\"abort\"", "permission.", "user_input."],
+        AgentKind::Custom => return None,
+    };
+    let text = std::str::from_utf8(line).ok()?;
+    // Most lines are of no interest: look before parsing.
+    if !interesting.iter().any(|word| text.contains(word)) {
+        return None;
+    }
+    let value: Value = serde_json::from_str(text).ok()?;
+    let kind_of = value.get("type")?.as_str()?;
+    match kind {
+        AgentKind::Claude | AgentKind::Ccr => {
+            let content = value.get("message")?.get("content")?;
+            let begins = |text: &Value| {
+                text.as_str()
+                    .is_some_and(|text| text.starts_with("[Request interrupted by user"))
+            };
+            let interrupted = kind_of == "user"
+                && value.get("isSidechain") != Some(&Value::Bool(true))
+                && (begins(content)
+                    || content.as_array().is_some_and(|blocks| {
+                        blocks
+                            .iter()
+                            .any(|block| block.get("text").is_some_and(begins))
+                    }));
+            interrupted.then_some(Record::Interrupted)
+        }
+        AgentKind::Codex => (kind_of == "event_msg"
+            && value.pointer("/payload/type")?.as_str()? == "turn_aborted")
+            .then_some(Record::Interrupted),
+        AgentKind::Copilot => copilot(kind_of, value.get("data")?),
+        AgentKind::Custom => None,
+    }
+}
+
+fn copilot(kind: &str, data: &Value) -> Option<Record> {
+    let id = || Some(data.get("requestId")?.as_str()?.to_owned());
+    match kind {
+        "abort" => Some(Record::Interrupted),
+        "permission.requested" => {
+            let request = data.get("permissionRequest")?;
+            let text = [
+                "fullCommandText",
+                "url",
+                "path",
+                "fileName",
+                "toolName",
+                "intention",
+                "kind",
+            ]
+            .iter()
+            .find_map(|name| request.get(*name).and_then(Value::as_str))?;
+            let verb = match request.get("kind").and_then(Value::as_str) {
+                Some("shell") => "Run",
+                Some("url") => "Fetch",
+                Some("write") => "Write",
+                Some("read") => "Read",
+                _ => "Allow",
+            };
+            Some(Record::Asked {
+                id: id()?,
+                text: format!("{verb}: {}", one_line(text, 200)),
+                options: Vec::new(),
+                question: false,
+            })
+        }
+        "user_input.requested" => Some(Record::Asked {
+            id: id()?,
+            text: data
+                .get("question")
+                .and_then(Value::as_str)
+                .map(|text| one_line(text, 1000))
+                .unwrap_or_default(),
+            options: data
+                .get("choices")
+                .and_then(Value::as_array)
+                .map(|choices| {
+                    choices
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .map(str::to_owned)
+                        .collect()
+                })
+                .unwrap_or_default(),
+            question: true,
+        }),
+        "permission.completed" | "user_input.completed" => Some(Record::Answered { id: id()? }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: AgentKind, line: &str) -> Option<Record> {
+        record(kind, line.as_bytes())
+    }
+
+    #[test]
+    fn places_follow_from_the_id() {
+        let home = Path::new("/home/node");
+        assert_eq!(
+            path(AgentKind::Claude, home, Path::new("/h/c9/a_b.c d/é"), "u"),
+            Some("/home/node/.claude/projects/-h-c9-a-b-c-d--/u.jsonl".into())
+        );
+        assert_eq!(
+            path(AgentKind::Copilot, home, Path::new("/x"), "u"),
+            Some("/home/node/.copilot/session-state/u/events.jsonl".into())
+        );
+        assert_eq!(path(AgentKind::Codex, home, Path::new("/x"), "u"), None);
+        let id = "01a201c8-3460-7940-b5b6-a223b6c4a3a4";
+        let name = format!("rollout-2026-11-22T05-43-47-{id}.jsonl");
+        assert!(is_rollout_of(&name, id));
+        assert!(!is_rollout_of(&name, "a223b6c4a3a"));
+        assert!(!is_rollout_of(&name, ""));
+    }
+
+    #[test]
+    fn interrupts_are_seen_where_no_hook_tells_them() {
+        for (kind, line) in [
+            (
+                AgentKind::Claude,
+                r#"{"type":"user","message":{"role":"user","content":[{"type":"text","text":"[Request interrupted by user]"}]}}"#,
+            ),
+            (
+                AgentKind::Ccr,
+                r#"{"type":"user","message":{"role":"user","content":"[Request interrupted by user for tool use]"}}"#,
+            ),
+            (
+                AgentKind::Codex,
+                r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"interrupted"}}"#,
+            ),
+            (
+                AgentKind::Copilot,
+                r#"{"type":"abort","data":{"reason":"user_abort"},"id":"x"}"#,
+            ),
+        ] {
+            assert_eq!(read(kind, line), Some(Record::Interrupted), "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_same_words_in_a_conversation_mean_nothing() {
+        for (kind, line) in [
+            (
+                AgentKind::Claude,
+                r#"{"type":"user","message":{"content":"why does it say [Request interrupted by user]?"}}"#,
+            ),
+            (
+                AgentKind::Claude,
+                r#"{"type":"assistant","message":{"content":[{"type":"text","text":"[Request interrupted by user]"}]}}"#,
+            ),
+            (
+                AgentKind::Claude,
+                r#"{"type":"user","isSidechain":true,"message":{"content":"[Request interrupted by user]"}}"#,
+            ),
+            (
+                AgentKind::Codex,
+                r#"{"type":"response_item","payload":{"type":"message","text":"turn_aborted"}}"#,
+            ),
+            (
+                AgentKind::Copilot,
+                r#"{"type":"user.message","data":{"content":"\"abort\" permission.requested"}}"#,
+            ),
+        ] {
+            assert_eq!(read(kind, line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn copilots_dialogs_have_ids_and_text() {
+        assert_eq!(
+            read(
+                AgentKind::Copilot,
+                r#"{"type":"permission.requested","data":{"requestId":"r1","permissionRequest":{"kind":"shell","fullCommandText":"rm -r\nbuild","intention":"clean"}}}"#
+            ),
+            Some(Record::Asked {
+                id: "r1".into(),
+                text: "Run: rm -r build".into(),
+                options: vec![],
+                question: false
+            })
+        );
+        assert_eq!(
+            read(
+                AgentKind::Copilot,
+                r#"{"type":"permission.completed","data":{"requestId":"r1","result":{"kind":"approved"}}}"#
+            ),
+            Some(Record::Answered { id: "r1".into() })
+        );
+        assert_eq!(
+            read(
+                AgentKind::Copilot,
+                r#"{"type":"user_input.requested","data":{"requestId":"q","question":"Which?","choices":["a","b"]}}"#
+            ),
+            Some(Record::Asked {
+                id: "q".into(),
+                text: "Which?".into(),
+                options: vec!["a".into(), "b".into()],
+                question: true
+            })
+        );
+    }
+
+    #[test]
+    fn long_and_broken_lines_are_passed_over() {
+        assert_eq!(read(AgentKind::Copilot, r#"{"type":"abort","data"#), None);
+        let long = format!(
+            r#"{{"type":"abort","data":{{"x":"{}"}}}}"#,
+            "y".repeat(MAX_LINE)
+        );
+        assert_eq!(read(AgentKind::Copilot, &long), None);
+    }
+}

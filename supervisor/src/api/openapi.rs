@@ -1,0 +1,154 @@
+//! `GET /openapi.json`: the API described, from one table and the schemas of the types that the handlers use.
+//!
+//! A row a call. The test beside it asks the router for each row, so that the table cannot name what does not exist.
+
+use axum::Json;
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::{credentials, sessions, spend};
+use crate::sessions::{NewSession, Prompt};
+use whim_wire::event::Event;
+use whim_wire::generation::{LedgerLine, Spend};
+use whim_wire::spec::Spec;
+use whim_wire::state::{SessionState, StateObject};
+
+type Schema = fn(&mut SchemaGenerator) -> schemars::Schema;
+
+/// One call.
+struct Call {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    /// Query parameters, separated by blanks.
+    query: &'static str,
+    request: Option<Schema>,
+    status: &'static str,
+    response: Option<Schema>,
+    /// Whether it needs the control token.
+    token: bool,
+}
+
+const fn call(method: &'static str, path: &'static str, summary: &'static str) -> Call {
+    Call { method, path, summary, query: "", request: None, status: "200", response: None, token: true }
+}
+
+impl Call {
+    const fn query(mut self, query: &'static str) -> Self {
+        self.query = query;
+        self
+    }
+
+    const fn takes(mut self, schema: Schema) -> Self {
+        self.request = Some(schema);
+        self
+    }
+
+    const fn gives(mut self, status: &'static str, schema: Option<Schema>) -> Self {
+        self.status = status;
+        self.response = schema;
+        self
+    }
+
+    const fn open(mut self) -> Self {
+        self.token = false;
+        self
+    }
+}
+
+fn of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<T>()
+}
+
+const CALLS: &[Call] = &[
+    call("get", "/healthz", "The supervisor answers").open(),
+    call("get", "/readyz", "200 once all services listen, 503 in `failed` and `stopping`").open(),
+    call("get", "/openapi.json", "This document").open(),
+    call("get", "/v1/state", "The state object; with `wait` or `after_seq` a long poll")
+        .query("wait after_seq timeout_s")
+        .gives("200", Some(of::<StateObject>)),
+    call("get", "/v1/events", "The journal: a list, or with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes")
+        .query("after limit follow")
+        .gives("200", Some(of::<Vec<Event>>)),
+    call("get", "/v1/sessions", "All sessions").gives("200", Some(of::<Vec<SessionState>>)),
+    call("post", "/v1/sessions", "Start another agent in a worktree of its own")
+        .takes(of::<NewSession>)
+        .gives("201", Some(of::<SessionState>)),
+    call("get", "/v1/sessions/{id}", "One session").gives("200", Some(of::<SessionState>)),
+    call("post", "/v1/sessions/{id}/prompts", "Queue a prompt; 429 when the queue is full")
+        .takes(of::<sessions::NewPrompt>)
+        .gives("202", Some(of::<Prompt>)),
+    call("get", "/v1/sessions/{id}/prompts/{prompt}", "What became of a prompt").gives("200", Some(of::<Prompt>)),
+    call("post", "/v1/sessions/{id}/interrupt", "Interrupt the turn").gives("202", None),
+    call("post", "/v1/sessions/{id}/stop", "End the session and everything it left").gives("202", None),
+    call("post", "/v1/sessions/{id}/answers", "Answer what `needs_input` asks")
+        .takes(of::<sessions::Answer>)
+        .gives("202", None),
+    call("put", "/v1/spec", "Claim a waiting container, once; 409 after").takes(of::<Spec>).gives("202", None),
+    call("put", "/v1/credentials", "Provider and git credentials, held in memory only")
+        .takes(of::<credentials::NewCredentials>)
+        .gives("204", None),
+    call("get", "/v1/generations", "The ledger, oldest first")
+        .query("after limit")
+        .gives("200", Some(of::<Vec<LedgerLine>>)),
+    call("get", "/v1/spend", "Totals by session, model and day").gives("200", Some(of::<Spend>)),
+    call("put", "/v1/budget", "Raise or lower the cap; outlives restarts")
+        .takes(of::<spend::NewBudget>)
+        .gives("200", Some(of::<Spend>)),
+    call("get", "/metrics", "Prometheus text (8081)"),
+];
+
+/// The document.
+pub(super) async fn document() -> Json<Value> {
+    Json(build())
+}
+
+fn build() -> Value {
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    let mut paths: Map<String, Value> = Map::new();
+    for call in CALLS {
+        let operation = operation(call, &mut generator);
+        let entry = paths.entry(call.path).or_insert_with(|| json!({}));
+        if let Some(operations) = entry.as_object_mut() {
+            operations.insert(call.method.to_owned(), operation);
+        }
+    }
+    json!({
+        "openapi": "3.0.3",
+        "info": {"title": "whim", "version": env!("CARGO_PKG_VERSION"), "description": "The agent host's API."},
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": {"control_token": {"type": "http", "scheme": "bearer"}},
+        },
+    })
+}
+
+fn operation(call: &Call, generator: &mut SchemaGenerator) -> Value {
+    let in_path = call.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<Value> = in_path
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    let in_query = call.query.split_whitespace();
+    parameters.extend(in_query.map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})));
+    let success = match call.response {
+        Some(schema) => json!({"description": call.summary, "content": {"application/json": {"schema": schema(generator)}}}),
+        None => json!({"description": call.summary}),
+    };
+    let problem = json!({"description": "A problem document", "content": {"application/problem+json": {"schema": {"type": "object"}}}});
+    let mut operation = json!({
+        "summary": call.summary,
+        "parameters": parameters,
+        "responses": {call.status: success, "default": problem},
+    });
+    if let Some(members) = operation.as_object_mut() {
+        if let Some(schema) = call.request {
+            let content = json!({"required": true, "content": {"application/json": {"schema": schema(generator)}}});
+            members.insert("requestBody".into(), content);
+        }
+        if call.token {
+            members.insert("security".into(), json!([{"control_token": []}]));
+        }
+    }
+    operation
+}

@@ -1,0 +1,256 @@
+//! The board: what each part of the supervisor reports, and the state object that is made of it.
+//!
+//! Parts report when something changes; nobody polls. Every report that changes what a reader would see makes an event
+//! in the journal and wakes those who wait. The object itself is made on demand, because ages are in it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use whim_wire::event::{Draft, kind};
+use whim_wire::state::{AgentState, Backup, Phase, SessionState, StateObject, Supervisor, VERSION};
+use whim_wire::time::Time;
+
+use crate::clock;
+use crate::journal::Journal;
+
+/// Handle to the board.
+#[derive(Debug)]
+pub struct Board {
+    parts: Mutex<Parts>,
+    object: watch::Sender<Arc<StateObject>>,
+    journal: Journal,
+}
+
+#[derive(Debug)]
+struct Parts {
+    phase: Phase,
+    sessions: BTreeMap<String, SessionState>,
+    /// The last word before this supervisor, which holds until the sessions of before are looked at again.
+    carried: Option<(AgentState, String, Time)>,
+    overall: (AgentState, String, Time),
+    idle_since: Option<Time>,
+    /// By who says so.
+    keep_awake: BTreeMap<String, Vec<String>>,
+    /// By session.
+    generations: BTreeMap<String, u32>,
+    ports: Vec<u16>,
+    backup: Backup,
+    supervisor: Supervisor,
+}
+
+impl Board {
+    /// `carried`: the state object of the supervisor before this one, if agents of its time are still there.
+    #[must_use]
+    pub fn new(journal: Journal, supervisor: Supervisor, carried: Option<&StateObject>) -> Self {
+        let now = clock::now();
+        let starting = (AgentState::Starting, "the container starts".to_owned(), now);
+        let carried = carried.map(|object| (object.state, object.reason.clone(), object.since));
+        let parts = Parts {
+            phase: Phase::Booting { step: "services".into() },
+            sessions: BTreeMap::new(),
+            overall: carried.clone().unwrap_or(starting),
+            carried,
+            idle_since: None,
+            keep_awake: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            ports: Vec::new(),
+            backup: Backup::default(),
+            supervisor,
+        };
+        let object = watch::Sender::new(Arc::new(build(&parts, journal.position())));
+        Self { parts: Mutex::new(parts), object, journal }
+    }
+
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The state object at each change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<StateObject>> {
+        self.object.subscribe()
+    }
+
+    /// Makes the object anew, so that its ages are of now.
+    pub fn refresh(&self) {
+        let object = self.object();
+        self.object.send_replace(Arc::new(object));
+    }
+
+    /// The boot, or the container's life as a whole, goes on to this phase.
+    pub fn phase(&self, phase: Phase) {
+        let mut parts = self.parts();
+        if parts.phase == phase {
+            return;
+        }
+        parts.phase = phase;
+        let event = serde_json::to_value(&parts.phase).unwrap_or_default();
+        self.publish(parts, kind::PHASE_CHANGED, event);
+    }
+
+    #[must_use]
+    pub fn current_phase(&self) -> Phase {
+        self.parts().phase.clone()
+    }
+
+    /// A session is as given now. `news`: more than another wording of its reason, so worth an event.
+    pub fn session(&self, session: SessionState, news: bool) {
+        let mut parts = self.parts();
+        if parts.sessions.get(&session.id) == Some(&session) {
+            return;
+        }
+        let event = json!({
+            "session": session.id, "state": session.state, "reason": session.reason, "stalled": session.stalled,
+            "since": session.since, "dialog": session.dialog,
+        });
+        parts.sessions.insert(session.id.clone(), session);
+        parts.carried = None;
+        if news {
+            self.publish(parts, kind::STATE_CHANGED, event);
+        } else {
+            self.wake(parts);
+        }
+    }
+
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionState> {
+        self.parts().sessions.values().cloned().collect()
+    }
+
+    /// Why the machine should stay awake, by who says so; none takes it back.
+    pub fn keep_awake(&self, source: &str, reasons: Vec<String>) {
+        let mut parts = self.parts();
+        let before = parts.keep_awake.get(source).map_or(&[][..], Vec::as_slice);
+        if before == reasons {
+            return;
+        }
+        if reasons.is_empty() {
+            parts.keep_awake.remove(source);
+        } else {
+            parts.keep_awake.insert(source.to_owned(), reasons);
+        }
+        self.wake(parts);
+    }
+
+    /// Model calls of a session in flight.
+    pub fn generations(&self, session: &str, count: u32) {
+        let mut parts = self.parts();
+        if parts.generations.get(session).copied().unwrap_or(0) != count {
+            parts.generations.insert(session.to_owned(), count);
+            self.wake(parts);
+        }
+    }
+
+    pub fn ports(&self, ports: Vec<u16>) {
+        let mut parts = self.parts();
+        if parts.ports != ports {
+            parts.ports = ports;
+            self.wake(parts);
+        }
+    }
+
+    pub fn backup(&self, backup: Backup) {
+        let mut parts = self.parts();
+        if parts.backup != backup {
+            parts.backup = backup;
+            self.wake(parts);
+        }
+    }
+
+    /// The state object as of now.
+    #[must_use]
+    pub fn object(&self) -> StateObject {
+        build(&self.parts(), self.journal.position())
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, parts: MutexGuard<'_, Parts>, kind: &'static str, event: Value) {
+        self.note(kind, event);
+        self.wake(parts);
+    }
+
+    /// Appends an event; what a payload cannot be is a fault of ours and is logged.
+    pub fn note(&self, kind: &'static str, event: Value) {
+        match Draft::new(kind, clock::now(), &event) {
+            Ok(draft) => {
+                if let Err(error) = self.journal.append(&draft) {
+                    tracing::error!(%error, "event not written");
+                }
+            }
+            Err(error) => tracing::error!(%error, "event not written"),
+        }
+    }
+
+    fn wake(&self, mut parts: MutexGuard<'_, Parts>) {
+        let now = clock::now();
+        let (state, reason) = overall(&parts);
+        if (parts.overall.0, &parts.overall.1) != (state, &reason) {
+            let since = if parts.overall.0 == state { parts.overall.2 } else { now };
+            let changed = parts.overall.0 != state;
+            parts.overall = (state, reason, since);
+            if changed {
+                let mut event = Map::new();
+                event.insert("state".into(), json!(state));
+                event.insert("reason".into(), json!(parts.overall.1));
+                self.note(kind::STATE_CHANGED, Value::Object(event));
+            }
+        }
+        let at_work = matches!(state, AgentState::Working | AgentState::NeedsInput | AgentState::Starting);
+        parts.idle_since = if at_work { None } else { parts.idle_since.or(Some(now)) };
+        let object = Arc::new(build(&parts, self.journal.position()));
+        drop(parts);
+        self.object.send_replace(object);
+    }
+}
+
+fn build(parts: &Parts, seq: u64) -> StateObject {
+    let now = clock::now();
+    let (state, reason, since) = parts.overall.clone();
+    let leading = parts.sessions.values().find(|session| session.state == state);
+    StateObject {
+        version: VERSION,
+        state,
+        reason,
+        since,
+        at: now,
+        seq,
+        phase: parts.phase.clone(),
+        stalled: leading.is_some_and(|session| session.stalled),
+        idle_s: parts.idle_since.map_or(0, |since| clock::seconds_between(since, now)),
+        keep_awake: parts.keep_awake.values().flatten().cloned().collect(),
+        active_generations: parts.generations.values().sum(),
+        supervisor: parts.supervisor.clone(),
+        sessions: parts.sessions.values().cloned().collect(),
+        ports: parts.ports.clone(),
+        backup: parts.backup.clone(),
+        dialog: leading.and_then(|session| session.dialog.clone()),
+    }
+}
+
+/// The container's state is that of the session which most needs to be known: one that waits for a person, then one at
+/// work, then one that starts, then idle ones; `stopped` only when every session is.
+fn overall(parts: &Parts) -> (AgentState, String) {
+    match &parts.phase {
+        Phase::Failed { step, error } => return (AgentState::Stopped, format!("the boot failed at {step}: {error}")),
+        Phase::WaitingForSpec => return (AgentState::Idle, "waiting for a task".into()),
+        Phase::Booting { .. } | Phase::Ready | Phase::Stopping => {}
+    }
+    if let Some((state, reason, _)) = &parts.carried {
+        return (*state, reason.clone());
+    }
+    let order = [AgentState::NeedsInput, AgentState::Working, AgentState::Starting, AgentState::Idle, AgentState::Stopped];
+    let leading = order.into_iter().find_map(|state| parts.sessions.values().find(|session| session.state == state));
+    match (leading, &parts.phase) {
+        (Some(session), _) if parts.sessions.len() > 1 => (session.state, format!("{}: {}", session.id, session.reason)),
+        (Some(session), _) => (session.state, session.reason.clone()),
+        (None, Phase::Booting { step }) => (AgentState::Starting, format!("booting: {step}")),
+        (None, Phase::Stopping) => (AgentState::Stopped, "the container ends".into()),
+        (None, _) => (AgentState::Starting, "no session yet".into()),
+    }
+}

@@ -1,0 +1,128 @@
+//! Credentials of the repository, kept in the supervisor's memory and given to git call by call.
+
+use std::sync::{Mutex, PoisonError};
+
+/// A remote, as git names it when it asks for credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    pub protocol: String,
+    /// With the port if there is one.
+    pub host: String,
+    /// Without a leading slash.
+    pub path: String,
+}
+
+impl Remote {
+    /// Splits an `https://` or `http://` URL into the remote and its user name and password. Other forms (ssh, local
+    /// paths) have no credentials that git would ask for.
+    #[must_use]
+    pub fn parse(url: &str) -> Option<(Self, Option<(String, String)>)> {
+        let (protocol, rest) = url.split_once("://")?;
+        if !matches!(protocol, "https" | "http") {
+            return None;
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (userinfo, host) = match authority.rsplit_once('@') {
+            Some((userinfo, host)) => (Some(userinfo), host),
+            None => (None, authority),
+        };
+        let login = userinfo.map(|userinfo| {
+            let (name, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+            (percent_decoded(name), percent_decoded(password))
+        });
+        let remote = Self { protocol: protocol.to_owned(), host: host.to_owned(), path: path.to_owned() };
+        Some((remote, login))
+    }
+
+    /// The URL without credentials.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}/{}", self.protocol, self.host, self.path)
+    }
+}
+
+/// The URL without credentials, whatever its form.
+#[must_use]
+pub fn without_login(url: &str) -> String {
+    match Remote::parse(url) {
+        Some((remote, Some(_))) => remote.url(),
+        Some((_, None)) | None => url.to_owned(),
+    }
+}
+
+/// Holds the login of one remote.
+#[derive(Debug, Default)]
+pub struct GitCredentials {
+    held: Mutex<Option<(Remote, String, String)>>,
+}
+
+impl GitCredentials {
+    /// From now on, this login is given for this remote.
+    pub fn set(&self, remote: Remote, username: String, password: String) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((remote, username, password));
+    }
+
+    /// User name and password, for exactly the remote that they belong to. A `.git` at the end of the path makes no
+    /// difference, as it makes none to the servers.
+    pub async fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (remote, username, password) = held?;
+        let bare = |path: &str| {
+            let path = path.trim_matches('/');
+            path.strip_suffix(".git").unwrap_or(path).to_owned()
+        };
+        let same = remote.protocol == protocol && remote.host.eq_ignore_ascii_case(host) && bare(&remote.path) == bare(path);
+        same.then_some((username, password))
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        if *first == b'%'
+            && let [high, low, tail @ ..] = after
+            && let (Some(high), Some(low)) = (char::from(*high).to_digit(16), char::from(*low).to_digit(16))
+        {
+            bytes.extend(u8::try_from(high * 16 + low));
+            rest = tail;
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_split_from_their_login() {
+        let (remote, login) = Remote::parse("https://x-token:p%40ss%2Fw@git.example:8443/a/b.git").unwrap();
+        assert_eq!(remote.url(), "https://git.example:8443/a/b.git");
+        assert_eq!(login, Some(("x-token".into(), "p@ss/w".into())));
+        assert_eq!(without_login("https://tok@h/a"), "https://h/a");
+        assert_eq!(without_login("git@h:a/b"), "git@h:a/b");
+        assert_eq!(without_login("/srv/a@b"), "/srv/a@b");
+        assert_eq!(Remote::parse("ssh://git@h/a"), None);
+    }
+
+    #[tokio::test]
+    async fn only_the_exact_remote_gets_an_answer() {
+        let credentials = GitCredentials::default();
+        assert_eq!(credentials.answer("https", "h", "a/b.git").await, None);
+        let (remote, login) = Remote::parse("https://u:p@h/a/b.git").unwrap();
+        let (username, password) = login.unwrap();
+        credentials.set(remote, username, password);
+        let yes = Some(("u".to_owned(), "p".to_owned()));
+        assert_eq!(credentials.answer("https", "h", "a/b.git").await, yes);
+        assert_eq!(credentials.answer("https", "H", "a/b").await, yes);
+        for (protocol, host, path) in
+            [("http", "h", "a/b.git"), ("https", "evil", "a/b.git"), ("https", "h", "a/c.git"), ("https", "h:444", "a/b"), ("https", "h", "")]
+        {
+            assert_eq!(credentials.answer(protocol, host, path).await, None, "{protocol} {host} {path}");
+        }
+    }
+}

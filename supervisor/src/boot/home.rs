@@ -1,0 +1,67 @@
+//! Merging what an agent needs into the files of its home, through the helper.
+
+use std::path::{Path, PathBuf};
+
+use crate::agents::FileEdit;
+use crate::agents::edit::{EditError, MAX_FILE};
+use crate::clock;
+use crate::helper::{Helper, HelperError};
+
+/// A CLI that rewrites its file all the time must not keep us for ever.
+const ATTEMPTS: usize = 8;
+
+/// Why a file could not be merged.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error(transparent)]
+    Helper(#[from] HelperError),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error("{path} changes faster than it can be merged", path = .0.display())]
+    Busy(PathBuf),
+}
+
+/// Applies the edits in order. A file that cannot be understood (half-written by a crash) is set aside beside itself and
+/// begun anew, because the agent could not use it either.
+///
+/// # Errors
+/// [`HomeError`] for the first that fails.
+pub async fn apply(helper: &Helper, edits: &[FileEdit]) -> Result<(), HomeError> {
+    for edit in edits {
+        merge(helper, edit).await?;
+    }
+    Ok(())
+}
+
+async fn merge(helper: &Helper, edit: &FileEdit) -> Result<(), HomeError> {
+    for _ in 0..ATTEMPTS {
+        let old = helper.read_optional(&edit.path, MAX_FILE).await?;
+        let content = old.as_ref().map(|(content, _)| content.as_slice());
+        let new = match edit.apply(content) {
+            Ok(Some(new)) => new,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let aside = aside(&edit.path);
+                tracing::warn!(%error, aside = %aside.display(), "set aside and begun anew");
+                helper.write(&aside, edit.mode, None, content.unwrap_or_default().to_vec()).await?;
+                edit.apply(None)?.unwrap_or_default()
+            }
+        };
+        let mode = match &old {
+            Some(_) => helper.stat(&edit.path).await?.mode,
+            None => edit.mode,
+        };
+        match helper.write(&edit.path, mode, Some(old.map(|(_, stamp)| stamp)), new).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_stale() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(HomeError::Busy(edit.path.clone()))
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".damaged-{}", clock::now().as_millisecond()));
+    path.with_file_name(name)
+}

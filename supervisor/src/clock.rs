@@ -1,0 +1,16 @@
+//! The clocks: wall time for what people and programs read, and the boot clock for ages.
+
+use jiff::Timestamp;
+use whim_wire::time::Time;
+
+/// Wall-clock time, for anything that leaves the process.
+#[must_use]
+pub fn now() -> Time {
+    Timestamp::now().into()
+}
+
+/// Whole seconds from `earlier` to `later`; 0 when the clock was set back in between.
+#[must_use]
+pub fn seconds_between(earlier: Time, later: Time) -> u64 {
+    u64::try_from((later.as_millisecond() - earlier.as_millisecond()) / 1000).unwrap_or(0)
+}

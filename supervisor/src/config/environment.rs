@@ -1,0 +1,453 @@
+//! The environment of agents, shells, init script and hooks. Pure.
+//!
+//! In rising priority:
+//! 1. the container's own variables, without what whim uses itself (see [`withheld`]) unless `WHIM_PASS_ENV` names it;
+//! 2. the layers' `env`;
+//! 3. the layers' environment files, `.env` first, then by name; in a file that several layers have, low to high;
+//! 4. who the user is: `HOME`, `USER`, `LOGNAME`, `SHELL`.
+//!
+//! `PATH` and `LANG` get a default when nothing sets them. Where a proxy is set, loopback is added to its exceptions,
+//! because agents reach their model on 127.0.0.1. What an agent needs beyond that (base URL, session token) is added by
+//! its own code, over all of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+
+use super::env_file;
+use super::layers::Configuration;
+use super::mistake::{Mistake, Place};
+use super::names;
+use super::settings::Variables;
+use super::users::User;
+use super::values::StoreKind;
+
+/// As Debian's login sets it for root; ordinary users need the `sbin`s too in images that were made for root.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// A locale that every image has and that lets programs print UTF-8.
+pub const LANG: &str = "C.UTF-8";
+/// What xterm.js and every terminal of the last decades understands.
+pub const TERM: &str = "xterm-256color";
+const LOOPBACK: &str = "localhost,127.0.0.1,::1";
+
+/// A whole environment. `Debug` shows names only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+/// What the layers add, evaluated.
+#[derive(Debug, Default)]
+pub struct Built {
+    pub environment: Environment,
+    /// Values by environment file, in the order in which they are read; for `/whim/env-files/`.
+    pub files: Vec<(String, FileValues)>,
+    /// What evaluating the files brought up (reading them has been checked before).
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Values of one environment file. `Debug` shows names only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct FileValues(BTreeMap<String, String>);
+
+/// Builds the environment for this user.
+pub fn build(
+    container: &Variables,
+    store: StoreKind,
+    pass: &BTreeSet<String>,
+    layers: &Configuration,
+    user: &User,
+) -> Built {
+    let mut environment = Environment::default();
+    for (name, value) in container.iter() {
+        let plain = name.to_str();
+        if plain.is_some_and(|name| withheld(store, name).is_some() && !pass.contains(name)) {
+            continue;
+        }
+        environment.0.insert(name.clone(), value.clone());
+    }
+    // Of whoever started the container, not of the agents' user.
+    for name in ["MAIL", "OLDPWD", "PWD", "SHLVL", "_"] {
+        environment.0.remove(OsStr::new(name));
+    }
+    environment.identify(user);
+    for (name, variable) in &layers.env {
+        environment.set(name, variable.value.expose());
+    }
+    let mut built = Built {
+        environment,
+        ..Built::default()
+    };
+    let mut names: Vec<&String> = layers.env_files.keys().collect();
+    env_file::sort_names(&mut names);
+    for name in names {
+        built.file(name, layers);
+    }
+    built.environment.identify(user);
+    built.environment.complete();
+    built
+}
+
+/// Why a variable of the container does not reach agents, or `None` if it does.
+pub fn withheld(store: StoreKind, name: &str) -> Option<&'static str> {
+    if name.starts_with("WHIM_") {
+        Some("belongs to whim")
+    } else if names::is_provider_access(name) {
+        Some("is an address or credential of a model provider")
+    } else if is_store_variable(store, name) {
+        Some("is a credential of the backup's store")
+    } else if matches!(
+        name,
+        "NOTIFY_SOCKET"
+            | "LISTEN_FDS"
+            | "LISTEN_PID"
+            | "LISTEN_FDNAMES"
+            | "WATCHDOG_USEC"
+            | "WATCHDOG_PID"
+    ) {
+        Some("is addressed to the container's main process")
+    } else {
+        None
+    }
+}
+
+/// Whether the store of this kind takes the variable for its client (the names that `object_store` reads).
+pub fn is_store_variable(store: StoreKind, name: &str) -> bool {
+    let prefixes: &[&str] = match store {
+        StoreKind::S3 => &["AWS_"],
+        StoreKind::Gcs => &["GOOGLE_", "GCS_", "GCP_"],
+        StoreKind::Azure => &["AZURE_"],
+        StoreKind::File | StoreKind::Backend => &[],
+    };
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+impl Built {
+    fn file(&mut self, name: &str, layers: &Configuration) {
+        let texts = layers.env_files.get(name).into_iter().flatten();
+        // Lines of the higher layer come later, see what the lower ones set, and win.
+        let mut values = BTreeMap::new();
+        for (layer, text) in texts {
+            let (assignments, _) = env_file::parse(text.expose());
+            let (new, mistakes) = env_file::evaluate(&assignments, |wanted| {
+                let known = self
+                    .environment
+                    .0
+                    .get(OsStr::new(wanted))
+                    .and_then(|value| value.to_str());
+                values
+                    .get(wanted)
+                    .cloned()
+                    .or_else(|| known.map(str::to_owned))
+            });
+            values.extend(new);
+            for mistake in mistakes {
+                let place = Place::Spec(format!(
+                    "{name} of the layer {layer}, line {}",
+                    mistake.line
+                ));
+                self.mistakes
+                    .push(Mistake::new(place, mistake.problem, mistake.remedy));
+            }
+        }
+        for (name, value) in &values {
+            self.environment.set(name, value);
+        }
+        self.files.push((name.to_owned(), FileValues(values)));
+    }
+}
+
+impl Environment {
+    /// Sets a variable over whatever was there.
+    pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.0.insert(name.into(), value.into());
+    }
+
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// The environment of a process in a terminal: what its emulator understands.
+    #[must_use]
+    pub fn for_terminal(mut self) -> Self {
+        self.set("TERM", TERM);
+        self.set("COLORTERM", "truecolor");
+        self
+    }
+
+    /// In the form in which a process is started.
+    pub fn into_pairs(self) -> Vec<(OsString, OsString)> {
+        self.0.into_iter().collect()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    fn identify(&mut self, user: &User) {
+        self.set("HOME", user.home.as_os_str());
+        self.set("USER", &user.name);
+        self.set("LOGNAME", &user.name);
+        self.set("SHELL", user.shell.as_os_str());
+    }
+
+    fn complete(&mut self) {
+        if self.get("PATH").is_none_or(OsStr::is_empty) {
+            self.set("PATH", PATH);
+        }
+        let has = |name| self.get(name).is_some_and(|value| !value.is_empty());
+        if !["LC_ALL", "LC_CTYPE", "LANG"].into_iter().any(has) {
+            self.set("LANG", LANG);
+        }
+        let proxies = [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+        ];
+        if proxies
+            .into_iter()
+            .any(|name| self.get(name).is_some_and(|value| !value.is_empty()))
+        {
+            for name in ["NO_PROXY", "no_proxy"] {
+                let mut exceptions = self.get(name).unwrap_or_default().to_owned();
+                if exceptions == "*" {
+                    continue;
+                }
+                if !exceptions.is_empty() {
+                    exceptions.push(",");
+                }
+                exceptions.push(LOOPBACK);
+                self.set(name, exceptions);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl FileValues {
+    /// Shell text that exports exactly these values and runs nothing.
+    pub fn to_shell(&self) -> String {
+        env_file::to_shell(
+            self.0
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        )
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl std::fmt::Debug for FileValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::layers::merge;
+    use serde_json::{Value, json};
+
+    fn user() -> User {
+        User {
+            name: "node".into(),
+            uid: 1001,
+            gid: 1001,
+            groups: vec![1001],
+            home: "/home/node".into(),
+            shell: "/bin/bash".into(),
+        }
+    }
+
+    fn built(container: &[(&str, &str)], store: StoreKind, pass: &[&str], layers: Value) -> Built {
+        let container = Variables::new(container.iter().map(|(n, v)| (n.into(), v.into())));
+        let pass = pass.iter().map(|name| (*name).to_owned()).collect();
+        build(
+            &container,
+            store,
+            &pass,
+            &merge(&serde_json::from_value::<Vec<_>>(layers).unwrap()),
+            &user(),
+        )
+    }
+
+    fn get<'a>(built: &'a Built, name: &str) -> Option<&'a str> {
+        built
+            .environment
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn what_whim_uses_stays_with_whim() {
+        let container = [
+            ("FOO", "1"),
+            ("ANTHROPIC_API_KEY", "k"),
+            ("ANTHROPIC_API_KEY_FILE", "/k"),
+            ("CLAUDE_CODE_OAUTH_TOKEN", "k"),
+            ("OPENAI_API_KEY", "k"),
+            ("OPENAI_BASE_URL", "u"),
+            ("OPENAI_MODEL", "m"),
+            ("ANTHROPIC_MODEL", "m"),
+            ("OPENROUTER_API_KEY", "k"),
+            ("WHIM_CONTROL_TOKEN", "t"),
+            ("WHIM_SPEC", "{}"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("AWS_REGION", "r"),
+            ("GIT_AUTHOR_NAME", "me"),
+            ("NOTIFY_SOCKET", "/s"),
+        ];
+        let names = |built: &Built| -> Vec<String> {
+            built
+                .environment
+                .iter()
+                .map(|(name, _)| name.to_str().unwrap().to_owned())
+                .collect()
+        };
+        let with_s3 = built(&container, StoreKind::S3, &[], json!([]));
+        assert_eq!(
+            names(&with_s3),
+            [
+                "ANTHROPIC_MODEL",
+                "FOO",
+                "GIT_AUTHOR_NAME",
+                "HOME",
+                "LANG",
+                "LOGNAME",
+                "OPENAI_MODEL",
+                "PATH",
+                "SHELL",
+                "USER"
+            ]
+        );
+        let with_files = built(&container, StoreKind::File, &[], json!([]));
+        assert_eq!(
+            get(&with_files, "AWS_SECRET_ACCESS_KEY"),
+            Some("s"),
+            "the store does not use it"
+        );
+        let passed = built(
+            &container,
+            StoreKind::S3,
+            &["AWS_REGION", "OPENAI_API_KEY"],
+            json!([]),
+        );
+        assert_eq!(
+            (get(&passed, "AWS_REGION"), get(&passed, "OPENAI_API_KEY")),
+            (Some("r"), Some("k"))
+        );
+        assert_eq!(get(&passed, "AWS_SECRET_ACCESS_KEY"), None);
+    }
+
+    #[test]
+    fn later_sources_win_and_see_earlier_ones() {
+        let built = built(
+            &[
+                ("A", "container"),
+                ("B", "container"),
+                ("C", "container"),
+                ("WHIM_SPEC", "secret"),
+            ],
+            StoreKind::File,
+            &[],
+            json!([
+                {"layer":"user","env":{"A":"layer","B":"layer","HOME":"/elsewhere"},
+                 "env_files":{".env":"B=user-file\nD=$B-$A-$C-$WHIM_SPEC-$LOW\n",".env.z":"E=$D\nF=z\n",".env.a":"F=a\nUSER=x\n"}},
+                {"layer":"platform","env":{"A":"platform"},"env_files":{".env":"B=platform-file\nLOW=low\nONLY=1"}},
+            ]),
+        );
+        assert_eq!(get(&built, "A"), Some("layer"));
+        assert_eq!(get(&built, "B"), Some("user-file"));
+        assert_eq!(get(&built, "D"), Some("user-file-layer-container--low"));
+        assert_eq!(
+            (get(&built, "E"), get(&built, "F")),
+            (get(&built, "D"), Some("z"))
+        );
+        assert_eq!(
+            (get(&built, "HOME"), get(&built, "USER")),
+            (Some("/home/node"), Some("node"))
+        );
+        let files: Vec<&str> = built.files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(files, [".env", ".env.a", ".env.z"]);
+        assert!(
+            built.files[0]
+                .1
+                .to_shell()
+                .contains("export B='user-file'\n"),
+            "one value for each name"
+        );
+        assert_eq!(built.files[0].1.iter().count(), 4);
+        assert!(built.mistakes.is_empty());
+        assert!(!format!("{built:?}").contains("user-file"));
+    }
+
+    #[test]
+    fn a_files_bomb_is_told_with_its_place() {
+        let bomb = format!("A=0123456789abcdef\n{}", "A=$A$A\n".repeat(20));
+        let built = built(
+            &[],
+            StoreKind::File,
+            &[],
+            json!([{"layer":"user","env_files":{".env":bomb}}]),
+        );
+        assert!(
+            built.mistakes[0]
+                .to_string()
+                .contains(".env of the layer user, line 14"),
+            "{:?}",
+            built.mistakes
+        );
+    }
+
+    #[test]
+    fn defaults_fill_gaps_only() {
+        let bare = built(&[("PATH", "")], StoreKind::File, &[], json!([]));
+        assert_eq!(
+            (
+                get(&bare, "PATH"),
+                get(&bare, "LANG"),
+                get(&bare, "NO_PROXY")
+            ),
+            (Some(PATH), Some(LANG), None)
+        );
+        let set = built(
+            &[("PATH", "/x"), ("LC_ALL", "de_DE.UTF-8"), ("PWD", "/root")],
+            StoreKind::File,
+            &[],
+            json!([]),
+        );
+        assert_eq!(
+            (get(&set, "PATH"), get(&set, "LANG"), get(&set, "PWD")),
+            (Some("/x"), None, None)
+        );
+        let terminal = set.environment.for_terminal();
+        assert_eq!(terminal.get("TERM").unwrap(), TERM);
+    }
+
+    #[test]
+    fn a_proxy_is_not_asked_for_loopback() {
+        let built = built(
+            &[("no_proxy", "corp")],
+            StoreKind::File,
+            &[],
+            json!([{"layer":"user","env":{"HTTPS_PROXY":"http://p"}}]),
+        );
+        assert_eq!(
+            get(&built, "no_proxy"),
+            Some("corp,localhost,127.0.0.1,::1")
+        );
+        assert_eq!(get(&built, "NO_PROXY"), Some("localhost,127.0.0.1,::1"));
+    }
+}

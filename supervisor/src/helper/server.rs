@@ -1,0 +1,243 @@
+//! The helper process: reads a request, does it, answers; reports changes in watched directories in between.
+//!
+//! Synchronous, one thread. Ends when the supervisor's end of the socket closes. Opens everything without blocking and
+//! touches regular files only, so that a FIFO or a device in a file's place is an error and not a hang.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+use super::protocol::{Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, Reply, Request, SOCKET, Stamp, encode, lengths};
+
+/// Most watched directories; the kernel's own limit is far higher, a runaway request is refused here.
+const MAX_WATCHES: usize = 256;
+
+/// `whim helper`: serves until its socket closes.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Nobody of the same user may look into it or trace it; it holds nothing secret, but its answers are relied on.
+    if nix::sys::prctl::set_dumpable(false).is_err() {
+        return ExitCode::from(70);
+    }
+    #[expect(unsafe_code, reason = "the socket arrives as an inherited descriptor number")]
+    // SAFETY: the keeper put the socket at this number for this process and nothing else here owns it.
+    let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(SOCKET) });
+    match serve(socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(70),
+    }
+}
+
+struct Watches {
+    inotify: Inotify,
+    directories: HashMap<WatchDescriptor, PathBuf>,
+}
+
+fn serve(mut socket: UnixStream) -> io::Result<()> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let mut watches = Watches { inotify, directories: HashMap::new() };
+    loop {
+        let (readable, changed) = {
+            let mut descriptors =
+                [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(watches.inotify.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut descriptors, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let [socket, inotify] = descriptors;
+            (socket.any().unwrap_or(false), inotify.any().unwrap_or(false))
+        };
+        if changed {
+            report_changes(&mut socket, &watches)?;
+        }
+        if readable {
+            let Some((request, body)) = receive(&mut socket)? else { return Ok(()) };
+            let (answer, content) = match perform(&request.action, &body, &mut watches) {
+                Ok(done) => done,
+                Err(error) => (failed(&error), Vec::new()),
+            };
+            socket.write_all(&encode(&Reply { id: request.id, answer }, &content)?)?;
+        }
+    }
+}
+
+fn receive(socket: &mut UnixStream) -> io::Result<Option<(Request, Vec<u8>)>> {
+    let mut header = [0; 8];
+    match socket.read_exact(&mut header) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let (json, body) = lengths(header)?;
+    let mut part = vec![0; json];
+    socket.read_exact(&mut part)?;
+    let mut content = vec![0; body];
+    socket.read_exact(&mut content)?;
+    Ok(Some((serde_json::from_slice(&part)?, content)))
+}
+
+fn report_changes(socket: &mut UnixStream, watches: &Watches) -> io::Result<()> {
+    let events = match watches.inotify.read_events() {
+        Ok(events) => events,
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    };
+    for event in events {
+        let lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+        let directories: Vec<&PathBuf> =
+            if lost { watches.directories.values().collect() } else { watches.directories.get(&event.wd).into_iter().collect() };
+        let name = event.name.as_ref().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        for directory in directories {
+            let answer = Answer::Changed { directory: directory.clone(), name: name.clone() };
+            socket.write_all(&encode(&Reply { id: 0, answer }, &[])?)?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(error: &io::Error) -> Answer {
+    Answer::Failed { errno: error.raw_os_error().unwrap_or(libc_eio()), message: error.to_string() }
+}
+
+fn libc_eio() -> i32 {
+    Errno::EIO as i32
+}
+
+fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(Answer, Vec<u8>)> {
+    let answer = match action {
+        Action::Read { path, offset, limit } => {
+            let (mut file, stamp) = open_regular(path)?;
+            file.seek(SeekFrom::Start(*offset))?;
+            let mut content = Vec::new();
+            file.take((*limit).min(MAX_BODY) as u64).read_to_end(&mut content)?;
+            return Ok((Answer::Content { stamp }, content));
+        }
+        Action::Write { path, mode, expect } => Answer::Written { stamp: write(path, *mode, *expect, body)? },
+        Action::List { path } => list(path)?,
+        Action::Stat { path } => {
+            let metadata = fs::metadata(path)?;
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Answer::Entry { entry: entry(name, &metadata) }
+        }
+        Action::Canonicalize { path } => Answer::Path { path: fs::canonicalize(path)? },
+        Action::MakeDirectory { path, mode } => {
+            fs::create_dir_all(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
+            Answer::Done
+        }
+        Action::Remove { path } => {
+            fs::remove_file(path)?;
+            Answer::Done
+        }
+        Action::Watch { directory } => {
+            if watches.directories.len() >= MAX_WATCHES {
+                return Err(Errno::ENOSPC.into());
+            }
+            let flags = AddWatchFlags::IN_CLOSE_WRITE
+                | AddWatchFlags::IN_MODIFY
+                | AddWatchFlags::IN_MOVED_TO
+                | AddWatchFlags::IN_CREATE
+                | AddWatchFlags::IN_DELETE
+                | AddWatchFlags::IN_MOVED_FROM
+                | AddWatchFlags::IN_ONLYDIR;
+            let descriptor = watches.inotify.add_watch(directory, flags)?;
+            watches.directories.insert(descriptor, directory.clone());
+            Answer::Done
+        }
+    };
+    Ok((answer, Vec::new()))
+}
+
+fn open_regular(path: &Path) -> io::Result<(File, Stamp)> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(if metadata.is_dir() { Errno::EISDIR.into() } else { Errno::EINVAL.into() });
+    }
+    Ok((file, stamp(&metadata)))
+}
+
+fn write(path: &Path, mode: u32, expect: Option<Option<Stamp>>, body: &[u8]) -> io::Result<Stamp> {
+    let directory = path.parent().ok_or(Errno::EINVAL)?;
+    fs::create_dir_all(directory)?;
+    // Through a symlink the target is replaced, so that a link into a dotfiles checkout survives.
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_path_buf(),
+        Err(error) => return Err(error),
+    };
+    let present = match fs::metadata(&target) {
+        Ok(metadata) if metadata.is_file() => Some(stamp(&metadata)),
+        Ok(_) => return Err(Errno::EINVAL.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if expect.is_some_and(|expected| expected != present) {
+        return Err(Errno::ESTALE.into());
+    }
+    let name = target.file_name().ok_or(Errno::EINVAL)?.to_string_lossy().into_owned();
+    let temporary = target.with_file_name(format!(".{name}.whim-{}", std::process::id()));
+    let result = replace(&temporary, &target, mode, body);
+    if result.is_err() {
+        // The error that is reported is the one above; a left-over is overwritten by nobody and found by its name.
+        drop(fs::remove_file(&temporary));
+    }
+    result
+}
+
+fn replace(temporary: &Path, target: &Path, mode: u32, body: &[u8]) -> io::Result<Stamp> {
+    drop(fs::remove_file(temporary));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(body)?;
+    let stamp = stamp(&file.metadata()?);
+    fs::rename(temporary, target)?;
+    Ok(stamp)
+}
+
+fn list(path: &Path) -> io::Result<Answer> {
+    let mut entries = Vec::new();
+    let mut cut = false;
+    for item in fs::read_dir(path)? {
+        if entries.len() == MAX_ENTRIES {
+            cut = true;
+            break;
+        }
+        let item = item?;
+        // An entry that vanished since it was listed is not there.
+        if let Ok(metadata) = item.metadata() {
+            entries.push(entry(item.file_name().to_string_lossy().into_owned(), &metadata));
+        }
+    }
+    Ok(Answer::Entries { entries, cut })
+}
+
+fn entry(name: String, metadata: &fs::Metadata) -> Entry {
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => EntryKind::File,
+        kind if kind.is_dir() => EntryKind::Directory,
+        kind if kind.is_symlink() => EntryKind::Link,
+        _ => EntryKind::Other,
+    };
+    Entry { name, kind, stamp: stamp(metadata), mode: metadata.mode() & 0o7777, uid: metadata.uid() }
+}
+
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
+    }
+}

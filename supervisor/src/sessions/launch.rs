@@ -1,0 +1,274 @@
+//! Starting a session's agent: preparing its home, finding its program, and asking the keeper for the process.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
+use whim_wire::spec::{AgentKind, Mode};
+use whim_wire::state::SessionState;
+
+use super::actor::{Actor, End, Input};
+use super::record::Record;
+use super::{MAIN, NewSession, SessionError, Sessions, worktree};
+use crate::agents::command::{Command, PromptRoute};
+use crate::agents::locate::RealFiles;
+use crate::agents::setup::{Conversation, SessionToken, Setup, Start, Surface};
+use crate::agents::{self, Impossible};
+use crate::board::Board;
+use crate::boot::git::{Git, GitError};
+use crate::boot::home::{self, HomeError};
+use crate::helper::Helper;
+use crate::keeper::{Keeper, KeeperError, Process};
+use crate::paths::Paths;
+use crate::spending::Spending;
+use crate::terminals::TerminalSet;
+
+/// How much likelier than its host an agent is to be killed when memory runs out.
+const OOM_SCORE: i32 = 500;
+/// Size of a terminal until a viewer brings its own: wide enough that agents do not fold their output.
+const COLUMNS: u16 = 120;
+const ROWS: u16 = 40;
+
+/// What every session stands on.
+#[derive(Debug)]
+pub struct Ground {
+    pub sessions: Sessions,
+    pub board: Arc<Board>,
+    pub keeper: Keeper,
+    pub helper: Helper,
+    pub git: Git,
+    pub terminals: TerminalSet,
+    pub spending: Arc<Spending>,
+    pub paths: Paths,
+    pub user: Option<Credentials>,
+    /// Environment of the agents' processes, layers merged, without what the agent itself adds.
+    pub environment: Vec<(OsString, OsString)>,
+    pub no_new_privs: bool,
+    /// The task's setup; sessions differ from it by what they were started with.
+    pub setup: Setup,
+    pub agent: AgentKind,
+    pub mode: Mode,
+    /// Told when a session ends for good.
+    pub ended: mpsc::Sender<(String, End)>,
+}
+
+/// Why an agent could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
+    #[error(transparent)]
+    NotFound(#[from] agents::locate::NotFound),
+    #[error("the agent's files cannot be prepared: {0}")]
+    Home(#[from] HomeError),
+    #[error("the agent's worktree cannot be made: {0}")]
+    Worktree(#[from] GitError),
+    #[error("the agent cannot be started: {0}")]
+    Keeper(#[from] KeeperError),
+    #[error("{name} did not answer on {url}: {reason}")]
+    Companion { name: &'static str, url: String, reason: String },
+    #[error("{path} cannot be written: {source}", path = path.display())]
+    Record { path: PathBuf, source: std::io::Error },
+}
+
+impl StartError {
+    /// The agent, or what it needs, is not there or not usable: exit code 78.
+    #[must_use]
+    pub fn is_unusable(&self) -> bool {
+        use nix::errno::Errno;
+        match self {
+            Self::NotFound(_) => true,
+            Self::Keeper(KeeperError::Spawn { source, .. }) => {
+                let errno = source.raw_os_error().map(Errno::from_raw);
+                matches!(errno, Some(Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC | Errno::ENOTDIR | Errno::EPERM))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A session that is to be started, or taken up.
+#[derive(Debug)]
+pub struct Plan {
+    pub record: Record,
+    pub setup: Setup,
+    /// The first prompt.
+    pub prompt: Option<String>,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Launched {
+    pub process: Process,
+    pub companions: Vec<Process>,
+    pub surface: Surface,
+    pub prompt: PromptRoute,
+}
+
+/// Starts `main`, or another session with its own record.
+pub(crate) fn start(ground: &Arc<Ground>, plan: Plan, adopted: Option<Process>, inbox: mpsc::Receiver<Input>) -> Ready {
+    let (ready, answer) = oneshot::channel();
+    let actor = Actor::new(ground.clone(), plan, inbox);
+    drop(tokio::spawn(actor.run(adopted, ready)));
+    Ready(answer)
+}
+
+/// Resolves when the agent runs, or says why not.
+#[derive(Debug)]
+pub struct Ready(oneshot::Receiver<Result<(), StartError>>);
+
+impl Ready {
+    /// # Errors
+    /// [`StartError`]; a session that ended meanwhile counts as started.
+    pub async fn wait(self) -> Result<(), StartError> {
+        self.0.await.unwrap_or(Ok(()))
+    }
+}
+
+/// Starts a session beside `main`.
+pub(super) async fn beside(
+    ground: &Arc<Ground>,
+    id: &str,
+    new: NewSession,
+    inbox: mpsc::Receiver<Input>,
+) -> Result<SessionState, SessionError> {
+    let started = |error: StartError| match error {
+        StartError::Impossible(impossible) => SessionError::Invalid(impossible.to_string()),
+        other => SessionError::Start(other.to_string()),
+    };
+    let paths = &ground.paths;
+    let directory = worktree::make(&ground.git, &paths.checkout(), &paths.worktrees(), id)
+        .await
+        .map_err(|error| started(error.into()))?;
+    let agent = new.agent.unwrap_or(ground.agent);
+    let record = Record::new(id, agent, Mode::Interactive, directory.clone());
+    let same_agent = agent == ground.agent;
+    let inherited = |value: &Option<String>| if same_agent { value.clone() } else { None };
+    let setup = Setup {
+        checkout: directory,
+        session: id.to_owned(),
+        token: SessionToken::new(record.token.clone()),
+        model: new.model.or_else(|| inherited(&ground.setup.model)),
+        effort: new.effort.or_else(|| inherited(&ground.setup.effort)),
+        permission: new.permission_mode.or(ground.setup.permission),
+        custom: new.command.unwrap_or_else(|| ground.setup.custom.clone()),
+        ..ground.setup.clone()
+    };
+    let plan = Plan { record, setup, prompt: new.prompt };
+    start(ground, plan, None, inbox).wait().await.map_err(started)?;
+    let found = ground.board.sessions().into_iter().find(|session| session.id == id);
+    found.ok_or(SessionError::Gone)
+}
+
+/// Prepares the home and starts companions and agent.
+///
+/// # Errors
+/// [`StartError`]; what was started before the failure is ended again.
+pub(super) async fn launch(
+    ground: &Ground,
+    setup: &Setup,
+    record: &Record,
+    prompt: Option<&str>,
+    first: bool,
+) -> Result<Launched, StartError> {
+    let agent = agents::of(record.agent);
+    let surface = if record.mode == Mode::Oneshot { Surface::Pipes } else { Surface::Terminal };
+    let conversation = match &record.agent_session_id {
+        Some(id) if !first => Conversation::Resume { id: id.clone() },
+        Some(id) => Conversation::New { id: id.clone() },
+        None => Conversation::New { id: super::record::fresh_id() },
+    };
+    let command = agent.command(setup, &Start { surface, conversation, prompt: prompt.map(str::to_owned) })?;
+    let program = locate(ground, record.agent, &command, setup)?;
+    home::apply(&ground.helper, &agent.files(setup)).await?;
+    let companions = super::companions::start(ground, &agent.companions(setup), setup).await?;
+    let launch = Launch {
+        program: program.clone().into_os_string(),
+        arguments: arguments(&program, &command),
+        environment: environment(&ground.environment, &command),
+        directory: command.directory.clone(),
+        user: ground.user.clone(),
+        io: match command.surface {
+            Surface::Terminal => Io::Terminal { columns: COLUMNS, rows: ROWS },
+            Surface::Pipes if command.stdin.is_some() => Io::Pipes { stdin: Stdin::Pipe },
+            Surface::Pipes => Io::Pipes { stdin: Stdin::Null },
+        },
+        holder: true,
+        end_with_leader: true,
+        oom_score_adj: Some(OOM_SCORE),
+        no_new_privs: ground.no_new_privs,
+        descriptors: Vec::new(),
+    };
+    for note in &command.notes {
+        tracing::info!(session = record.id, note);
+    }
+    let mut process = match ground.keeper.spawn(&process_name(&record.id), &launch, Vec::new()).await {
+        Ok(process) => process,
+        Err(error) => {
+            super::companions::end(companions).await;
+            return Err(error.into());
+        }
+    };
+    if let Some(input) = command.stdin {
+        super::oneshot::feed(&ground.keeper, &mut process, input);
+    }
+    Ok(Launched { process, companions, surface, prompt: command.prompt })
+}
+
+/// Name of a session's process at the keeper.
+#[must_use]
+pub fn process_name(session: &str) -> String {
+    format!("session/{session}")
+}
+
+/// The session whose agent runs under this name at the keeper.
+#[must_use]
+pub fn session_of(process: &str) -> Option<&str> {
+    process.strip_prefix("session/").filter(|id| !id.contains('/'))
+}
+
+pub(super) fn locate(
+    ground: &Ground,
+    kind: AgentKind,
+    command: &Command,
+    setup: &Setup,
+) -> Result<PathBuf, agents::locate::NotFound> {
+    let agent = agents::of(kind);
+    match agent.program() {
+        Some(program) => {
+            let path = variable(&ground.environment, "PATH").unwrap_or_default();
+            let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
+            Ok(program.locate(&path, &setup.home, &RealFiles)?.path)
+        }
+        None => Ok(command.program.clone()),
+    }
+}
+
+pub(super) fn arguments(program: &Path, command: &Command) -> Vec<OsString> {
+    std::iter::once(program.as_os_str().to_owned()).chain(command.arguments.iter().map(OsString::from)).collect()
+}
+
+/// The session's environment with the agent's own additions.
+pub(super) fn environment(base: &[(OsString, OsString)], command: &Command) -> Vec<(OsString, OsString)> {
+    let mut all: BTreeMap<OsString, OsString> = base.iter().cloned().collect();
+    for name in &command.unset {
+        all.remove(OsStr::new(name));
+    }
+    for (name, value) in &command.environment {
+        all.insert(name.into(), value.into());
+    }
+    all.into_iter().collect()
+}
+
+fn variable(environment: &[(OsString, OsString)], name: &str) -> Option<OsString> {
+    environment.iter().find(|(present, _)| present == name).map(|(_, value)| value.clone())
+}
+
+/// Whether this is the session that the container is for.
+#[must_use]
+pub fn is_main(session: &str) -> bool {
+    session == MAIN
+}

@@ -1,0 +1,236 @@
+//! Sessions: each one agent at work. The container has `main` and may have more, each in a git worktree of its own.
+//!
+//! A session is one task that owns everything about it ([`actor`]); this module knows them by id and passes on what is
+//! asked. Bounds: [`MOST`] sessions; [`ASKED`] questions wait for a session, a caller beyond waits too.
+
+mod actor;
+mod delivery;
+mod evidence;
+mod launch;
+mod oneshot;
+mod prompts;
+mod record;
+mod worktree;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot as answer};
+use whim_wire::spec::{AgentKind, PermissionMode};
+use whim_wire::state::SessionState;
+
+pub use actor::{End, Input};
+pub use launch::Ground;
+pub use prompts::{Progress, Prompt, PromptError};
+pub use record::Record;
+
+/// The session that every container has.
+pub const MAIN: &str = "main";
+/// Sessions at once; each agent takes hundreds of megabytes.
+const MOST: usize = 32;
+/// Questions that may wait for one session.
+const ASKED: usize = 64;
+
+/// What another session is started with; what is left out is as in the task.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSession {
+    /// Its name; left out: `s2`, `s3`, …
+    pub id: Option<String>,
+    pub agent: Option<AgentKind>,
+    pub model: Option<String>,
+    pub permission_mode: Option<PermissionMode>,
+    pub effort: Option<String>,
+    /// First prompt.
+    pub prompt: Option<String>,
+    /// argv of a `custom` agent.
+    pub command: Option<Vec<String>>,
+}
+
+/// Why a session does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("there is no session {0:?}")]
+    Unknown(String),
+    #[error("session {0:?} exists already")]
+    Exists(String),
+    #[error("{MOST} sessions run already; stop one first")]
+    TooMany,
+    #[error("the boot is not done; wait for phase `ready`")]
+    NotReady,
+    #[error("session {0:?} does not run")]
+    NotRunning(String),
+    #[error("session {0:?} does not ask that (any more)")]
+    NoDialog(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the session cannot be started: {0}")]
+    Start(String),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    #[error("the session ended meanwhile")]
+    Gone,
+}
+
+/// All sessions.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    running: Arc<Mutex<BTreeMap<String, mpsc::Sender<Input>>>>,
+    /// Set once the boot is done: what every session needs.
+    ground: Arc<std::sync::OnceLock<Arc<Ground>>>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sessions {
+    #[must_use]
+    pub fn new() -> Self {
+        Self { running: Arc::default(), ground: Arc::default() }
+    }
+
+    /// From now on sessions can be started on this ground.
+    pub fn open(&self, ground: Arc<Ground>) {
+        // The boot runs once; a second ground would be a fault of ours and changes nothing.
+        drop(self.ground.set(ground));
+    }
+
+    /// Registers a session's task under its id.
+    pub(crate) fn register(&self, id: &str) -> mpsc::Receiver<Input> {
+        let (sender, receiver) = mpsc::channel(ASKED);
+        self.lock().insert(id.to_owned(), sender);
+        receiver
+    }
+
+    /// Starts another session beside `main`.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn create(&self, new: NewSession) -> Result<SessionState, SessionError> {
+        let ground = self.ground.get().cloned().ok_or(SessionError::NotReady)?;
+        if let Some(text) = &new.prompt {
+            prompts::check(text)?;
+        }
+        let (id, inbox) = self.reserve(new.id.as_deref())?;
+        let started = launch::beside(&ground, &id, new, inbox).await;
+        if started.is_err() {
+            self.lock().remove(&id);
+        }
+        started
+    }
+
+    fn reserve(&self, wanted: Option<&str>) -> Result<(String, mpsc::Receiver<Input>), SessionError> {
+        let mut running = self.lock();
+        if running.len() >= MOST {
+            return Err(SessionError::TooMany);
+        }
+        let id = match wanted {
+            Some(id) => {
+                check_id(id)?;
+                if running.contains_key(id) {
+                    return Err(SessionError::Exists(id.to_owned()));
+                }
+                id.to_owned()
+            }
+            None => (2..).map(|number| format!("s{number}")).find(|id| !running.contains_key(id)).unwrap_or_default(),
+        };
+        let (sender, receiver) = mpsc::channel(ASKED);
+        running.insert(id.clone(), sender);
+        Ok((id, receiver))
+    }
+
+    /// Queues a prompt.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn prompt(&self, id: &str, text: String) -> Result<Prompt, SessionError> {
+        prompts::check(&text)?;
+        self.ask(id, |answer| Input::Prompt { text, answer }).await?
+    }
+
+    /// What became of a prompt.
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`].
+    pub async fn prompt_status(&self, id: &str, prompt: &str) -> Result<Option<Prompt>, SessionError> {
+        let prompt = prompt.to_owned();
+        self.ask(id, |answer| Input::PromptStatus { prompt, answer }).await
+    }
+
+    /// Interrupts the turn, if one is under way.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn interrupt(&self, id: &str) -> Result<(), SessionError> {
+        self.ask(id, |answer| Input::Interrupt { answer }).await?
+    }
+
+    /// Ends the session and everything it left.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn stop(&self, id: &str) -> Result<(), SessionError> {
+        self.ask(id, |answer| Input::Stop { answer }).await?
+    }
+
+    /// Answers the dialog that the session shows.
+    ///
+    /// # Errors
+    /// [`SessionError::NoDialog`] when it does not ask that (any more).
+    pub async fn answer(&self, id: &str, dialog: &str, option: &serde_json::Value) -> Result<(), SessionError> {
+        let (dialog, option) = (dialog.to_owned(), option.clone());
+        self.ask(id, |answer| Input::Answer { dialog, option, answer }).await?
+    }
+
+    /// Passes evidence on to the session it is about; that of an unknown one is dropped.
+    pub fn observe(&self, id: &str, evidence: actor::Evidence) {
+        let sender = self.lock().get(id).cloned();
+        if let Some(sender) = sender
+            && sender.try_send(Input::Evidence(evidence)).is_err()
+        {
+            // The fusion closes what is lost from its other sources.
+            tracing::warn!(session = id, "evidence lost: the session is behind");
+        }
+    }
+
+    async fn ask<T>(&self, id: &str, input: impl FnOnce(answer::Sender<T>) -> Input) -> Result<T, SessionError> {
+        let sender = self.lock().get(id).cloned().ok_or_else(|| SessionError::Unknown(id.to_owned()))?;
+        let (answer, answered) = answer::channel();
+        sender.send(input(answer)).await.map_err(|_| SessionError::Gone)?;
+        answered.await.map_err(|_| SessionError::Gone)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, mpsc::Sender<Input>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An id becomes a directory, a branch and a part of a token: letters, digits, `-` and `_`, at most 32.
+fn check_id(id: &str) -> Result<(), SessionError> {
+    let good = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    if id.is_empty() || id.len() > 32 || !id.chars().all(good) || id.starts_with('-') {
+        let message = format!("id: {id:?} is no name of a session; use up to 32 letters, digits, `-` and `_`");
+        return Err(SessionError::Invalid(message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_safe_as_paths_and_branches() {
+        for good in ["main", "s2", "a_b-C9"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "-x", "a b", "ä", &"x".repeat(33), "a\n"] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+    }
+}

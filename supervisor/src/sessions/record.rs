@@ -1,0 +1,83 @@
+//! What of a session outlives the supervisor and the container: one small file a session, replaced at each change.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use whim_wire::spec::{AgentKind, Mode};
+use whim_wire::time::Time;
+
+use super::prompts::Prompts;
+
+/// Name of the file in the session's directory.
+const FILE: &str = "session.json";
+/// A record with its full queue of prompts stays below this.
+const LIMIT: u64 = 128 * 1024 * 1024;
+
+/// The record of a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub id: String,
+    pub agent: AgentKind,
+    pub mode: Mode,
+    /// Working directory of the agent.
+    pub directory: PathBuf,
+    /// Token of the generation proxy, so that an agent that outlived its supervisor is still known. Worth nothing
+    /// elsewhere.
+    pub token: String,
+    /// What the agent itself calls its session; known from its start, or once it says so.
+    pub agent_session_id: Option<String>,
+    /// The first prompt was given: a later start resumes instead of giving it again.
+    pub prompted: bool,
+    /// Asked to stop, or ended well: not started again.
+    pub ended: bool,
+    /// Raw exit as a shell shows it, of the last run.
+    pub exit: Option<i32>,
+    /// Restarts after crashes, for the limit of so many in so long.
+    pub restarts: Vec<Time>,
+    #[serde(default)]
+    pub prompts: Prompts,
+}
+
+impl Record {
+    /// Reads the record in a session's directory; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn read(directory: &Path) -> io::Result<Option<Self>> {
+        let path = directory.join(FILE);
+        let length = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if length > LIMIT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(Some(serde_json::from_slice(&std::fs::read(path)?)?))
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// When the disk is full or gone; the old record is then as it was.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        crate::files::write(&directory.join(FILE), 0o600, &serde_json::to_vec(self)?)
+    }
+}
+
+/// Ids of the sessions that have a directory, `main` first.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn known(sessions: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(sessions) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut ids: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    ids.sort_by_key(|id| (id != super::MAIN, id.clone()));
+    Ok(ids)
+}
