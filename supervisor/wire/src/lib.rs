@@ -5,5 +5,6 @@
 
 pub mod event;
 pub mod money;
+pub mod port;
 pub mod state;
 pub mod time;
