@@ -15,3 +15,6 @@ pub mod paths;
 pub mod readiness;
 pub mod state;
 pub mod terminals;
+//! The supervisor.
+
+pub mod ports;

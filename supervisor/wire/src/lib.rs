@@ -7,5 +7,6 @@ pub mod event;
 pub mod generation;
 pub mod money;
 pub mod spec;
+pub mod port;
 pub mod state;
 pub mod time;

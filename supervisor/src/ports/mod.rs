@@ -1,0 +1,33 @@
+//! Ports: what listens in this container, whose it is, and how a person gets to see it.
+//!
+//! [`PortMonitor`] looks (by `INET_DIAG`, else `/proc/net`), attributes each new listener once, and tells: a picture for
+//! readers ([`PortsHandle`]) and events for the journal ([`Notice`]). Nothing is ever connected to or written to in
+//! order to find something out. A failed scan is not "no ports"; every list is bounded (see the modules).
+//!
+//! - `listener`, `diag`, `procnet`, `scan`: sockets as the kernel reports them
+//! - `owner`, `guess`: the process behind a socket, and what its name says about the protocol
+//! - `table`, `announce`: pure: scans in, changes and events out
+//! - `monitor`, `handle`: the thread, and what others hold of it
+//! - `printed`: addresses in terminal output, a reason to look at once
+
+mod announce;
+mod diag;
+mod guess;
+mod handle;
+mod listener;
+mod monitor;
+mod owner;
+mod printed;
+mod procnet;
+mod scan;
+mod table;
+
+pub use announce::Notice;
+pub use diag::DiagError;
+pub use handle::PortsHandle;
+pub use listener::Listener;
+pub use monitor::{Config, PortMonitor, SessionOf, StartError};
+pub use printed::AddressScanner;
+pub use procnet::ProcNetError;
+pub use scan::{Method, ScanError};
+pub use table::{Snapshot, Target};
