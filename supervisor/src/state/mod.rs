@@ -9,7 +9,10 @@
 //!
 //! `moment`, `observation`, `fusion` and `combine` do no I/O and read no clock.
 
+pub mod clock;
+pub mod combine;
 pub mod fusion;
 pub mod moment;
 pub mod observation;
 pub mod publish;
+pub mod tree;
