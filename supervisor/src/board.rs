@@ -144,6 +144,19 @@ impl Board {
         }
     }
 
+    /// The last word: nothing of the container's goes on.
+    pub fn stopped(&self) {
+        let mut parts = self.parts();
+        for session in parts.sessions.values_mut() {
+            if session.state != AgentState::Stopped {
+                session.state = AgentState::Stopped;
+                session.reason = "the container ended".into();
+            }
+        }
+        parts.carried = None;
+        self.wake(parts);
+    }
+
     pub fn ports(&self, ports: Vec<u16>) {
         let mut parts = self.parts();
         if parts.ports != ports {
@@ -250,6 +263,9 @@ fn overall(parts: &Parts) -> (AgentState, String) {
         (Some(session), _) if parts.sessions.len() > 1 => (session.state, format!("{}: {}", session.id, session.reason)),
         (Some(session), _) => (session.state, session.reason.clone()),
         (None, Phase::Booting { step }) => (AgentState::Starting, format!("booting: {step}")),
+        (Some(_), Phase::Stopping) if parts.sessions.values().all(|session| session.state == AgentState::Stopped) => {
+            (AgentState::Stopped, "the container ends".into())
+        }
         (None, Phase::Stopping) => (AgentState::Stopped, "the container ends".into()),
         (None, _) => (AgentState::Starting, "no session yet".into()),
     }

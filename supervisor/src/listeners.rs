@@ -85,7 +85,8 @@ impl Listeners {
     /// [`ListenError::Socket`].
     pub async fn unix(&mut self, path: &Path) -> Result<UnixListener, ListenError> {
         let failed = |source| ListenError::Socket { path: path.to_owned(), source };
-        let listener = match self.held.remove("listen:socket") {
+        let name = format!("listen:{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let listener = match self.held.remove(&name) {
             Some(held) => UnixListener::from(held),
             None => {
                 match std::fs::remove_file(path) {
@@ -95,7 +96,7 @@ impl Listeners {
                 }
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
-                self.keeper.hold("listen:socket", listener.as_fd()).await?;
+                self.keeper.hold(&name, listener.as_fd()).await?;
                 listener
             }
         };

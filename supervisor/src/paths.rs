@@ -107,6 +107,12 @@ impl Paths {
         self.run().join("whim.sock")
     }
 
+    /// The socket of the agents' hooks.
+    #[must_use]
+    pub fn hooks(&self) -> PathBuf {
+        self.run().join("hooks.sock")
+    }
+
     #[must_use]
     pub fn ready(&self) -> PathBuf {
         self.run().join("ready.json")

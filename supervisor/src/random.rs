@@ -8,6 +8,12 @@ pub fn token() -> String {
     hex(&bytes::<32>())
 }
 
+/// Eight hexadecimal digits, for names that need not be secret.
+#[must_use]
+pub fn short() -> String {
+    hex(&bytes::<4>())
+}
+
 /// A version 4 UUID (RFC 9562).
 #[must_use]
 pub fn uuid() -> String {

@@ -62,6 +62,11 @@ impl GitCredentials {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((remote, username, password));
     }
 
+    /// From now on nothing is given.
+    pub fn clear(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// User name and password, for exactly the remote that they belong to. A `.git` at the end of the path makes no
     /// difference, as it makes none to the servers.
     pub async fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {

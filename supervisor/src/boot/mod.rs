@@ -1,7 +1,391 @@
-//! The steps before the agent starts.
+//! The boot: what is done before the agent starts, in order, each step named in `phase` and safe to repeat.
+//!
+//! ```text
+//! take up what an earlier supervisor left → repository → environment → init → agent
+//! ```
+//! The services listen already. A supervisor that dies in a step is followed by one that does the step again; steps that
+//! are done are remembered for the life of the keeper, so that an init script does not run twice. After a restart of the
+//! container everything is looked at again: what is there stays, the agent resumes its own session.
 
 pub mod credentials;
+pub mod directories;
 pub mod git;
 pub mod home;
 pub mod init_script;
+mod progress;
 pub mod repository;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use whim_wire::spec::{InitUser, Trust};
+use whim_wire::state::Phase;
+
+use crate::board::Board;
+use crate::config::environment::{self, Environment};
+use crate::config::{Settings, Variables};
+use crate::helper::Helper;
+use crate::identity::Identity;
+use crate::keeper::{Keeper, KeeperError, Process};
+use crate::paths::Paths;
+use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
+use crate::spending::{Spending, SpendingError};
+use crate::terminals::TerminalSet;
+use credentials::{GitCredentials, Remote};
+use git::{Git, GitError};
+use home::HomeError;
+use init_script::{InitError, Part};
+use progress::Progress;
+use repository::{Checked, Checkout, CheckoutError};
+
+/// What the boot works with.
+#[derive(Debug)]
+pub struct Grounds {
+    pub keeper: Keeper,
+    pub helper: Helper,
+    pub board: Arc<Board>,
+    pub spending: Arc<Spending>,
+    pub sessions: Sessions,
+    pub terminals: TerminalSet,
+    pub paths: Paths,
+    pub identity: Identity,
+    /// The container's own environment.
+    pub variables: Variables,
+    /// Address of the generation proxy.
+    pub generation: SocketAddr,
+    pub git_credentials: Arc<GitCredentials>,
+    pub ended: mpsc::Sender<(String, End)>,
+    /// When the keeper started: names its life.
+    pub started_ms: u64,
+}
+
+/// Which step gave up, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Provider(#[from] SpendingError),
+    #[error(transparent)]
+    Repository(#[from] CheckoutError),
+    #[error("git cannot be set up: {0}")]
+    Credentials(HomeError),
+    #[error("the environment cannot be written: {path}: {source}", path = path.display())]
+    Environment { path: PathBuf, source: std::io::Error },
+    #[error("the shell's start files cannot be prepared: {0}")]
+    Shell(HomeError),
+    #[error(transparent)]
+    Init(#[from] InitError),
+    #[error(transparent)]
+    Agent(#[from] StartError),
+    #[error("the directory {path} cannot be made: {source}", path = path.display())]
+    Directory { path: PathBuf, source: crate::helper::HelperError },
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+}
+
+impl BootError {
+    /// Name of the step, as in `phase`.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Provider(_) => "provider",
+            Self::Repository(_) | Self::Directory { .. } => "repository",
+            Self::Credentials(_) => "credentials",
+            Self::Environment { .. } | Self::Shell(_) => "environment",
+            Self::Init(_) => "init",
+            Self::Agent(_) | Self::Keeper(_) => "agent",
+        }
+    }
+
+    /// Exit code, contract §8.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Provider(_) => 64,
+            Self::Repository(CheckoutError::Git(GitError::Missing { .. })) => 78,
+            Self::Repository(CheckoutError::Git(error)) if error.is_disk_full() => 73,
+            Self::Repository(_) => 69,
+            Self::Directory { .. } | Self::Environment { .. } | Self::Shell(_) | Self::Credentials(_) => 73,
+            Self::Init(InitError::Failed { .. } | InitError::Deadline { .. }) => 71,
+            Self::Init(InitError::Start(_)) => 78,
+            Self::Init(InitError::Write { .. }) => 73,
+            Self::Agent(StartError::Impossible(_)) => 64,
+            Self::Agent(error) if error.is_unusable() => 78,
+            Self::Agent(StartError::Record { .. } | StartError::Home(_)) => 73,
+            Self::Init(InitError::Keeper(_)) | Self::Agent(_) | Self::Keeper(_) => 70,
+        }
+    }
+}
+
+/// Runs the steps that are not done, and starts or takes up the sessions.
+///
+/// # Errors
+/// [`BootError`] of the first step that fails.
+pub async fn run(grounds: &Grounds, settings: &Settings, processes: Vec<Process>) -> Result<(), BootError> {
+    let mut left = Left::sort(processes);
+    left.end_others().await;
+    grounds.spending.task(settings)?;
+    let git = git_for(grounds, settings);
+    let environment = environment_for(grounds, settings, &mut Vec::new());
+    if left.sessions.is_empty() {
+        steps(grounds, settings, &git, &environment, left.init.take()).await?;
+    } else {
+        tracing::info!(sessions = left.sessions.len(), "taking up the agents of the supervisor before");
+    }
+    agents(grounds, settings, git, environment, left.sessions).await
+}
+
+/// Processes of an earlier supervisor, by what becomes of them.
+struct Left {
+    /// By session.
+    sessions: BTreeMap<String, Process>,
+    init: Option<Process>,
+    others: Vec<Process>,
+}
+
+impl Left {
+    fn sort(processes: Vec<Process>) -> Self {
+        let mut left = Self { sessions: BTreeMap::new(), init: None, others: Vec::new() };
+        for process in processes {
+            match sessions::session_of(process.name()) {
+                Some(id) => drop(left.sessions.insert(id.to_owned(), process)),
+                None if process.name() == init_script::NAME => left.init = Some(process),
+                // Companions go on beside their agent.
+                None if process.name().starts_with("session/") => {}
+                None => left.others.push(process),
+            }
+        }
+        left
+    }
+
+    /// A half-done git, a helper without its supervisor: the step that needs one starts its own.
+    async fn end_others(&mut self) {
+        for process in self.others.drain(..) {
+            let name = process.name().to_owned();
+            let ended = async {
+                process.end(std::time::Duration::from_secs(1)).await?;
+                process.acknowledge().await
+            };
+            if let Err(error) = ended.await {
+                tracing::warn!(name, %error, "a process of the supervisor before could not be ended");
+            }
+        }
+    }
+}
+
+async fn steps(
+    grounds: &Grounds,
+    settings: &Settings,
+    git: &Git,
+    environment: &Environment,
+    init: Option<Process>,
+) -> Result<(), BootError> {
+    let mut progress = Progress::read(&grounds.paths.state(), grounds.started_ms);
+    let mut step = Step { grounds, begun: Instant::now(), name: "" };
+    step.begin("repository");
+    if !progress.is_done("repository") {
+        repository(grounds, settings, git).await?;
+        progress.done("repository");
+    }
+    step.begin("credentials");
+    identify(grounds, settings, git).await?;
+    step.begin("environment");
+    write_environment(grounds, settings).await?;
+    step.begin("init");
+    if !progress.is_done("init") {
+        init_scripts(grounds, settings, environment, init).await?;
+        progress.done("init");
+    }
+    step.begin("agent");
+    Ok(())
+}
+
+/// Names the step in the phase and logs how long the one before took.
+struct Step<'a> {
+    grounds: &'a Grounds,
+    begun: Instant,
+    name: &'static str,
+}
+
+impl Step<'_> {
+    fn begin(&mut self, name: &'static str) {
+        if !self.name.is_empty() {
+            tracing::info!(step = self.name, ms = self.begun.elapsed().as_millis(), "done");
+        }
+        self.name = name;
+        self.begun = Instant::now();
+        self.grounds.board.phase(Phase::Booting { step: name.into() });
+    }
+}
+
+async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(), BootError> {
+    let directory = grounds.paths.checkout();
+    let made = grounds.helper.make_directory(&directory, 0o755).await;
+    made.map_err(|source| BootError::Directory { path: directory.clone(), source })?;
+    let Some(repo) = &settings.repo else { return Ok(()) };
+    let url = repo.url.expose();
+    if let Some((remote, Some((username, password)))) = Remote::parse(url) {
+        grounds.git_credentials.set(remote, username, password);
+    }
+    let branch = repo.branch.clone().unwrap_or_else(|| format!("whim-{}", crate::random::short()));
+    let checkout = Checkout {
+        directory,
+        url: credentials::without_login(url),
+        mirror: repo.mirror.as_ref().map(|mirror| mirror.expose().to_owned()),
+        source_branch: repo.source_branch.clone(),
+        branch: branch.clone(),
+        depth: repo.depth,
+    };
+    let checked = checkout.run(git, &grounds.helper).await?;
+    match &checked {
+        Checked::Fresh { start } => tracing::info!(branch, start, "checked out"),
+        Checked::Kept => tracing::info!(branch, "the checkout is as it was left"),
+        Checked::Empty => tracing::info!(branch, "the repository is empty"),
+    }
+    if repo.trust == Trust::Untrusted {
+        // It was needed to fetch; what an untrusted repository makes an agent do must not push with it.
+        grounds.git_credentials.clear();
+    }
+    Ok(())
+}
+
+/// Name, address and credential helper for the agents' own git, where nobody set them.
+async fn identify(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(), BootError> {
+    let edit = setup::git_configuration(&grounds.paths, settings, git);
+    home::apply(&grounds.helper, &[edit]).await.map_err(BootError::Credentials)
+}
+
+async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(), BootError> {
+    let mut files = Vec::new();
+    environment_for(grounds, settings, &mut files);
+    let failed = |path: PathBuf| move |source| BootError::Environment { path, source };
+    for (name, text) in files {
+        let path = grounds.paths.env_files().join(&name);
+        setup::write_for_agents(&path, text.as_bytes(), &grounds.identity).map_err(failed(path.clone()))?;
+    }
+    if let Some(text) = settings.configuration.bashrc_text() {
+        let path = grounds.paths.bashrc();
+        crate::files::write(&path, 0o644, text.as_bytes()).map_err(failed(path.clone()))?;
+    }
+    let edits = setup::shell_files(&grounds.paths);
+    home::apply(&grounds.helper, &edits).await.map_err(BootError::Shell)
+}
+
+async fn init_scripts(
+    grounds: &Grounds,
+    settings: &Settings,
+    environment: &Environment,
+    adopted: Option<Process>,
+) -> Result<(), BootError> {
+    let scripts = &settings.configuration.init_scripts;
+    let present = grounds.paths.init_script();
+    let run = |script: PathBuf, user: InitUser| init_script::Run {
+        script,
+        directory: grounds.paths.checkout(),
+        user: if user == InitUser::Root { None } else { grounds.identity.credentials() },
+        environment: environment.clone().into_pairs(),
+        limit: settings.init_timeout,
+        log_directory: grounds.paths.logs(),
+    };
+    if scripts.is_empty() {
+        // One that the image brings.
+        if present.is_file() {
+            run(present, InitUser::User).run(&grounds.keeper, adopted).await?;
+        }
+        return Ok(());
+    }
+    // Parts of one user share a shell; where the user changes, a new one begins.
+    let mut groups: Vec<(InitUser, Vec<Part>)> = Vec::new();
+    for (layer, script) in scripts {
+        let part = Part { layer: layer.to_string(), script: script.text.clone() };
+        match groups.last_mut() {
+            Some((user, parts)) if *user == script.user => parts.push(part),
+            _ => groups.push((script.user, vec![part])),
+        }
+    }
+    let mut adopted = adopted;
+    let single = groups.len() == 1;
+    for (index, (user, parts)) in groups.into_iter().enumerate() {
+        let script = if single { present.clone() } else { grounds.paths.init_parts().join(format!("{index}.sh")) };
+        init_script::write(&parts, &script, &grounds.paths.init_parts().join(index.to_string()))?;
+        run(script, user).run(&grounds.keeper, adopted.take()).await?;
+    }
+    Ok(())
+}
+
+async fn agents(
+    grounds: &Grounds,
+    settings: &Settings,
+    git: Git,
+    environment: Environment,
+    mut running: BTreeMap<String, Process>,
+) -> Result<(), BootError> {
+    let main = setup::main_record(&grounds.paths, settings)?;
+    let ground = Arc::new(Ground {
+        sessions: grounds.sessions.clone(),
+        board: grounds.board.clone(),
+        keeper: grounds.keeper.clone(),
+        helper: grounds.helper.clone(),
+        git,
+        terminals: grounds.terminals.clone(),
+        spending: grounds.spending.clone(),
+        paths: grounds.paths.clone(),
+        user: grounds.identity.credentials(),
+        environment: environment.for_terminal().into_pairs(),
+        no_new_privs: settings.no_new_privs,
+        setup: setup::setup(grounds, settings, &main),
+        agent: settings.agent.kind,
+        mode: settings.agent.mode,
+        ended: grounds.ended.clone(),
+    });
+    grounds.sessions.open(ground.clone());
+    let process = running.remove(MAIN);
+    let inbox = grounds.sessions.register(MAIN);
+    let plan = Plan { setup: ground.setup.clone(), record: main, prompt: settings.agent.prompt.clone() };
+    sessions::start(&ground, plan, process, inbox).wait().await?;
+    // Others go on if their agents still run; after a restart of the container they are asked for anew.
+    for (id, process) in running {
+        match Record::read(&grounds.paths.session(&id)) {
+            Ok(Some(record)) => {
+                let setup = setup::beside(&ground.setup, &record);
+                let inbox = grounds.sessions.register(&id);
+                sessions::start(&ground, Plan { record, setup, prompt: None }, Some(process), inbox).wait().await?;
+            }
+            Ok(None) => tracing::warn!(session = id, "an agent without a record goes on unwatched"),
+            Err(error) => tracing::warn!(session = id, %error, "an agent without a readable record goes on unwatched"),
+        }
+    }
+    Ok(())
+}
+
+fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
+    let environment = environment_for(grounds, settings, &mut Vec::new());
+    Git {
+        keeper: grounds.keeper.clone(),
+        user: grounds.identity.credentials(),
+        environment: setup::plain(&environment),
+        credential_helper: setup::credential_helper(&grounds.identity.binary, &grounds.paths),
+    }
+}
+
+/// The environment of the agents' processes; `files` gets the environment files as shell text.
+fn environment_for(grounds: &Grounds, settings: &Settings, files: &mut Vec<(String, String)>) -> Environment {
+    let mut user = grounds.identity.user.clone();
+    user.home = grounds.paths.home().to_owned();
+    let built = environment::build(
+        &grounds.variables,
+        settings.backup.kind,
+        &settings.pass_env,
+        &settings.configuration,
+        &user,
+    );
+    for mistake in built.mistakes {
+        tracing::warn!(%mistake, "environment");
+    }
+    files.extend(built.files.iter().map(|(name, values)| (name.clone(), values.to_shell())));
+    built.environment
+}

@@ -1,0 +1,268 @@
+//! The generation proxy as the rest of the supervisor sees it: who may call, on whose key, under which cap, at what cost.
+//!
+//! The cap outlives supervisor and container in a small file beside the ledger; keys are in memory only.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use whim_proxies::generation::activity::{Activity, Purpose, What};
+use whim_proxies::generation::price::PriceTable;
+use whim_proxies::generation::provider::{BaseError, Provider, Upstream};
+use whim_proxies::generation::proxy::{Config, GenerationProxy, OpenError};
+use whim_proxies::generation::secret::Secret;
+use whim_proxies::generation::session::Session;
+use whim_wire::event::kind;
+use whim_wire::generation::{BudgetUpdate, Outcome};
+use whim_wire::money::NanoUsd;
+use whim_wire::spec::{AgentKind, ProviderKind};
+use whim_wire::state::Spend;
+
+use crate::board::Board;
+use crate::config::settings::{self, Credential, Settings};
+use crate::sessions::{Evidence, Record, Sessions};
+use crate::state::clock;
+use crate::state::observation::{Generation, Observation, Stop};
+
+/// Events of the proxy that may wait; beyond, the proxy drops and counts them, and the next look at its board sets
+/// right what was missed.
+const ACTIVITY: usize = 1024;
+
+/// Why the proxy cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SpendingError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{path}: {source}", path = path.display())]
+    Cap { path: PathBuf, source: io::Error },
+    #[error("price table {path} cannot be used: {reason}", path = path.display())]
+    Prices { path: PathBuf, reason: String },
+    #[error("provider.upstream: {0}")]
+    Upstream(#[from] BaseError),
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Spending {
+    proxy: Arc<GenerationProxy>,
+    /// Where the cap is kept.
+    cap: PathBuf,
+    main: Mutex<Main>,
+    /// Sessions that the cap refused a call.
+    refused: Mutex<std::collections::BTreeSet<String>>,
+}
+
+/// The provider of the task.
+#[derive(Clone, Debug, Default)]
+struct Main {
+    kind: Option<ProviderKind>,
+    upstream: Option<String>,
+}
+
+impl Spending {
+    /// Opens the ledger under `state`. What the proxy sees comes out of the receiver.
+    ///
+    /// # Errors
+    /// [`SpendingError`].
+    pub fn open(state: &Path, settings: &Settings) -> Result<(Self, mpsc::Receiver<Activity>), SpendingError> {
+        let (sender, receiver) = mpsc::channel(ACTIVITY);
+        let mut config = Config::new(state.to_owned());
+        config.activity = Some(sender);
+        config.prices = prices(&settings.prices)?;
+        config.unknown_model = match settings.unknown_model {
+            settings::UnknownModel::Refuse => whim_proxies::generation::proxy::UnknownModel::Refuse,
+            settings::UnknownModel::Dearest => whim_proxies::generation::proxy::UnknownModel::Dearest,
+        };
+        config.resolver = crate::resolve::resolver();
+        let proxy = GenerationProxy::open(config)?;
+        let cap = state.join("budget.json");
+        let spending = Self { proxy, cap, main: Mutex::default(), refused: Mutex::default() };
+        spending.task(settings)?;
+        Ok((spending, receiver))
+    }
+
+    /// The proxy, to be served.
+    #[must_use]
+    pub fn proxy(&self) -> Arc<GenerationProxy> {
+        self.proxy.clone()
+    }
+
+    /// Takes provider, keys and cap of a task. A cap that was set while running outlives the task's own.
+    ///
+    /// # Errors
+    /// [`SpendingError`].
+    pub fn task(&self, settings: &Settings) -> Result<(), SpendingError> {
+        let upstream = settings.provider.upstream.as_ref().map(|url| url.expose().to_owned());
+        if let Some(kind) = settings.provider.kind {
+            // Checked now, so that a mistake is told at the start and not by the first call.
+            Upstream::new(provider(kind), upstream.as_deref())?;
+        }
+        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Main { kind: settings.provider.kind, upstream };
+        self.keys(&settings.provider);
+        let asked = settings.budget.map(|usd| NanoUsd(usd.nanos()));
+        let kept = self.read_cap()?;
+        self.proxy.set_budget(kept.map_or(asked, |kept| kept.usd));
+        Ok(())
+    }
+
+    /// Puts the keys in that are given; others stay.
+    pub fn keys(&self, given: &settings::Provider) {
+        for kind in ProviderKind::ALL {
+            let credential = if Some(*kind) == given.kind { given.credentials.main(*kind) } else { given.credentials.of(*kind) };
+            let key = match credential {
+                Some(Credential::ApiKey(secret) | Credential::ClaudeOauth(secret)) => secret.expose().to_owned(),
+                None => continue,
+            };
+            self.proxy.credentials().set(provider(*kind), Some(Secret::new(key)));
+        }
+    }
+
+    /// Replaces one key while running.
+    pub fn rotate(&self, kind: ProviderKind, key: String) {
+        self.proxy.credentials().set(provider(kind), Some(Secret::new(key)));
+    }
+
+    /// Lets a session's agent call with the token in its record.
+    pub fn admit(&self, record: &Record, kind: ProviderKind) {
+        let main = self.main.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = main.kind == Some(kind);
+        let base = if own { main.upstream.as_deref() } else { None };
+        let upstreams = match Upstream::new(provider(kind), base) {
+            Ok(upstream) => vec![upstream],
+            Err(error) => {
+                tracing::warn!(session = record.id, %error, "no provider: calls are answered with 502");
+                Vec::new()
+            }
+        };
+        let session = Session { id: record.id.clone(), agent: record.agent.to_string(), upstreams, cap: None };
+        self.proxy.tokens().adopt(Secret::new(record.token.clone()), session);
+    }
+
+    /// What a session cost so far.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Spend {
+        let spend = self.proxy.spend();
+        let totals = spend.by_session.iter().find(|known| known.session == id).map(|known| known.totals);
+        let totals = totals.unwrap_or_default();
+        Spend {
+            usd: totals.usd,
+            budget_usd: spend.budget_usd,
+            requests: totals.requests,
+            input_tokens: totals.usage.input_tokens,
+            output_tokens: totals.usage.output_tokens,
+            cache_read_tokens: totals.usage.cache_read_tokens,
+            cache_write_tokens: totals.usage.cache_write_5m_tokens + totals.usage.cache_write_1h_tokens,
+        }
+    }
+
+    /// Whether the cap refused one of the session's calls since this supervisor began.
+    #[must_use]
+    pub fn was_refused(&self, id: &str) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// Raises, lowers or removes the cap, for good.
+    ///
+    /// # Errors
+    /// When it cannot be written down; it then does not change.
+    pub fn set_cap(&self, update: BudgetUpdate) -> Result<(), SpendingError> {
+        let failed = |source| SpendingError::Cap { path: self.cap.clone(), source };
+        let json = serde_json::to_vec(&update).map_err(|error| failed(error.into()))?;
+        crate::files::write(&self.cap, 0o600, &json).map_err(failed)?;
+        self.proxy.set_budget(update.usd);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    fn read_cap(&self) -> Result<Option<BudgetUpdate>, SpendingError> {
+        let failed = |source| SpendingError::Cap { path: self.cap.clone(), source };
+        match std::fs::read(&self.cap) {
+            Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| failed(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Passes what the proxy sees on: to the sessions as evidence, to the journal as events.
+    pub async fn report(self: Arc<Self>, mut activity: mpsc::Receiver<Activity>, sessions: Sessions, board: Arc<Board>) {
+        while let Some(Activity { call, session, at, what }) = activity.recv().await {
+            let moment = clock::now() - Instant::now().saturating_duration_since(at);
+            if let Some(event) = observed(&what) {
+                let observation = Observation::Generation { call, event };
+                sessions.observe(&session, Evidence::Seen { at: moment, observation });
+            }
+            match what {
+                What::Started { purpose, model, .. } => board.note(
+                    kind::GENERATION_STARTED,
+                    json!({"session": session, "call": call, "model": model, "side": purpose == Purpose::Side}),
+                ),
+                What::Finished { outcome, stop_reason, cost, usage, error, .. } => board.note(
+                    kind::GENERATION_ENDED,
+                    json!({"session": session, "call": call, "outcome": outcome, "stop_reason": stop_reason,
+                           "cost_usd": cost, "usage": usage, "error": error}),
+                ),
+                What::Refused { message } => {
+                    self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_string());
+                    board.note(kind::BUDGET_CHANGED, json!({"session": session, "refused": message}));
+                }
+                What::Budget(warning) => board.note(
+                    kind::BUDGET_CHANGED,
+                    json!({"session": session, "percent": warning.percent, "spent_usd": warning.spent, "budget_usd": warning.cap}),
+                ),
+                What::FirstByte | What::Progress { .. } | What::Stalled { .. } => {}
+            }
+        }
+    }
+}
+
+fn observed(what: &What) -> Option<Generation> {
+    Some(match what {
+        What::Started { purpose, .. } => Generation::Started { side: *purpose == Purpose::Side },
+        What::FirstByte | What::Progress { .. } => Generation::Progress,
+        What::Finished { outcome, tool_use, stop_reason, .. } => Generation::Ended(match outcome {
+            Outcome::Complete if *tool_use => Stop::Tool,
+            Outcome::Complete => match stop_reason.as_deref() {
+                Some("max_tokens" | "length" | "pause_turn" | "incomplete" | "model_context_window_exceeded") => Stop::Limit,
+                _ => Stop::EndTurn,
+            },
+            Outcome::ClientLeft => Stop::ClientLeft,
+            Outcome::UpstreamCut | Outcome::UpstreamError => Stop::Error,
+            Outcome::Refused | Outcome::CutAtCap => Stop::Refused,
+        }),
+        What::Refused { .. } => Generation::Ended(Stop::Refused),
+        What::Stalled { .. } | What::Budget(_) => return None,
+    })
+}
+
+fn provider(kind: ProviderKind) -> Provider {
+    match kind {
+        ProviderKind::Anthropic => Provider::Anthropic,
+        ProviderKind::Openai => Provider::OpenAi,
+        ProviderKind::Openrouter => Provider::OpenRouter,
+        ProviderKind::Compatible => Provider::Compatible,
+    }
+}
+
+/// The provider that an agent speaks to when the task names none for it.
+#[must_use]
+pub fn natural(agent: AgentKind) -> ProviderKind {
+    match agent {
+        AgentKind::Claude | AgentKind::Custom => ProviderKind::Anthropic,
+        AgentKind::Codex | AgentKind::Copilot => ProviderKind::Openai,
+        AgentKind::Ccr => ProviderKind::Openrouter,
+    }
+}
+
+/// The table that ships, with the overrides of a file if it is there.
+fn prices(path: &Path) -> Result<PriceTable, SpendingError> {
+    let shipped = PriceTable::shipped();
+    let failed = |reason: String| SpendingError::Prices { path: path.to_owned(), reason };
+    match std::fs::read_to_string(path) {
+        Ok(text) => shipped.with_overrides(&text).map_err(|error| failed(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(shipped),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}

@@ -1,0 +1,563 @@
+//! The supervisor's life: from the keeper's first words to the ordered end. The only one who knows everyone.
+//!
+//! 1. Hear the keeper: what it holds, what runs.
+//! 2. Read what we were told: flags, variables, spec. Every mistake at once, exit 64 or 65.
+//! 3. Take or make directories and sockets, open what is on disk, serve. Now `ready.json`: nothing before it waits for a
+//!    network or for an fsync.
+//! 4. Take up the agents of a supervisor before, or boot: the steps of [`crate::boot`], then `main`.
+//! 5. Wait for the end: the keeper's word, or that of the session that the container is for.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use whim_entrypoint::wire::{
+    Arguments, SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper, memfd_sealed, read_memfd,
+};
+use whim_wire::event::kind;
+use whim_wire::spec::Mode;
+use whim_wire::state::{Phase, StateObject, Supervisor};
+
+use crate::api::access::Gate;
+use crate::api::{self, Api};
+use crate::board::Board;
+use crate::boot::{self, BootError, Grounds};
+use crate::claim::Claim;
+use crate::config::settings::LogFormat;
+use crate::config::{Given, Request, Resolved, Settings, Variables};
+use crate::helper::Helper;
+use crate::identity::Identity;
+use crate::journal::{Journal, Limits};
+use crate::keeper::{Exit, Keeper, KeeperError, Process, Stopping};
+use crate::listeners::{Address, Listeners, Wanted};
+use crate::paths::Paths;
+use crate::sessions::{End, Sessions, hooks};
+use crate::spending::Spending;
+use crate::state::publish::{StateFiles, publish};
+use crate::terminals::TerminalSet;
+use crate::{clock, files, random};
+
+/// The step of the boot until all services listen.
+pub const SERVICES: &str = "services";
+/// Between two refreshes of the state object, so that its age tells a dead writer from an idle agent.
+const BEAT: Duration = Duration::from_secs(2);
+/// Kept free of the grace for our own exit after everything is flushed.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Largest argv and environment.
+const ARGUMENTS: usize = 64 * 1024 * 1024;
+
+/// How the container is to end.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Exit code, contract §8.
+    pub code: u8,
+    pub message: String,
+}
+
+impl Failure {
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<KeeperError> for Failure {
+    fn from(error: KeeperError) -> Self {
+        Self::new(70, error.to_string())
+    }
+}
+
+/// `whim supervise`, started by the keeper only.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Err(error) = guard() {
+        complain(&format!("cannot protect its memory: {error}"));
+        return ExitCode::from(70);
+    }
+    #[expect(unsafe_code, reason = "the channel arrives as an inherited descriptor number")]
+    // SAFETY: the keeper put the channel at this number for this process and nothing else here owns it.
+    let channel = SupervisorChannel::new(unsafe { OwnedFd::from_raw_fd(SUPERVISOR_DESCRIPTOR) });
+    let channel = match channel {
+        Ok(channel) => channel,
+        Err(error) => {
+            complain(&format!("`whim supervise` is started by `whim run` only: {error}"));
+            return ExitCode::from(64);
+        }
+    };
+    // Two workers: the proxies keep two cores busy at most, and each thread has its stacks and caches.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(70);
+        }
+    };
+    let code = runtime.block_on(run(channel));
+    // What still runs is of no use any more; a blocking read must not hold the container.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ExitCode::from(code)
+}
+
+/// Nobody may read this process's memory: it holds the keys.
+fn guard() -> nix::Result<()> {
+    nix::sys::prctl::set_dumpable(false)?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
+}
+
+fn complain(message: &str) {
+    use std::io::Write;
+    // The last place to say something; if it is closed nobody listens.
+    drop(writeln!(std::io::stderr(), "whim: {message}"));
+}
+
+async fn run(channel: SupervisorChannel) -> u8 {
+    let (keeper, inventory) = match Keeper::connect(channel).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            complain(&error.to_string());
+            return 70;
+        }
+    };
+    match supervise(&keeper, inventory).await {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure.message);
+            // Gone only if the keeper is, and then nobody is left to tell.
+            drop(keeper.tell(ToKeeper::Exit { code: failure.code }).await);
+            let mut stopping = keeper.stopping();
+            drop(stopping.wait_for(Option::is_some).await);
+            drop(keeper.tell(ToKeeper::Flushed).await);
+            failure.code
+        }
+    }
+}
+
+/// What the keeper was started with, or was given since.
+struct Told {
+    given: Given,
+    settings: Box<Settings>,
+    variables: Variables,
+}
+
+async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    let crate::keeper::Inventory { hello, mut held, processes } = inventory;
+    let Some(told) = read(&mut held).await? else {
+        keeper.tell(ToKeeper::Exit { code: 0 }).await?;
+        return Ok(0);
+    };
+    let Told { given, settings, variables } = told;
+    start_log(&settings);
+    keeper.tell(ToKeeper::Grace { milliseconds: milliseconds(settings.grace) }).await?;
+    let identity = Identity::find(&settings)?;
+    let paths = Paths::new(settings.root.as_path(), &identity.user.home);
+    boot::directories::make(&paths, &identity)?;
+
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let state_files = StateFiles::open(&paths.tmp()).map_err(|error| Failure::new(73, error.to_string()))?;
+    hold_final_state(keeper, &paths).await?;
+    let (journal, _repair) =
+        Journal::open(&paths.journal(), Limits::default()).map_err(|error| Failure::new(73, error.to_string()))?;
+    let taken_up = processes.iter().any(|process| crate::sessions::session_of(process.name()).is_some());
+    let carried = if taken_up { last_word(&paths) } else { None };
+    let supervisor = Supervisor {
+        pid: std::process::id(),
+        restarts: hello.restarts,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let board = Arc::new(Board::new(journal.clone(), supervisor, carried.as_ref()));
+    drop(tasks.spawn(publish(state_files, board.watch(), stop.clone().cancelled_owned())));
+    board.note(kind::SUPERVISOR_STARTED, json!({"restarts": hello.restarts, "reason": hello.reason}));
+    if hello.restarts > 0 {
+        tracing::warn!(restarts = hello.restarts, reason = hello.reason, "the supervisor was started again");
+    }
+
+    let (spending, activity) = Spending::open(&paths.state(), &settings).map_err(|error| Failure::new(73, error.to_string()))?;
+    let spending = Arc::new(spending);
+    let sessions = Sessions::new();
+    drop(tasks.spawn(spending.clone().report(activity, sessions.clone(), board.clone())));
+    let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
+    let secrets = boot::credentials::GitCredentials::default();
+    let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
+        (true, false) => {
+            let (claim, task) = Claim::open(given);
+            (claim, Some(task))
+        }
+        _ => (Claim::none(), None),
+    };
+    let terminals = TerminalSet::new();
+    let gate = Arc::new(Gate { token: token.clone(), agents: identity.uid(), own: identity.own });
+    let api = Arc::new(Api {
+        board: board.clone(),
+        sessions: sessions.clone(),
+        git_credentials: Arc::new(secrets),
+        spending: spending.clone(),
+        gate,
+        claim,
+    });
+
+    let mut listeners = Listeners::new(held, keeper.clone());
+    let addresses = serve(&mut listeners, &settings, &paths, &identity, &api, &terminals, &stop, &tasks).await?;
+    let generation = addresses.generation;
+    write_ready(&paths, hello.keeper_pid, &addresses)?;
+    keeper.tell(ToKeeper::Ready).await?;
+    tracing::info!(
+        ms = milliseconds(begun.elapsed()),
+        generation = %addresses.generation, local = %addresses.local, backup = %addresses.backup, ui = %addresses.ui,
+        "services listen"
+    );
+    announce(&settings, &token, &addresses);
+
+    let helper = Helper::new(keeper.clone(), identity.binary.clone(), identity.credentials());
+    drop(tasks.spawn(beat(board.clone(), stop.clone())));
+    let (ended, mut ends) = mpsc::channel(64);
+    let grounds = Grounds {
+        keeper: keeper.clone(),
+        helper,
+        board: board.clone(),
+        spending,
+        sessions,
+        terminals,
+        paths: paths.clone(),
+        identity,
+        variables,
+        generation,
+        git_credentials: api.git_credentials.clone(),
+        ended,
+        started_ms: hello.started_ms,
+    };
+    let mut settings = settings;
+    let mut stopping = keeper.stopping();
+    let life = async {
+        if let Some(task) = &mut task {
+            board.phase(Phase::WaitingForSpec);
+            match task.recv().await {
+                Some(Resolved { settings: claimed, .. }) => settings = Box::new(claimed),
+                None => std::future::pending().await,
+            }
+            remember_spec(keeper, &settings).await?;
+        }
+        let mode = settings.agent.mode;
+        boot::run(&grounds, &settings, processes).await.map_err(|error| failed(&board, &error))?;
+        board.phase(Phase::Ready);
+        tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
+        wait_for_end(&mut ends, mode).await
+    };
+    let ended_by_us = tokio::select! {
+        code = life => Some(code?),
+        _ = stopping.wait_for(Option::is_some) => None,
+    };
+    if let Some(code) = ended_by_us {
+        tracing::info!(code, "the container ends");
+        keeper.tell(ToKeeper::Exit { code }).await?;
+    }
+    drop(stopping.wait_for(Option::is_some).await);
+    let deadline = *stopping.borrow();
+    end(keeper, &board, &paths, &grounds, deadline, stop, tasks).await;
+    Ok(ended_by_us.unwrap_or(0))
+}
+
+/// Reads what we were told. `None`: help was asked for and printed.
+async fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
+    let broken = |error: &dyn std::fmt::Display| Failure::new(70, format!("the keeper's arguments: {error}"));
+    let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
+    let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
+    let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
+    let variables = Variables::new(arguments.environment);
+    let given = match Given::parse(&arguments.arguments, variables.clone()) {
+        Ok(given) => given,
+        Err(help) => {
+            use std::io::Write;
+            drop(std::io::stdout().write_all(help.as_bytes()));
+            return Ok(None);
+        }
+    };
+    let claimed = match held.get("spec") {
+        Some(spec) => Some(read_memfd(spec, ARGUMENTS).map_err(|error| broken(&error))?),
+        None => None,
+    };
+    let resolved = match claimed {
+        Some(spec) => given.resolve(Some(&spec)),
+        None => match crate::config::read(&arguments.arguments, variables.clone(), &mut std::io::stdin().lock()) {
+            Ok(Request::Run(resolved)) => Ok(*resolved),
+            Ok(Request::Help(_)) => return Ok(None),
+            Err(invalid) => Err(invalid),
+        },
+    };
+    match resolved {
+        Ok(Resolved { settings, warnings }) => {
+            for warning in warnings {
+                complain(&format!("warning: {warning}"));
+            }
+            Ok(Some(Told { given, settings: Box::new(settings), variables }))
+        }
+        Err(invalid) => Err(Failure::new(invalid.exit_code(), invalid.to_string())),
+    }
+}
+
+fn start_log(settings: &Settings) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Set once in this process; a second setting would be a fault of ours and changes nothing.
+    let set = match settings.log.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal;
+            builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+        }
+    };
+    drop(set);
+}
+
+/// The keeper writes the last word when we cannot any more.
+async fn hold_final_state(keeper: &Keeper, paths: &Paths) -> Result<(), Failure> {
+    let directory = std::fs::File::open(paths.tmp())
+        .map_err(|error| Failure::new(73, format!("{}: {error}", paths.tmp().display())))?;
+    Ok(keeper.hold("final-state-dir", directory.as_fd()).await?)
+}
+
+/// The state object that the supervisor before wrote last.
+fn last_word(paths: &Paths) -> Option<StateObject> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(paths.tmp().join("claude_state.json"))
+        .ok()?;
+    let metadata = file.metadata().ok()?;
+    // Ours, and not something that the agent put there.
+    let own = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw();
+    own.then(|| serde_json::from_reader(std::io::BufReader::new(file)).ok())?
+}
+
+async fn control_token(
+    keeper: &Keeper,
+    held: &mut HashMap<String, OwnedFd>,
+    settings: &Settings,
+    identity: &Identity,
+    paths: &Paths,
+) -> Result<String, Failure> {
+    let token = match (&settings.control_token, held.remove("control-token")) {
+        (Some(token), _) => token.expose().to_owned(),
+        (None, Some(held)) => {
+            let bytes = read_memfd(&held, 4096).map_err(|error| Failure::new(70, error.to_string()))?;
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        (None, None) => {
+            let token = random::token();
+            let memfd = memfd_sealed("control-token", token.as_bytes());
+            keeper.hold("control-token", memfd.map_err(|error| Failure::new(73, error.to_string()))?).await?;
+            token
+        }
+    };
+    let path = paths.control_token();
+    if identity.is_split() {
+        files::write(&path, 0o600, format!("{token}\n").as_bytes())
+            .map_err(|error| Failure::new(73, format!("{}: {error}", path.display())))?;
+    }
+    Ok(token)
+}
+
+/// Where the services are.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub generation: SocketAddr,
+    pub local: SocketAddr,
+    pub backup: SocketAddr,
+    pub ui: SocketAddr,
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where all services meet")]
+async fn serve(
+    listeners: &mut Listeners,
+    settings: &Settings,
+    paths: &Paths,
+    identity: &Identity,
+    api: &Arc<Api>,
+    terminals: &TerminalSet,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Addresses, Failure> {
+    let taken = |error: crate::listeners::ListenError| Failure::new(73, error.to_string());
+    let given = Address::Given(settings.bind);
+    let ports = settings.ports;
+    let wanted = |name, flag, port, address| Wanted { name, flag, port, address };
+    let generation =
+        listeners.tcp(wanted("generation", "--generation-port", ports.generation, Address::Loopback)).await.map_err(taken)?;
+    let local = listeners.tcp(wanted("local", "--local-port", ports.local, given)).await.map_err(taken)?;
+    let backup = listeners.tcp(wanted("backup", "--backup-port", ports.backup, given)).await.map_err(taken)?;
+    let ui = listeners.tcp(wanted("ui", "--ui-port", ports.ui, given)).await.map_err(taken)?;
+    let socket = listeners.unix(&paths.socket()).await.map_err(taken)?;
+    let hook_socket = listeners.unix(&paths.hooks()).await.map_err(taken)?;
+    let address = |bound: &[std::net::TcpListener]| {
+        let first = bound.first().ok_or_else(|| Failure::new(70, "nothing bound"))?;
+        first.local_addr().map_err(|error| Failure::new(73, error.to_string()))
+    };
+    let addresses =
+        Addresses { generation: address(&generation)?, local: address(&local)?, backup: address(&backup)?, ui: address(&ui)? };
+    let asynchronous = |bound: Vec<std::net::TcpListener>| {
+        let converted: std::io::Result<Vec<TcpListener>> = bound.into_iter().map(TcpListener::from_std).collect();
+        converted.map_err(|error| Failure::new(70, error.to_string()))
+    };
+    let proxy = api.spending.proxy();
+    let generation = asynchronous(generation)?;
+    let until = stop.clone().cancelled_owned();
+    drop(tasks.spawn(async move {
+        if let Err(error) = whim_proxies::generation::proxy::serve(generation, proxy, until).await {
+            tracing::error!(%error, "the generation proxy ended");
+        }
+    }));
+    let pages = crate::terminals::routes(terminals.clone(), api);
+    for listener in asynchronous(backup)? {
+        drop(tasks.spawn(api::serve::tcp(listener, api::machine(api), stop.clone())));
+    }
+    for listener in asynchronous(ui)? {
+        drop(tasks.spawn(api::serve::tcp(listener, api::whole(api, pages.clone()), stop.clone())));
+    }
+    let unix = |listener| UnixListener::from_std(listener).map_err(|error| Failure::new(70, error.to_string()));
+    drop(tasks.spawn(api::serve::unix(unix(socket)?, api::whole(api, pages), stop.clone())));
+    let hooks = hooks::serve(unix(hook_socket)?, api.sessions.clone(), identity.uid(), identity.own, stop.clone());
+    drop(tasks.spawn(hooks));
+    // Held open until the local proxy serves it: clients queue instead of being refused.
+    let local = asynchronous(local)?;
+    let until = stop.clone();
+    drop(tasks.spawn(async move {
+        until.cancelled().await;
+        drop(local);
+    }));
+    Ok(addresses)
+}
+
+fn write_ready(paths: &Paths, keeper_pid: i32, addresses: &Addresses) -> Result<(), Failure> {
+    let ready = json!({
+        "pid": keeper_pid,
+        "generation": addresses.generation.to_string(),
+        "local": addresses.local.to_string(),
+        "backup": addresses.backup.to_string(),
+        "ui": addresses.ui.to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let path = paths.ready();
+    files::write(&path, 0o644, format!("{ready}\n").as_bytes())
+        .map_err(|error| Failure::new(73, format!("{}: {error}", path.display())))
+}
+
+/// The random token is shown to a person at a terminal only: a log keeps it for ever.
+fn announce(settings: &Settings, token: &str, addresses: &Addresses) {
+    use std::io::{IsTerminal, Write};
+    if settings.control_token.is_none() && std::io::stderr().is_terminal() {
+        let port = addresses.ui.port();
+        drop(writeln!(std::io::stderr(), "whim: open http://127.0.0.1:{port}/#token={token}"));
+    }
+}
+
+async fn beat(board: Arc<Board>, stop: CancellationToken) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => board.refresh(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The claimed spec outlives this supervisor in the keeper's memory.
+async fn remember_spec(keeper: &Keeper, settings: &Settings) -> Result<(), Failure> {
+    let Some(spec) = &settings.spec else { return Ok(()) };
+    let internal = |error: &dyn std::fmt::Display| Failure::new(70, error.to_string());
+    let bytes = serde_json::to_vec(spec).map_err(|error| internal(&error))?;
+    let memfd = memfd_sealed("spec", &bytes).map_err(|error| internal(&error))?;
+    Ok(keeper.hold("spec", memfd).await?)
+}
+
+fn failed(board: &Board, error: &BootError) -> Failure {
+    board.phase(Phase::Failed { step: error.step().into(), error: error.to_string() });
+    Failure::new(error.code(), error.to_string())
+}
+
+/// Until the session that the container is for has ended in a way that ends the container.
+async fn wait_for_end(ends: &mut mpsc::Receiver<(String, End)>, mode: Mode) -> Result<u8, Failure> {
+    while let Some((session, end)) = ends.recv().await {
+        if !crate::sessions::is_main(&session) {
+            continue;
+        }
+        match (mode, end) {
+            (Mode::Oneshot, End::BudgetSpent) => return Ok(75),
+            (Mode::Oneshot, End::Exit(exit)) => return Ok(exit.code()),
+            (Mode::Oneshot, End::Well) | (Mode::Interactive, End::Well | End::Exit(Exit::Code(0))) => return Ok(0),
+            (Mode::Interactive, End::Exit(exit)) => return Ok(exit.code()),
+            // Stays up as `stopped`: for a person to look, or for a follow-up.
+            (Mode::Sticky, _) | (_, End::GaveUp) | (Mode::Interactive, End::BudgetSpent) => {}
+        }
+    }
+    std::future::pending().await
+}
+
+/// The ordered end: everything owed goes to disk, the last word is written, the keeper is told.
+async fn end(
+    keeper: &Keeper,
+    board: &Arc<Board>,
+    paths: &Paths,
+    grounds: &Grounds,
+    stopping: Option<Stopping>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let deadline = stopping.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(5), |stopping| stopping.deadline);
+    if !matches!(board.current_phase(), Phase::Failed { .. }) {
+        board.phase(Phase::Stopping);
+    }
+    // The sessions' ends are evidence still to come: the keeper ends them by itself, within the grace.
+    let agents_end = async {
+        let mut states = board.watch();
+        let done = |object: &Arc<StateObject>| {
+            object.sessions.iter().all(|session| session.state == whim_wire::state::AgentState::Stopped)
+        };
+        drop(states.wait_for(done).await);
+    };
+    drop(tokio::time::timeout_at(deadline - LAST_WORDS, agents_end).await);
+    board.stopped();
+    let flush = async {
+        if let Err(error) = grounds.spending.proxy().flush().await {
+            tracing::error!(%error, "the ledger's end is not on disk");
+        }
+        if let Err(error) = board.journal().flush(Duration::from_secs(2)).await {
+            tracing::error!(%error, "the journal's end is not on disk");
+        }
+    };
+    if tokio::time::timeout_at(deadline - LAST_WORDS, flush).await.is_err() {
+        tracing::error!("the time was over before everything was on disk");
+    }
+    match std::fs::remove_file(paths.ready()) {
+        Ok(()) => {}
+        Err(error) => tracing::debug!(%error, "ready.json"),
+    }
+    stop.cancel();
+    tasks.close();
+    drop(tokio::time::timeout_at(deadline, tasks.wait()).await);
+    if let Err(error) = keeper.tell(ToKeeper::Flushed).await {
+        tracing::debug!(%error, "the keeper ended first");
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
