@@ -27,7 +27,9 @@ pub mod edit;
 mod inject;
 pub mod locate;
 pub mod observe;
+pub mod oneshot;
 pub mod prompt;
+pub mod restart;
 pub mod setup;
 
 pub use command::{Command, Companion, PromptRoute, Readiness};
