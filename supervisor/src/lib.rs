@@ -1,2 +1,3 @@
 //! The supervisor.
 pub mod config;
+pub mod doctor;
