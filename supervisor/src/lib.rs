@@ -18,3 +18,4 @@ pub mod terminals;
 //! The supervisor.
 
 pub mod ports;
+pub mod doctor;

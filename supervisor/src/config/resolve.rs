@@ -111,6 +111,15 @@ impl Given {
         })
     }
 
+    /// Every value that can be told without the task, and what is wrong with the rest; for checks of a machine, which
+    /// go on whatever they find.
+    pub fn without_task(&self) -> (Settings, Vec<Mistake>) {
+        let mut reader = Reader::new(&self.options, &self.variables);
+        reader.mistakes.extend(self.mistakes.iter().cloned());
+        let settings = reader.settings(None, true);
+        (settings, reader.mistakes)
+    }
+
     /// Decides every value. `spec`: the text of the spec, if there is one by now.
     ///
     /// # Errors
