@@ -5,6 +5,7 @@
 
 mod descriptors;
 mod holder;
+mod init;
 mod keeper;
 mod limits;
 mod log;
@@ -18,12 +19,15 @@ mod tree;
 mod wait;
 pub mod wire;
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+use init::Personality;
 use title::Title;
 
-/// Runs the part of the program that argv asks for when it is one of ours: `run`, `hold`. `None` for everything else, and
-/// for `run` that only asks for help or the version: then the command line of the supervisor's crate goes on.
+/// Runs the part of the program that argv asks for when it is one of ours: `run`, `hold`, `init`, or any command line
+/// under the names `tini`, `tini-static` and `dumb-init`. `None` for everything else, and for `run` that only asks for help
+/// or the version: then the command line of the supervisor's crate goes on.
 ///
 /// To be called first in `main`, with one thread.
 #[must_use]
@@ -37,7 +41,6 @@ pub fn dispatch() -> Option<ExitCode> {
     let role = match &title {
         Some(title) => role(title.arguments()),
         None => {
-            use std::os::unix::ffi::OsStrExt;
             let arguments: Vec<_> = std::env::args_os().collect();
             role(arguments.iter().map(|text| text.as_bytes()))
         }
@@ -45,17 +48,30 @@ pub fn dispatch() -> Option<ExitCode> {
     match role? {
         Role::Keeper => Some(keeper::run(title)),
         Role::Holder => Some(holder::run()),
+        Role::Init(personality) => {
+            let skip = usize::from(personality == Personality::Whim);
+            Some(init::run(
+                personality,
+                std::env::args_os().skip(skip).collect(),
+            ))
+        }
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Keeper,
     Holder,
+    Init(Personality),
 }
 
 fn role<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<Role> {
-    let _name = arguments.next()?;
+    let name = arguments.next()?;
+    match name.rsplit(|byte| *byte == b'/').next()? {
+        b"tini" | b"tini-static" => return Some(Role::Init(Personality::Tini)),
+        b"dumb-init" => return Some(Role::Init(Personality::DumbInit)),
+        _ => {}
+    }
     match arguments.next()? {
         b"run" => {
             let asks =
@@ -66,6 +82,34 @@ fn role<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<Role> {
             (!only_asks).then_some(Role::Keeper)
         }
         b"hold" => Some(Role::Holder),
+        b"init" => Some(Role::Init(Personality::Whim)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> Option<Role> {
+        role(line.split(' ').map(str::as_bytes))
+    }
+
+    #[test]
+    fn names_and_subcommands_choose_the_role() {
+        assert_eq!(of("/usr/bin/whim run --repo x prompt"), Some(Role::Keeper));
+        assert_eq!(of("whim run -- --help"), Some(Role::Keeper));
+        assert_eq!(of("whim run --repo x --help"), None);
+        assert_eq!(of("whim run --version"), None);
+        assert_eq!(of("whim hold main"), Some(Role::Holder));
+        assert_eq!(of("whim init -- run"), Some(Role::Init(Personality::Whim)));
+        assert_eq!(
+            of("/sbin/tini -- whim run"),
+            Some(Role::Init(Personality::Tini))
+        );
+        assert_eq!(of("tini-static run"), Some(Role::Init(Personality::Tini)));
+        assert_eq!(of("dumb-init"), Some(Role::Init(Personality::DumbInit)));
+        assert_eq!(of("whim status"), None);
+        assert_eq!(of("whim"), None);
     }
 }

@@ -121,10 +121,8 @@ fn become_program(p: &mut Prepared<'_>) -> Result<std::convert::Infallible, Fail
     place_descriptors(p)?;
     if p.controlling_terminal {
         // SAFETY: an ioctl on our standard input that takes an integer.
-        at(
-            Step::ControllingTerminal,
-            Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }),
-        )?;
+        let result = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+        at(Step::ControllingTerminal, Errno::result(result))?;
     }
     if let Some(limits) = &p.limits {
         at(Step::Limits, limits.apply())?;
@@ -175,10 +173,8 @@ fn place_descriptors(p: &mut Prepared<'_>) -> Result<(), Failure> {
     }
     for (source, target) in moves {
         // SAFETY: both are numbers of this process; whatever is at the target was moved away if it is needed.
-        at(
-            Step::Descriptors,
-            Errno::result(unsafe { libc::dup2(*source, *target) }),
-        )?;
+        let result = unsafe { libc::dup2(*source, *target) };
+        at(Step::Descriptors, Errno::result(result))?;
     }
     Ok(())
 }

@@ -221,11 +221,18 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
+    /// The second TERM makes it kill everything, so that a failed test leaves nothing behind.
     fn drop(&mut self) {
-        if !self.ended {
-            // Its holders end what they hold.
-            let _gone = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-            let _status = self.process.wait();
+        let until = Instant::now() + Duration::from_secs(3);
+        while !self.ended && matches!(self.process.try_wait(), Ok(None)) {
+            let late = Instant::now() > until;
+            let signal = if late {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGTERM
+            };
+            let _gone = kill(Pid::from_raw(self.pid), signal);
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
