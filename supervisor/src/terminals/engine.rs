@@ -1,0 +1,643 @@
+//! The task that owns one terminal.
+//!
+//! It always drains its source, hands the bytes to the backlog for the viewers first and to the screen model second, types
+//! what viewers and prompts ask for, decides the size, and ends the terminal when its program has ended. It never waits
+//! for a viewer: viewers copy from the backlog at their own pace, and one that falls out of it asks for a snapshot.
+//!
+//! # Bounds
+//! - [`UNPARSED`] bytes are forwarded before the screen model has seen them, for at most [`PARSE_WITHIN`]; then the model
+//!   catches up, which for a flood of plain text is a skip (see `screen::flood`).
+//! - [`COMMANDS`] commands wait; a viewer that sends more waits itself.
+//! - The window changes at most once in [`RESIZE_EVERY`]; the last size asked for wins.
+//! - After the program's end its output is read on for at most [`LINGER`], so that a process which keeps the terminal
+//!   open cannot hide the end.
+//! - Signals for the supervisor's state are dropped, and counted, when nobody takes them in time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::answers::{self, Piece};
+use super::input::{self, Input, TypeError};
+use super::pty::Master;
+use super::screen::{Effect, Effects, MAX_LINES, Screen, SnapshotOptions};
+use super::size::{Size, SizePolicy, ViewerId};
+use super::source::Source;
+use super::terminal::{Exit, Shared, Signal};
+
+/// Bytes the model may lag behind.
+const UNPARSED: usize = 2 << 20;
+/// Time the model may lag behind.
+const PARSE_WITHIN: Duration = Duration::from_millis(50);
+/// Less than this is parsed at once.
+const PARSE_AT_ONCE: usize = 32 << 10;
+/// Most bytes taken from the source between two looks at commands.
+const READ: usize = 64 << 10;
+pub(super) const COMMANDS: usize = 256;
+/// At most 20 window changes a second.
+const RESIZE_EVERY: Duration = Duration::from_millis(50);
+/// How long a terminal that no program has open is left alone.
+const REST: Duration = Duration::from_millis(50);
+/// How long output is read on after the program's end.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What handles and viewers ask of the engine.
+#[derive(Debug)]
+pub(super) enum Command {
+    Attach(Attach, oneshot::Sender<Attached>),
+    Snapshot { viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot> },
+    Input { viewer: ViewerId, piece: input::Piece },
+    Resize { viewer: ViewerId, size: Size },
+    TakeOver { viewer: ViewerId },
+    Paused { viewer: ViewerId, paused: bool },
+    /// Bytes of a prompt or of the API; no viewer's.
+    Type(input::Piece),
+    Text(oneshot::Sender<ScreenText>),
+    /// The program ended.
+    Exited(Exit),
+    /// All of the program's output is in the source.
+    Drained,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attach {
+    pub(super) viewer: ViewerId,
+    pub(super) size: Option<Size>,
+    pub(super) read_only: bool,
+    pub(super) resume: Option<u64>,
+    pub(super) lines: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// Where the viewer goes on reading.
+    pub(super) offset: u64,
+    /// What it must show first; `None` when it resumes.
+    pub(super) snapshot: Option<Vec<u8>>,
+    /// Output before this offset is a replay: queries in it are not to be answered.
+    pub(super) live_from: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) bytes: Vec<u8>,
+    pub(super) offset: u64,
+}
+
+/// The visible screen, for those who read it by program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScreenText {
+    /// One line a row, trailing blanks cut.
+    pub text: String,
+    /// Whether the program wants pastes bracketed.
+    pub bracketed_paste: bool,
+    pub title: String,
+}
+
+#[derive(Debug)]
+struct Viewer {
+    read_only: bool,
+    paused: bool,
+    rows: Option<u16>,
+    lines: usize,
+    live_from: u64,
+}
+
+/// A query nobody has answered yet.
+#[derive(Debug)]
+struct Open {
+    offset: u64,
+    answer: Option<Vec<u8>>,
+}
+
+/// Most queries that stay open: what is older was given up by the program.
+const OPEN: usize = 32;
+
+pub(super) struct Engine<S> {
+    shared: Arc<Shared>,
+    source: S,
+    master: Master,
+    commands: mpsc::Receiver<Command>,
+    signals: Option<mpsc::Sender<Signal>>,
+    screen: Screen,
+    effects: Effects,
+    policy: SizePolicy,
+    viewers: BTreeMap<ViewerId, Viewer>,
+    input: Input,
+    read: Vec<u8>,
+    unparsed: Vec<u8>,
+    parse_at: Option<Instant>,
+    open: Vec<Open>,
+    resized_at: Option<Instant>,
+    resize_at: Option<Instant>,
+    exit: Option<Exit>,
+    end_at: Option<Instant>,
+    source_ended: bool,
+    /// The source is not looked at before this time.
+    source_rests_until: Option<Instant>,
+    master_broken: bool,
+    /// Nothing is typed before this time.
+    master_rests_until: Option<Instant>,
+}
+
+impl<S: Source> Engine<S> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        source: S,
+        master: Master,
+        commands: mpsc::Receiver<Command>,
+        signals: Option<mpsc::Sender<Signal>>,
+        screen: Screen,
+    ) -> Self {
+        let policy = SizePolicy::new(screen.size());
+        Self {
+            shared,
+            source,
+            master,
+            commands,
+            signals,
+            screen,
+            effects: Effects::default(),
+            policy,
+            viewers: BTreeMap::new(),
+            input: Input::default(),
+            read: Vec::new(),
+            unparsed: Vec::new(),
+            parse_at: None,
+            open: Vec::new(),
+            resized_at: None,
+            resize_at: None,
+            exit: None,
+            end_at: None,
+            source_ended: false,
+            source_rests_until: None,
+            master_broken: false,
+            master_rests_until: None,
+        }
+    }
+
+    /// Runs until the program has ended and its output is delivered, or until every handle is gone.
+    pub(super) async fn run(mut self) {
+        loop {
+            let due = [
+                self.parse_at,
+                self.resize_at,
+                self.end_at,
+                self.source_rests_until,
+                self.master_rests_until,
+            ];
+            let due = due.into_iter().flatten().min();
+            let type_on =
+                !self.input.is_empty() && !self.master_broken && self.master_rests_until.is_none();
+            let listen = !self.source_ended && self.source_rests_until.is_none();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                () = self.shared.detached.notified() => self.forget_detached(),
+                ready = self.source.ready(), if listen => {
+                    match ready {
+                        Ok(()) => self.drain().await,
+                        Err(error) => self.source_failed(&error),
+                    }
+                }
+                room = self.master.writable(), if type_on => {
+                    let written = room.and_then(|()| self.input.write(&self.master));
+                    if matches!(written, Ok(0)) {
+                        // A hung-up terminal counts as writable for ever.
+                        self.master_rests_until = Some(Instant::now() + REST);
+                    }
+                    self.check_master(written.map(drop));
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers(),
+            }
+            if self.is_over() {
+                break;
+            }
+        }
+        self.finish().await;
+    }
+
+    fn is_over(&self) -> bool {
+        self.exit.is_some()
+            && (self.source_ended || self.end_at.is_some_and(|end| Instant::now() >= end))
+    }
+
+    fn timers(&mut self) {
+        let now = Instant::now();
+        if self.parse_at.is_some_and(|at| at <= now) {
+            self.parse();
+        }
+        if self.resize_at.is_some_and(|at| at <= now) {
+            self.apply_size();
+        }
+        if self.source_rests_until.is_some_and(|at| at <= now) {
+            self.source_rests_until = None;
+        }
+        if self.master_rests_until.is_some_and(|at| at <= now) {
+            self.master_rests_until = None;
+        }
+    }
+
+    /// Reads what there is, forwards it, then lets the model see it.
+    async fn drain(&mut self) {
+        self.read.clear();
+        let taken = match self.source.read(&mut self.read, READ) {
+            Ok(taken) => taken,
+            Err(error) => return self.source_failed(&error),
+        };
+        if taken.lost > 0 {
+            self.lost(taken.lost);
+        }
+        // A program that closed the terminal and lives on may open it again; only its exit ends the terminal.
+        self.source_ended = taken.ended && self.exit.is_some();
+        if taken.ended && !self.source_ended {
+            // Waiting for it would return at once, again and again.
+            self.source_rests_until = Some(Instant::now() + REST);
+        }
+        if self.read.is_empty() {
+            return;
+        }
+        self.shared.touch_output();
+        let head = {
+            let mut backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            backlog.push(&self.read);
+            backlog.head()
+        };
+        self.shared.head.send_replace(head);
+        self.unparsed.extend_from_slice(&self.read);
+        self.source.acknowledge(head);
+        // Viewers first: what the model does with the bytes delays nobody's echo.
+        tokio::task::yield_now().await;
+        if self.unparsed.len() < PARSE_AT_ONCE || self.unparsed.len() >= UNPARSED {
+            self.parse();
+        } else if self.parse_at.is_none() {
+            self.parse_at = Some(Instant::now() + PARSE_WITHIN);
+        }
+    }
+
+    fn source_failed(&mut self, error: &std::io::Error) {
+        tracing::warn!(terminal = %self.shared.id, %error, "the terminal's output cannot be read any more");
+        self.source_ended = true;
+    }
+
+    /// The source lost output (nobody read it in time): viewers are told by their snapshot, the model by CAN, which
+    /// ends a sequence whose rest is gone.
+    fn lost(&mut self, bytes: u64) {
+        self.parse();
+        let at = self.source.offset() - self.read.len() as u64;
+        *self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner) =
+            super::backlog::Backlog::at(at);
+        self.screen.feed(&[0x18], &mut self.effects);
+        self.effects.found.clear();
+        tracing::warn!(terminal = %self.shared.id, bytes, "output was lost before it could be read");
+    }
+
+    /// Brings the model up to date and acts on what it found.
+    fn parse(&mut self) {
+        self.parse_at = None;
+        if self.unparsed.is_empty() {
+            return;
+        }
+        let offset = *self.shared.head.borrow();
+        self.screen.feed(&self.unparsed, &mut self.effects);
+        self.unparsed.clear();
+        if self.unparsed.capacity() > PARSE_AT_ONCE {
+            self.unparsed = Vec::new();
+        }
+        for effect in std::mem::take(&mut self.effects.found) {
+            self.effect(effect, offset);
+        }
+        self.answer_alone();
+    }
+
+    fn effect(&mut self, effect: Effect, offset: u64) {
+        let signal = match effect {
+            Effect::Query { answer, .. } => {
+                if self.open.len() == OPEN {
+                    self.open.remove(0);
+                }
+                self.open.push(Open { offset, answer });
+                return;
+            }
+            Effect::Title(title) => {
+                self.shared.status.send_if_modified(|status| {
+                    let changed = status.title != title;
+                    status.title.clone_from(&title);
+                    changed
+                });
+                Signal::Title(title)
+            }
+            Effect::Osc(body) => Signal::Osc(body),
+            Effect::Bell => Signal::Bell,
+            Effect::Listen(port) => Signal::Listen(port),
+            Effect::Restarted => {
+                tracing::error!(terminal = %self.shared.id, "the screen model failed on the output and starts afresh");
+                return;
+            }
+        };
+        self.signal(signal);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(signals) = &self.signals
+            && signals.try_send(signal).is_err()
+        {
+            self.shared.signals_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The viewer whose terminal answers: the size's owner if it reads along and may type, else the newest that does.
+    fn answerer(&self) -> Option<ViewerId> {
+        let able = |id: &ViewerId| {
+            self.viewers.get(id).is_some_and(|viewer| !viewer.read_only && !viewer.paused)
+        };
+        self.policy
+            .owner()
+            .filter(able)
+            .or_else(|| self.viewers.keys().rev().copied().find(|id| able(id)))
+    }
+
+    /// While nobody can answer, the server does.
+    fn answer_alone(&mut self) {
+        if self.open.is_empty() || self.answerer().is_some() {
+            return;
+        }
+        for open in std::mem::take(&mut self.open) {
+            if let Some(answer) = open.answer {
+                self.input.push(input::Piece::of(answer));
+            }
+        }
+        self.write_input();
+    }
+
+    fn write_input(&mut self) {
+        if self.master_broken {
+            self.input.cancel(TypeError::Ended);
+            return;
+        }
+        let written = self.input.write(&self.master).map(drop);
+        self.check_master(written);
+    }
+
+    fn check_master(&mut self, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            tracing::debug!(terminal = %self.shared.id, %error, "the terminal cannot be typed into any more");
+            self.master_broken = true;
+            self.input.cancel(TypeError::Ended);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Attach(attach, reply) => self.attach(attach, reply),
+            Command::Snapshot { viewer, from, reply } => self.snapshot(viewer, from, reply),
+            Command::Input { viewer, piece } => self.viewer_input(viewer, piece),
+            Command::Type(piece) => {
+                self.input.push(piece);
+                self.write_input();
+            }
+            Command::Resize { viewer, size } => {
+                if let Some(state) = self.viewers.get_mut(&viewer) {
+                    state.rows = Some(size.rows);
+                    self.policy.resize(viewer, size);
+                    self.size_changed();
+                }
+            }
+            Command::TakeOver { viewer } => {
+                self.policy.typed(viewer);
+                self.size_changed();
+            }
+            Command::Paused { viewer, paused } => {
+                if let Some(state) = self.viewers.get_mut(&viewer) {
+                    state.paused = paused;
+                    self.answer_alone();
+                }
+            }
+            Command::Text(reply) => {
+                self.parse();
+                // The asker may have given up.
+                drop(reply.send(ScreenText {
+                    text: self.screen.text(),
+                    bracketed_paste: self.screen.bracketed_paste(),
+                    title: self.screen.title().to_owned(),
+                }));
+            }
+            Command::Exited(exit) => {
+                self.exit = Some(exit);
+                self.end_at = Some(Instant::now() + LINGER);
+            }
+            Command::Drained => self.source_ended = self.exit.is_some() && self.take_rest(),
+        }
+    }
+
+    /// Takes what the source still holds; true when that was all.
+    fn take_rest(&mut self) -> bool {
+        loop {
+            self.read.clear();
+            match self.source.read(&mut self.read, READ) {
+                Ok(taken) if taken.bytes > 0 => {
+                    let head = {
+                        let mut backlog =
+                            self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+                        backlog.push(&self.read);
+                        backlog.head()
+                    };
+                    self.shared.head.send_replace(head);
+                    self.unparsed.extend_from_slice(&self.read);
+                    self.source.acknowledge(head);
+                    self.parse();
+                }
+                _ => return true,
+            }
+        }
+    }
+
+    fn attach(&mut self, attach: Attach, reply: oneshot::Sender<Attached>) {
+        let Attach { viewer, size, read_only, resume, lines } = attach;
+        let alone = self.viewers.values().all(|viewer| viewer.read_only);
+        if !read_only {
+            self.policy.join(viewer, size);
+            if alone {
+                self.policy.typed(viewer);
+            }
+            self.size_changed();
+        }
+        self.parse();
+        let (start, head) = {
+            let backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            (backlog.start(), backlog.head())
+        };
+        let rows = size.map(|size| size.rows);
+        let attached = match resume.filter(|offset| (start..=head).contains(offset)) {
+            Some(offset) => Attached { offset, snapshot: None, live_from: head },
+            None => {
+                let skipped = resume.map_or(0, |offset| head.saturating_sub(offset));
+                let options = self.options(rows, lines, skipped);
+                let snapshot = Some(self.screen.snapshot(options));
+                Attached { offset: head, snapshot, live_from: head }
+            }
+        };
+        if reply.send(attached).is_ok() {
+            let state = Viewer { read_only, paused: false, rows, lines, live_from: head };
+            self.viewers.insert(viewer, state);
+            self.publish();
+        } else {
+            self.policy.leave(viewer);
+            self.size_changed();
+        }
+    }
+
+    fn options(&self, rows: Option<u16>, lines: usize, skipped: u64) -> SnapshotOptions {
+        let rows = rows.unwrap_or(self.screen.size().rows);
+        SnapshotOptions { rows, lines: lines.min(MAX_LINES), skipped }
+    }
+
+    fn snapshot(&mut self, viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot>) {
+        self.parse();
+        let head = *self.shared.head.borrow();
+        let Some(state) = self.viewers.get_mut(&viewer) else { return };
+        state.live_from = head;
+        let (rows, lines) = (state.rows, state.lines);
+        let options = self.options(rows, lines, head.saturating_sub(from));
+        let bytes = self.screen.snapshot(options);
+        // The viewer may have left.
+        drop(reply.send(Snapshot { bytes, offset: head }));
+    }
+
+    fn viewer_input(&mut self, viewer: ViewerId, piece: input::Piece) {
+        if self.viewers.get(&viewer).is_none_or(|state| state.read_only) {
+            return;
+        }
+        if let Some(key) = input::interrupt_key(&piece.bytes) {
+            self.typed(viewer);
+            let done = if self.input.is_empty() {
+                self.input.push(piece);
+                self.input.write(&self.master).map(drop)
+            } else {
+                self.input.interrupt(key, &self.master)
+            };
+            return self.check_master(done);
+        }
+        // Answers can only be told from keys when all queries that were forwarded are known.
+        self.parse();
+        let mut keys = Vec::new();
+        let mut typed = false;
+        for part in answers::pieces(&piece.bytes) {
+            match part {
+                Piece::Typed(bytes) => {
+                    typed = true;
+                    keys.extend_from_slice(bytes);
+                }
+                Piece::Answer(bytes) => {
+                    if self.may_answer(viewer) {
+                        keys.extend_from_slice(bytes);
+                    }
+                }
+                Piece::Either(bytes) => {
+                    let answer = self.may_answer(viewer);
+                    typed |= !answer;
+                    keys.extend_from_slice(bytes);
+                }
+            }
+        }
+        if typed {
+            self.typed(viewer);
+        }
+        self.input.push(input::Piece { bytes: keys, ..piece });
+        self.write_input();
+    }
+
+    fn typed(&mut self, viewer: ViewerId) {
+        self.shared.touch_input();
+        self.policy.typed(viewer);
+        self.size_changed();
+    }
+
+    /// Uses up one open query that this viewer saw live, if it is the one that answers.
+    fn may_answer(&mut self, viewer: ViewerId) -> bool {
+        let Some(state) = self.viewers.get(&viewer) else { return false };
+        if self.answerer() != Some(viewer) {
+            return false;
+        }
+        let live_from = state.live_from;
+        match self.open.iter().position(|open| open.offset > live_from) {
+            Some(place) => {
+                self.open.remove(place);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn forget_detached(&mut self) {
+        for viewer in self.shared.detached.take() {
+            if self.viewers.remove(&viewer).is_some() {
+                self.policy.leave(viewer);
+            }
+        }
+        self.size_changed();
+        self.answer_alone();
+        self.publish();
+    }
+
+    /// Applies the policy's size, at once if the last change is long enough ago.
+    fn size_changed(&mut self) {
+        if self.policy.size() == self.screen.size() {
+            self.resize_at = None;
+            return self.publish();
+        }
+        let earliest = self.resized_at.map(|at| at + RESIZE_EVERY);
+        if earliest.is_none_or(|at| at <= Instant::now()) {
+            self.apply_size();
+        } else if self.resize_at.is_none() {
+            self.resize_at = earliest;
+        }
+    }
+
+    fn apply_size(&mut self) {
+        self.resize_at = None;
+        self.resized_at = Some(Instant::now());
+        self.parse();
+        let size = self.policy.size();
+        if let Err(error) = self.master.resize(size) {
+            tracing::debug!(terminal = %self.shared.id, %error, "the window size could not be set");
+        }
+        self.screen.resize(size);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let (size, owner, viewers) = (self.screen.size(), self.policy.owner(), self.viewers.len());
+        self.shared.status.send_if_modified(|status| {
+            let changed = (status.size, status.owner, status.viewers) != (size, owner, viewers);
+            (status.size, status.owner, status.viewers) = (size, owner, viewers);
+            changed
+        });
+    }
+
+    /// The program has ended: tell it, then serve snapshots to those who still look until all handles are gone.
+    async fn finish(mut self) {
+        self.take_rest();
+        self.parse();
+        self.input.cancel(TypeError::Ended);
+        let exit = self.exit;
+        self.shared.status.send_modify(|status| status.exit = exit);
+        self.signal(Signal::Ended);
+        self.master_broken = true;
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                () = self.shared.detached.notified() => self.forget_detached(),
+            }
+        }
+    }
+}
