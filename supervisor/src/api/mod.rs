@@ -38,6 +38,7 @@ pub struct Api {
     pub git_credentials: Arc<GitCredentials>,
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
+    pub claim: crate::claim::Claim,
 }
 
 type Shared = State<Arc<Api>>;

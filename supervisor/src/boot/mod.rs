@@ -35,7 +35,7 @@ use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
-use crate::terminals::TerminalSet;
+use crate::terminals::set::TerminalSet;
 use credentials::{GitCredentials, Remote};
 use git::{Git, GitError};
 use home::HomeError;
