@@ -330,8 +330,10 @@ pub enum Signal {
     },
     /// A dialog is about to be shown.
     PermissionAsked(Tool),
-    /// The agent asks its user something, with the choices it offers.
+    /// The agent asks its user something, with the choices it offers. Told before Codex refuses the tool outside of its
+    /// plan mode, so with Codex it only announces a dialog.
     QuestionAsked {
+        tool: Tool,
         questions: Vec<Question>,
     },
     /// `kind`: `permission_prompt`, `idle_prompt`, …
@@ -459,27 +461,46 @@ impl Payload<'_> {
     }
 }
 
+/// `{question, options|choices}` (Claude Code, Codex, older Copilot), or Copilot's form `{message, requestedSchema}`.
 fn question(value: &Value) -> Option<Question> {
-    let text = value.get("question").and_then(Value::as_str)?;
-    let options = ["options", "choices"]
-        .iter()
-        .find_map(|name| value.get(*name).and_then(Value::as_array))
-        .map(|options| {
-            options
+    let labels = |options: &Value| -> Vec<String> {
+        options
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|option| {
+                ["label", "title", "const"]
+                    .iter()
+                    .find_map(|name| option.get(*name).and_then(Value::as_str))
+                    .or_else(|| option.as_str())
+            })
+            .map(str::to_owned)
+            .collect()
+    };
+    if let Some(text) = value.get("question").and_then(Value::as_str) {
+        return Some(Question {
+            text: text.to_owned(),
+            options: ["options", "choices"]
                 .iter()
-                .filter_map(|option| {
-                    option
-                        .as_str()
-                        .or_else(|| option.get("label").and_then(Value::as_str))
-                })
-                .map(str::to_owned)
-                .collect()
-        })
-        .unwrap_or_default();
+                .find_map(|name| value.get(*name))
+                .map(labels)
+                .unwrap_or_default(),
+            several: value.get("multiSelect") == Some(&Value::Bool(true)),
+        });
+    }
+    let text = value.get("message").and_then(Value::as_str)?;
+    let fields = value.pointer("/requestedSchema/properties")?.as_object()?;
+    let choices = |field: &Value| {
+        ["enum", "oneOf"]
+            .iter()
+            .find_map(|name| field.get(*name))
+            .map(labels)
+            .unwrap_or_default()
+    };
     Some(Question {
         text: text.to_owned(),
-        options,
-        several: value.get("multiSelect") == Some(&Value::Bool(true)),
+        options: fields.values().next().map(choices).unwrap_or_default(),
+        several: fields.len() != 1,
     })
 }
 
@@ -500,7 +521,7 @@ fn signal(event: &str, payload: &Payload<'_>) -> Signal {
             let tool = payload.tool();
             let questions = payload.questions();
             if asks_user(&tool.name) && !questions.is_empty() {
-                Signal::QuestionAsked { questions }
+                Signal::QuestionAsked { tool, questions }
             } else {
                 Signal::ToolStarted(tool)
             }
@@ -519,7 +540,7 @@ fn signal(event: &str, payload: &Payload<'_>) -> Signal {
             let tool = payload.tool();
             let questions = payload.questions();
             if asks_user(&tool.name) && !questions.is_empty() {
-                Signal::QuestionAsked { questions }
+                Signal::QuestionAsked { tool, questions }
             } else {
                 Signal::PermissionAsked(tool)
             }
