@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
 use super::edit::{Edit, FileEdit, JsonEdit};
+use super::hook;
 use super::locate::Program;
-use super::observe::{hook, session_file};
+use super::observe::session_file;
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };

@@ -24,8 +24,8 @@ use whim_wire::spec::Sensitive;
 use super::claude::check_effort;
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
 use super::edit::{Edit, FileEdit, TomlEdit};
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
 use super::setup::{
     AgentKind, Conversation, Impossible, McpServer, PermissionMode, ProviderKind, Setup, Start,
     Surface,

@@ -17,8 +17,8 @@ use serde_json::Value;
 use super::claude::check_effort;
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
 use super::edit::{Edit, FileEdit, JsonEdit};
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };

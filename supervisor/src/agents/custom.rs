@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::command::{Command, PromptRoute};
 use super::edit::FileEdit;
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
 use super::setup::{AgentKind, Impossible, Setup, Start, Surface};
 use super::{Agent, PromptRules, Watch, inject};
 

@@ -7,7 +7,8 @@
 //! - [`setup`], [`command`]: what comes in, what is to be started.
 //! - [`edit`]: changes to files of the CLIs, merged into what is there.
 //! - [`locate`]: programs and the native binaries behind npm's wrappers.
-//! - [`observe`]: the agent's own signals: hooks, session files, escape sequences, transcripts, dialogs on the screen.
+//! - [`hook`]: what the CLIs tell at each step of a turn, and how they are told to.
+//! - [`observe`]: their other signals: session files, escape sequences, transcripts, dialogs on the screen.
 //! - [`prompt`]: a prompt's way into a terminal.
 //! - [`restart`]: whether a crashed agent comes back.
 //! - [`oneshot`]: structured output of a run without a terminal.
@@ -25,6 +26,7 @@ pub mod command;
 pub mod copilot;
 pub mod custom;
 pub mod edit;
+pub mod hook;
 mod inject;
 pub mod locate;
 pub mod observe;

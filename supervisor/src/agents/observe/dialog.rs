@@ -12,8 +12,8 @@
 use whim_wire::spec::AgentKind;
 use whim_wire::state::{Dialog, DialogKind};
 
+use super::super::hook::{HookEvent, Question, Signal, Tool, one_line};
 use super::escape::CodexState;
-use super::hook::{HookEvent, Question, Signal, Tool, one_line};
 use super::session_file::Status;
 use super::transcript::Record;
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::hook::{parse, record};
+use super::super::super::hook::{parse, record};
 use super::*;
 
 const CLAUDE: &str = "\

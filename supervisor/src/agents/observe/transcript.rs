@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use whim_wire::spec::AgentKind;
 
-use super::hook::one_line;
+use super::super::hook::one_line;
 
 /// Longest line that is looked at, in bytes: Copilot's request to write a file holds the file. A tool's result can be
 /// far longer and tells nothing here.

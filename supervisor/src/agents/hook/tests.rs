@@ -1,5 +1,9 @@
 use proptest::prelude::*;
 
+use serde_json::{Value, json};
+
+use super::super::setup::HookTransport;
+use super::wiring::{codex_trust, shell_command};
 use super::*;
 
 fn transport() -> HookTransport {
