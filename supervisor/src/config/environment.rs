@@ -13,9 +13,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
+use whim_wire::spec::LayerName;
+
 use super::env_file;
 use super::layers::Configuration;
-use super::mistake::{Mistake, Place};
 use super::names;
 use super::settings::Variables;
 use super::users::User;
@@ -40,7 +41,17 @@ pub struct Built {
     /// Values by environment file, in the order in which they are read; for `/whim/env-files/`.
     pub files: Vec<(String, FileValues)>,
     /// What evaluating the files brought up (reading them has been checked before).
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<Late>,
+}
+
+/// Something wrong that only the values show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// Layer and environment file; `None`: all layers together.
+    pub from: Option<(LayerName, String)>,
+    /// Completes "it …".
+    pub problem: String,
+    pub remedy: &'static str,
 }
 
 /// Values of one environment file. `Debug` shows names only.
@@ -80,6 +91,7 @@ pub fn build(
     for name in names {
         built.file(name, layers);
     }
+    built.check_size(layers);
     built.environment.identify(user);
     built.environment.complete();
     built
@@ -139,18 +151,45 @@ impl Built {
             });
             values.extend(new);
             for mistake in mistakes {
-                let place = Place::Spec(format!(
-                    "{name} of the layer {layer}, line {}",
-                    mistake.line
-                ));
-                self.mistakes
-                    .push(Mistake::new(place, mistake.problem, mistake.remedy));
+                self.mistakes.push(Late {
+                    from: Some((*layer, name.to_owned())),
+                    problem: format!("line {} {}", mistake.line, mistake.problem),
+                    remedy: mistake.remedy,
+                });
             }
         }
         for (name, value) in &values {
             self.environment.set(name, value);
         }
         self.files.push((name.to_owned(), FileValues(values)));
+    }
+}
+
+impl Built {
+    /// The kernel would refuse every exec: arguments and environment have 2 MiB together.
+    fn check_size(&mut self, layers: &Configuration) {
+        let from_files = self
+            .files
+            .iter()
+            .flat_map(|(_, values)| values.0.keys().map(String::as_str));
+        let names: BTreeSet<&str> = layers
+            .env
+            .keys()
+            .map(String::as_str)
+            .chain(from_files)
+            .collect();
+        let sizes = names
+            .iter()
+            .filter_map(|name| Some(name.len() + self.environment.get(name)?.len() + 2));
+        let total: usize = sizes.sum();
+        if total > env_file::MAX_TOTAL {
+            let problem = format!("brings the environment to {total} bytes, more than 1 MiB");
+            self.mistakes.push(Late {
+                from: None,
+                problem,
+                remedy: "put long values into files",
+            });
+        }
     }
 }
 
@@ -402,10 +441,30 @@ mod tests {
             &[],
             json!([{"layer":"user","env_files":{".env":bomb}}]),
         );
+        assert_eq!(
+            built.mistakes[0].from,
+            Some((LayerName::User, ".env".into()))
+        );
         assert!(
-            built.mistakes[0]
-                .to_string()
-                .contains(".env of the layer user, line 14"),
+            built.mistakes[0].problem.starts_with("line 14 sets A"),
+            "{:?}",
+            built.mistakes
+        );
+    }
+
+    #[test]
+    fn more_than_the_kernel_takes_is_told() {
+        let env: BTreeMap<String, String> = (0..12)
+            .map(|n| (format!("A{n}"), "x".repeat(100_000)))
+            .collect();
+        let built = built(
+            &[],
+            StoreKind::File,
+            &[],
+            json!([{"layer":"user","env":env}]),
+        );
+        assert!(
+            built.mistakes.len() == 1 && built.mistakes[0].problem.contains("more than 1 MiB"),
             "{:?}",
             built.mistakes
         );

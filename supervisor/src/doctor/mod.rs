@@ -24,7 +24,7 @@ use whim_wire::spec::AgentKind;
 
 use crate::config::environment;
 use crate::config::settings::{Ports, Root};
-use crate::config::users::{self, User, Who};
+use crate::config::users::{self, User};
 use crate::config::{Given, Variables, printable};
 
 /// How long a program may take to tell its version. Copilot takes 1.1 s on two idle cores.
@@ -170,12 +170,6 @@ impl Subject {
             .collect();
         let uid = nix::unistd::geteuid().as_raw();
         let etc = PathBuf::from("/etc");
-        // An ordinary user's run is that user's whatever WHIM_USER says.
-        let who = if uid == 0 {
-            Who::Name(&settings.user)
-        } else {
-            Who::Uid(uid)
-        };
         let credentials = variables
             .iter()
             .filter(|(name, _)| {
@@ -188,7 +182,9 @@ impl Subject {
             .collect();
         let named = variables.get("WHIM_AGENT").is_some();
         let subject = Self {
-            user: users::look_up(&etc, who).map_err(|error| error.to_string()),
+            user: users::of_agents(&etc, &settings.user, variables)
+                .map(|user| user.at_home(&settings.root))
+                .map_err(|error| error.to_string()),
             root: settings.root,
             etc,
             proc: PathBuf::from("/proc"),

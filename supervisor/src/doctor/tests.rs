@@ -36,7 +36,7 @@ fn machine() -> Machine {
         uid: UID,
         gid: UID,
         groups: vec![UID],
-        home: "/home/node".into(),
+        home: at("root/home/node"),
         shell: "/bin/sh".into(),
     };
     let subject = Subject {
@@ -180,7 +180,7 @@ fn programs_run_as_the_agents_user_with_its_environment_only() {
         return;
     }
     let machine = machine();
-    machine.program("claude", r#"[ "$(id -u)$(id -G)$HOME$USER" = "5432154321/home/nodenode" ] && [ -z "$CARGO" ] && echo 1.2.3"#);
+    machine.program("claude", r#"[ "$(id -u)$(id -G)$USER" = "5432154321node" ] && [ "${HOME#"${HOME%/home/node}"}" = /home/node ] && [ -z "$CARGO" ] && echo 1.2.3"#);
     // `id` is not beside the fakes.
     let mut subject = machine.subject.clone();
     subject.path =
@@ -217,9 +217,16 @@ fn a_program_that_hangs_ends_at_the_deadline_with_all_it_started() {
     assert!(matches!(error, run::RunError::Deadline { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5));
     let pid = fs::read_to_string(marker).unwrap();
-    // Killed; whoever adopted it may not have reaped it yet.
-    let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    assert!(status.is_empty() || status.contains(") Z "), "{status}");
+    // It is dying; its descriptor says when it is dead, whoever adopted it.
+    if let Ok(pidfd) = run::pidfd_open(pid.trim().parse().unwrap()) {
+        use nix::poll::{PollFd, PollFlags, poll};
+        use std::os::fd::AsFd as _;
+        let ended = poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            10_000u16,
+        );
+        assert_eq!(ended, Ok(1), "the sleep lives on");
+    }
 }
 
 #[test]
@@ -249,8 +256,12 @@ fn the_user_must_exist_with_a_shell_and_a_home() {
     )
     .unwrap();
     machine.expect("home", Level::Fail, "cannot write");
-    machine.user().home = "/nowhere".into();
-    machine.expect("home", Level::Fail, "nowhere");
+    machine.user().home = machine.at("root/home/new");
+    machine.expect("home", Level::Ok, "will be made");
+    let file = machine.at("root/whim/file");
+    fs::write(&file, "").unwrap();
+    machine.user().home = file.join("x");
+    machine.expect("home", Level::Fail, "root/whim/file");
     machine.subject.user = Err("user node is not in /etc/passwd".into());
     machine.expect("user", Level::Fail, "is not in");
     assert_eq!(weaknesses(&machine.subject), []);

@@ -534,3 +534,15 @@ fn help_is_asked_for() {
         matches!(read(&["-h".into()], variables(&[]), &mut "".as_bytes()), Ok(Request::Help(text)) if text.contains("WHIM_ROOT"))
     );
 }
+
+#[test]
+fn what_only_the_values_show_has_its_pointer_too() {
+    let bomb = format!("A=0123456789abcdef\n{}", "A=$A$A\n".repeat(14));
+    let spec = serde_json::json!({"version":1,"config":[{"layer":"user"},{"layer":"team","env_files":{".env":bomb}}]});
+    let (code, mistakes) = invalid(&["--spec", &spec.to_string()], &[]);
+    assert_eq!(code, 65);
+    assert!(
+        mistakes[0].starts_with("spec /config/1/env_files/.env: line 14 sets A to a value"),
+        "{mistakes:?}"
+    );
+}
