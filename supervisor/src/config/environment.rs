@@ -317,7 +317,7 @@ mod tests {
             &container,
             store,
             &pass,
-            &merge(&serde_json::from_value::<Vec<_>>(layers).unwrap()),
+            &merge(&serde_json::from_value::<Vec<_>>(layers).unwrap(), None),
             &user(),
         )
     }

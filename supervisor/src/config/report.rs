@@ -121,9 +121,10 @@ pub fn explain(text: &[u8]) -> Result<Explanation, Check> {
     let check = check(text);
     let spec = document::read(text).spec;
     match spec {
-        Some(spec) if check.mistakes.is_empty() => {
-            Ok(explain_configuration(&layers::merge(&spec.config)))
-        }
+        Some(spec) if check.mistakes.is_empty() => Ok(explain_configuration(&layers::merge(
+            &spec.config,
+            spec.init_user,
+        ))),
         _ => Err(check),
     }
 }

@@ -230,7 +230,7 @@ impl Reader<'_> {
         let no_new_privs = self.switch("WHIM_NO_NEW_PRIVS");
         let pass_env = self.pass_env();
         self.unknown_variables();
-        let configuration = layers::merge(&given.config);
+        let configuration = layers::merge(&given.config, given.init_user);
         self.layer_environment(&given, &configuration, backup.kind, &pass_env);
         Settings {
             root,

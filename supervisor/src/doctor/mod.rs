@@ -150,6 +150,12 @@ pub struct Subject {
     pub path: OsString,
     /// Files that hold credentials.
     pub credentials: Vec<PathBuf>,
+    /// Directories where platforms put credentials.
+    pub mounted_secrets: Vec<PathBuf>,
+    /// Sockets of container engines.
+    pub engine_sockets: Vec<PathBuf>,
+    /// Agents cannot gain privileges by setuid programs.
+    pub no_new_privs: bool,
 }
 
 impl Subject {
@@ -199,6 +205,9 @@ impl Subject {
                 .cloned()
                 .unwrap_or_else(|| environment::PATH.into()),
             credentials,
+            mounted_secrets: trust::MOUNTED_SECRETS.iter().map(PathBuf::from).collect(),
+            engine_sockets: trust::ENGINE_SOCKETS.iter().map(PathBuf::from).collect(),
+            no_new_privs: settings.no_new_privs,
         };
         (subject, mistakes)
     }

@@ -56,6 +56,9 @@ fn machine() -> Machine {
         bind: "::".parse().unwrap(),
         path: at("bin").into_os_string(),
         credentials: Vec::new(),
+        mounted_secrets: vec![at("secrets")],
+        engine_sockets: vec![at("docker.sock")],
+        no_new_privs: false,
     };
     let machine = Machine { directory, subject };
     machine.program("git", "echo git version 2.47.3");
@@ -354,6 +357,9 @@ fn what_lets_the_agent_become_root_is_told() {
     }
     machine.program("sudo", r#"[ "$*" = "-n true" ]"#);
     machine.expect("sudo", Level::Weak, "without a password");
+    machine.subject.no_new_privs = true;
+    machine.silent("sudo");
+    machine.subject.no_new_privs = false;
     machine.program("sudo", "exit 1");
     machine.silent("sudo");
     machine.user().groups.push(998);
@@ -437,4 +443,51 @@ fn the_subject_is_the_machine_that_run_would_find() {
                 .credentials
                 .contains(&"/r/run/whim/control-token".into())
     );
+}
+
+#[test]
+fn an_engines_socket_is_told_when_the_user_may_write_to_it() {
+    let machine = machine();
+    let path = machine.at("docker.sock");
+    fs::write(&path, "").unwrap();
+    machine.silent("container engine");
+    fs::remove_file(&path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    machine.silent("container engine");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    machine.expect("container engine", Level::Weak, "docker.sock");
+}
+
+#[test]
+fn mounted_secrets_are_found_through_the_links_of_kubernetes() {
+    let machine = machine();
+    fs::create_dir_all(machine.at("secrets/key/..2026")).unwrap();
+    let real = machine.at("secrets/key/..2026/token");
+    fs::write(&real, "k").unwrap();
+    std::os::unix::fs::symlink("..2026", machine.at("secrets/key/..data")).unwrap();
+    std::os::unix::fs::symlink("..data/token", machine.at("secrets/key/token")).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(
+        weak(&machine.subject)
+            .iter()
+            .filter(|check| *check == "credential file")
+            .count(),
+        0
+    );
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(weak(&machine.subject).contains(&"credential file".to_owned()));
+}
+
+#[test]
+fn an_empty_root_password_is_told() {
+    let machine = machine();
+    fs::write(machine.at("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+    fs::write(machine.at("etc/shadow"), "root:*:1::::::\n").unwrap();
+    machine.silent("root account");
+    fs::write(machine.at("etc/shadow"), "root::1::::::\n").unwrap();
+    machine.expect("root account", Level::Weak, "empty password");
+    fs::write(machine.at("etc/shadow"), "root:*:1::::::\n").unwrap();
+    fs::write(machine.at("etc/passwd"), "root::0:0::/root:/bin/sh\n").unwrap();
+    machine.expect("root account", Level::Weak, "empty password");
 }
