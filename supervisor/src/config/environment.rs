@@ -54,6 +54,16 @@ pub struct Late {
     pub remedy: &'static str,
 }
 
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.from {
+            Some((layer, file)) => write!(f, "{} of the layer {layer}", super::printable(file))?,
+            None => f.write_str("layers")?,
+        }
+        write!(f, ": {}; {}", self.problem, self.remedy)
+    }
+}
+
 /// Values of one environment file. `Debug` shows names only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FileValues(BTreeMap<String, String>);
