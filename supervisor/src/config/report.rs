@@ -13,7 +13,7 @@ use whim_wire::spec::{LayerName, McpServer};
 use super::document;
 use super::env_file;
 use super::layers::{self, Configuration};
-use super::mistake::{EXIT_SPEC, Mistake, Place};
+use super::mistake::{EXIT_SPEC, Mistake};
 use super::names;
 use super::redact::printable;
 use super::validate;
@@ -52,19 +52,7 @@ impl Check {
 
     /// For `--json`.
     pub fn to_json(&self) -> Value {
-        let list = |mistakes: &[Mistake]| -> Vec<Value> {
-            mistakes
-                .iter()
-                .map(|mistake| {
-                    let pointer = match &mistake.place {
-                        Place::Spec(pointer) => pointer.as_str(),
-                        Place::Flag(name) | Place::Variable(name) => name.as_str(),
-                    };
-                    json!({"pointer": pointer, "value": mistake.given, "problem": mistake.problem, "remedy": mistake.remedy})
-                })
-                .collect()
-        };
-        json!({"ok": self.mistakes.is_empty(), "mistakes": list(&self.mistakes), "warnings": list(&self.warnings)})
+        json!({"ok": self.mistakes.is_empty(), "mistakes": self.mistakes, "warnings": self.warnings})
     }
 }
 
@@ -133,9 +121,10 @@ pub fn explain(text: &[u8]) -> Result<Explanation, Check> {
     let check = check(text);
     let spec = document::read(text).spec;
     match spec {
-        Some(spec) if check.mistakes.is_empty() => {
-            Ok(explain_configuration(&layers::merge(&spec.config)))
-        }
+        Some(spec) if check.mistakes.is_empty() => Ok(explain_configuration(&layers::merge(
+            &spec.config,
+            spec.init_user,
+        ))),
         _ => Err(check),
     }
 }

@@ -10,6 +10,7 @@ mod task;
 
 pub use source::SpecSource;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
@@ -18,10 +19,13 @@ use std::time::Duration;
 
 use whim_wire::spec::{Spec, Task, Usd, UsdError};
 
+use super::layers::Configuration;
 use super::mistake::{Invalid, Mistake, Place};
 use super::options::{CommandLine, RunOptions};
 use super::settings::{self, Settings, UnknownModel, Variables};
-use super::{document, layers, names, validate, values};
+use super::users::User;
+use super::values::StoreKind;
+use super::{document, environment, layers, names, validate, values};
 use reader::{Problem, Reader};
 
 /// Shortest control token that is not warned about: 128 bits as text.
@@ -104,11 +108,7 @@ impl Given {
             .spec
             .clone()
             .or_else(|| unheard.variable("WHIM_SPEC"))?;
-        Some(match text.trim_start() {
-            "-" => SpecSource::Stdin,
-            inline if inline.starts_with('{') => SpecSource::Inline(text),
-            _ => SpecSource::File(PathBuf::from(text)),
-        })
+        Some(SpecSource::from(text.as_str()))
     }
 
     /// Every value that can be told without the task, and what is wrong with the rest; for checks of a machine, which
@@ -230,6 +230,8 @@ impl Reader<'_> {
         let no_new_privs = self.switch("WHIM_NO_NEW_PRIVS");
         let pass_env = self.pass_env();
         self.unknown_variables();
+        let configuration = layers::merge(&given.config, given.init_user);
+        self.layer_environment(&given, &configuration, backup.kind, &pass_env);
         Settings {
             root,
             wait_for_spec,
@@ -241,7 +243,7 @@ impl Reader<'_> {
             unknown_model: unknown_model.unwrap_or_default(),
             prices,
             attachments: given.attachments.clone(),
-            configuration: layers::merge(&given.config),
+            configuration,
             restore: given.restore.clone(),
             idle,
             init_timeout: given
@@ -259,6 +261,36 @@ impl Reader<'_> {
             log,
             pass_env,
             spec,
+        }
+    }
+
+    /// What only the evaluated environment shows. The user does not matter to it.
+    fn layer_environment(
+        &mut self,
+        spec: &Spec,
+        layers: &Configuration,
+        store: StoreKind,
+        pass: &BTreeSet<String>,
+    ) {
+        let nobody = User {
+            name: String::new(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            home: PathBuf::from("/"),
+            shell: PathBuf::from("/bin/sh"),
+        };
+        for late in environment::build(self.variables, store, pass, layers, &nobody).mistakes {
+            let pointer = late.from.and_then(|(layer, file)| {
+                let index = spec.config.iter().position(|given| given.layer == layer)?;
+                Some(document::pointer(
+                    &format!("/config/{index}/env_files"),
+                    &file,
+                ))
+            });
+            let place = Place::Spec(pointer.unwrap_or_else(|| "/config".to_owned()));
+            self.mistakes
+                .push(Mistake::new(place, late.problem, late.remedy));
         }
     }
 }

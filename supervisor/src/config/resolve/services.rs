@@ -70,17 +70,9 @@ impl Reader<'_> {
             self.mistake(Place::Flag("--task-id".to_owned()), None, problem);
         }
         let Some(token) = token else {
-            let bad = self.mistakes.iter().any(|mistake| {
-                mistake
-                    .place
-                    .to_string()
-                    .starts_with("WHIM_INTERNAL_API_TOKEN")
-            });
-            if !bad {
-                let problem = Problem::new(
-                    "is missing for the backend",
-                    "set it, or name its file in WHIM_INTERNAL_API_TOKEN_FILE",
-                );
+            if !self.is_given("WHIM_INTERNAL_API_TOKEN") {
+                let remedy = "set it, or name its file in WHIM_INTERNAL_API_TOKEN_FILE";
+                let problem = Problem::new("is missing for the backend", remedy);
                 self.mistake(
                     Place::Variable("WHIM_INTERNAL_API_TOKEN".to_owned()),
                     None,
@@ -249,7 +241,20 @@ impl Reader<'_> {
                 None => Ok(names),
             }
         });
-        names.unwrap_or_default()
+        let names = names.unwrap_or_default();
+        for name in names
+            .iter()
+            .filter(|name| variables::secret_named(name).is_some())
+        {
+            let place = Place::Variable("WHIM_PASS_ENV".to_owned());
+            let remedy = "leave it out unless that is meant";
+            self.warnings.push(Mistake::new(
+                place,
+                format!("shows agents the credential {name}"),
+                remedy,
+            ));
+        }
+        names
     }
 
     /// A typing error in a variable would silently mean "no cap", so each unknown `WHIM_` name is told.
