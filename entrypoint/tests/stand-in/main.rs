@@ -1,6 +1,10 @@
 //! The entrypoint's roles as `whim` has them, and for `supervise` a stand-in: it hands its channel to the test that named
 //! a socket in `WHIM_TEST_SOCKET`, and ends as that test says.
 #![expect(unsafe_code, reason = "the channel is inherited as a number")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "part of the tests: what fails here fails them"
+)]
 
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
