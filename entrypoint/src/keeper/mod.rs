@@ -10,8 +10,10 @@
 //!
 //! Bounds: [`table::MAX_PROCESSES`] processes, [`held::MAX_HELD`] held descriptors, no queue of messages.
 
+mod cgroup;
 mod final_state;
 mod held;
+mod holding;
 mod inventory;
 mod launching;
 mod oom;
@@ -39,6 +41,7 @@ use crate::limits::Limits;
 use crate::log;
 use crate::signals;
 use crate::title::Title;
+use cgroup::Cgroups;
 use held::Held;
 use inventory::Outbox;
 use shutdown::Stop;
@@ -74,6 +77,7 @@ struct Keeper {
     supervisor: Supervisor,
     table: Table,
     held: Held,
+    cgroups: Cgroups,
     outbox: Outbox,
     /// Wake when the supervisor's socket takes more.
     blocked: bool,

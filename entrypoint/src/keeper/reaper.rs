@@ -6,10 +6,8 @@
 use std::time::Instant;
 
 use super::Keeper;
-use super::process::{Process, Role};
+use super::process::Role;
 use super::supervisor::Outcome;
-use crate::procfs::Stat;
-use crate::tree::Snapshot;
 use crate::wait::{self, Dead};
 
 impl Keeper {
@@ -72,7 +70,13 @@ impl Keeper {
             let Some(process) = self.table.get(slot) else {
                 continue;
             };
-            let due = sweep.step(now, || remains(process, own, &known));
+            let due = sweep.step(now, || {
+                let (child, leader) = (process.child(), process.pid());
+                let holder = process.holder.as_ref();
+                holder.map_or_else(Vec::new, |holder| {
+                    holder.remains(child, leader, own, &known)
+                })
+            });
             match due {
                 Some(due) => {
                     process.sweep = Some(sweep);
@@ -97,37 +101,4 @@ impl Keeper {
             .chain(self.supervisor.pid())
             .collect()
     }
-}
-
-/// What is left of a process: all below its living holder; or, when the holder was killed, what the kernel gave to us
-/// then. That cannot be told for certain from an orphan of somebody else's, so it has to be younger than the holder and
-/// of the same user or session.
-fn remains(process: &Process, own: i32, known: &[i32]) -> Vec<Stat> {
-    let snapshot = Snapshot::take();
-    let Some(holder) = &process.holder else {
-        return Vec::new();
-    };
-    if let (true, Some(child)) = (holder.alive, process.child()) {
-        return snapshot.below(child);
-    }
-    let leader = process.pid();
-    let left_behind = |stat: &Stat| {
-        let same_user =
-            || crate::procfs::status(stat.pid).is_some_and(|status| status.uid == holder.uid);
-        stat.parent == own
-            && stat.start >= holder.start
-            && (stat.pid == leader || !known.contains(&stat.pid))
-            && (stat.pid == leader || (leader != 0 && stat.session == leader) || same_user())
-    };
-    let roots: Vec<i32> = snapshot
-        .living()
-        .filter(|stat| left_behind(stat))
-        .map(|stat| stat.pid)
-        .collect();
-    let belongs = |stat: &&Stat| {
-        roots
-            .iter()
-            .any(|root| stat.pid == *root || snapshot.is_below(stat.pid, *root))
-    };
-    snapshot.living().filter(belongs).copied().collect()
 }

@@ -95,6 +95,7 @@ impl Keeper {
                 generation,
                 descriptors,
                 self.identity.limits,
+                &mut self.cgroups,
             )
         };
         match result {
