@@ -13,5 +13,6 @@ mod support;
 mod holding;
 mod launching;
 mod restarting;
+mod settings;
 mod stopping;
 mod storm;

@@ -85,6 +85,43 @@ impl Setup {
         setup
     }
 
+    /// As PID 1 with what a container's root may do by default.
+    pub(crate) fn container() -> Self {
+        let mut setup = Self::wrapped(&[
+            "unshare",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "setpriv",
+            "--bounding-set",
+            "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
+             +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap",
+            "--inh-caps",
+            "-all",
+        ]);
+        setup.namespace = true;
+        setup
+    }
+
+    /// As an ordinary user, with a binary that this user can reach wherever the build directory is.
+    pub(crate) fn ordinary_user() -> Self {
+        let mut setup = Self::new();
+        let path = setup.directory.path().join("whim");
+        fs::copy(binary(), &path).unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", "1001", "--regid", "1001", "--clear-groups"])
+            .arg(path);
+        let socket = setup.directory.path().join("supervisor.socket");
+        command
+            .arg("run")
+            .env("WHIM_TEST_SOCKET", socket)
+            .stdin(Stdio::null());
+        setup.command = command;
+        setup
+    }
+
     /// Below another program.
     pub(crate) fn wrapped(wrapper: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
