@@ -20,7 +20,8 @@ use crate::log;
 /// Where ours are made, if anywhere.
 #[derive(Debug)]
 pub(super) struct Cgroups {
-    base: Option<PathBuf>,
+    /// Looked for when the first one is wanted, so that starting up does not wait for it.
+    base: Option<Option<PathBuf>>,
     /// Tells ours from those of another keeper in the same cgroup.
     label: u64,
 }
@@ -34,17 +35,12 @@ pub(super) struct Cgroup {
 
 impl Cgroups {
     pub(super) fn new(label: u64) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self {
-            base: base(&mounts, &own),
-            label,
-        }
+        Self { base: None, label }
     }
 
     /// `None` when none can be made; what is missing now is not tried again.
     pub(super) fn create(&mut self, number: u64) -> Option<Cgroup> {
-        let base = self.base.as_ref()?;
+        let base = self.base.get_or_insert_with(find_base).as_ref()?;
         match Cgroup::create(base.join(format!("whim-{}-{number}", self.label))) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
@@ -60,11 +56,17 @@ impl Cgroups {
                         base.display()
                     ));
                 }
-                self.base = None;
+                self.base = Some(None);
                 None
             }
         }
     }
+}
+
+fn find_base() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    base(&mounts, &own)
 }
 
 /// Our own cgroup's directory: the mount of version 2 and our path within it.

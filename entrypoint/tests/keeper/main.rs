@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod draining;
 mod holding;
 mod launching;
 mod restarting;
