@@ -1,7 +1,7 @@
 //! The ordered end.
 //!
 //! TERM to everything but the supervisor at once; KILL two seconds before the end of the grace, so that what remains of
-//! it belongs to the final flush; the supervisor has until the deadline. Finished early when all is gone and flushed. A
+//! it belongs to the final flush; the supervisor, and what it starts for the flush, has until the deadline. Finished early when all is gone and flushed. A
 //! second TERM or INT kills everything at once. In the end every process that is left is killed: as PID 1 the whole
 //! namespace, otherwise every descendant.
 
@@ -39,7 +39,6 @@ pub(super) struct Stop {
     code: u8,
     deadline: Instant,
     kill_at: Instant,
-    killed: bool,
     /// What no request started: orphans, shells of `docker exec`.
     strays: Option<Ending>,
     strays_due: Option<Instant>,
@@ -60,9 +59,6 @@ impl Stop {
 
     pub(super) fn due(&self) -> Instant {
         let mut due = self.deadline;
-        if !self.killed {
-            due = due.min(self.kill_at);
-        }
         if let Some(flushed) = self.flushed {
             due = due.min(flushed + FLUSHED_PATIENCE);
         }
@@ -98,7 +94,6 @@ impl Keeper {
             code,
             deadline,
             kill_at,
-            killed: false,
             strays: Some(Ending::new(kill_at)),
             strays_due: Some(now),
             flushed: None,
@@ -134,26 +129,12 @@ impl Keeper {
         if stop.finished || now >= stop.deadline {
             return Some(self.finish());
         }
-        if now >= stop.kill_at && !stop.killed {
-            stop.killed = true;
-            stop.strays = Some(Ending::new(now));
-            stop.strays_due = Some(now);
-        }
-        let killed = stop.killed;
         let mut strays = stop.strays.take();
         let mut due = None;
         if let Some(ending) = &mut strays {
-            let supervisor = self.supervisor.pid();
-            // Before the KILL the holders and our own children see to their own.
-            let spared: Vec<i32> = match killed {
-                true => supervisor.into_iter().collect(),
-                false => self
-                    .table
-                    .iter()
-                    .filter_map(|process| process.child())
-                    .chain(supervisor)
-                    .collect(),
-            };
+            // Those see to their own: holders and our children by their endings, the supervisor until the deadline.
+            let children = self.table.iter().filter_map(|process| process.child());
+            let spared: Vec<i32> = children.chain(self.supervisor.pid()).collect();
             let init = self.identity.init;
             due = ending.step(now, || strangers(own, init, &spared));
             if due.is_none() {
