@@ -1,9 +1,9 @@
 //! The ordered end.
 //!
 //! TERM to everything but the supervisor at once; KILL two seconds before the end of the grace, so that what remains of
-//! it belongs to the final flush; the supervisor, and what it starts for the flush, has until the deadline. Finished early when all is gone and flushed. A
-//! second TERM or INT kills everything at once. In the end every process that is left is killed: as PID 1 the whole
-//! namespace, otherwise every descendant.
+//! it belongs to the final flush; the supervisor, and what it starts for the flush, has until the deadline. Finished
+//! early when all is gone and flushed. A second TERM or INT kills everything at once. In the end every process that is
+//! left is killed: as PID 1 the whole namespace, otherwise every descendant.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,6 @@ pub(super) struct Stop {
     signal: i32,
     code: u8,
     deadline: Instant,
-    kill_at: Instant,
     /// What no request started: orphans, shells of `docker exec`.
     strays: Option<Ending>,
     strays_due: Option<Instant>,
@@ -93,7 +92,6 @@ impl Keeper {
             signal,
             code,
             deadline,
-            kill_at,
             strays: Some(Ending::new(kill_at)),
             strays_due: Some(now),
             flushed: None,

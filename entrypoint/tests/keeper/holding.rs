@@ -28,7 +28,7 @@ fn with_daemons(then: &str) -> Launch {
     let script = format!(
         "trap '' HUP; {daemon} & setsid {daemon} & (setsid env -i /bin/{daemon} &); \
          (setsid sh -c 'trap \"\" TERM HUP INT; echo daemon $$; (setsid sleep 1000 &); while :; do sleep 1000; done' &); \
-         trap - HUP; sleep 0.1; echo started; {then}"
+         trap - HUP; echo started; {then}"
     );
     Launch {
         holder: true,
@@ -96,11 +96,13 @@ fn what_is_left_ends_with_the_leader_when_it_should() {
     let (mut supervisor, _) = keeper.ready_supervisor();
     let launch = Launch {
         end_with_leader: true,
-        ..with_daemons("exit 6")
+        ..with_daemons("read line; exit 6")
     };
     let session = supervisor.spawn("session/main", &launch);
+    let terminal = session.descriptors[0].try_clone().unwrap();
     let ring = rings(session.descriptors, Streams::Terminal).remove(0);
     let daemons = daemons(&ring);
+    nix::unistd::write(&terminal, b"\n").unwrap();
     assert_eq!(libc::WEXITSTATUS(supervisor.finished(session.id)), 6);
     assert!(daemons.iter().all(|pid| !alive(*pid)));
 }
@@ -109,9 +111,11 @@ fn what_is_left_ends_with_the_leader_when_it_should() {
 fn what_is_left_lives_on_when_it_may() {
     let keeper = Keeper::start();
     let (mut supervisor, _) = keeper.ready_supervisor();
-    let session = supervisor.spawn("init", &with_daemons("exit 0"));
+    let session = supervisor.spawn("init", &with_daemons("read line; exit 0"));
+    let terminal = session.descriptors[0].try_clone().unwrap();
     let ring = rings(session.descriptors, Streams::Terminal).remove(0);
     let daemons = daemons(&ring);
+    nix::unistd::write(&terminal, b"\n").unwrap();
     assert!(matches!(
         supervisor.receive().0,
         FromKeeper::Exited { status: 0, .. }
