@@ -84,6 +84,8 @@ struct Keeper {
     stop: Option<Stop>,
     grace: Duration,
     sweep_due: Option<Instant>,
+    /// Some child was reaped in this round.
+    died: bool,
     buffer: Vec<u8>,
 }
 
@@ -121,6 +123,7 @@ impl Keeper {
             }
         };
         let now = Instant::now();
+        self.died = false;
         // The dead first: their order among each other is kept by the kernel, and nothing may delay them.
         let tokens = events
             .iter()
@@ -182,7 +185,10 @@ impl Keeper {
     fn handle(&mut self, token: Token, now: Instant) {
         match token {
             Token::Signals => {}
-            Token::Supervisor => self.listen_to_supervisor(now),
+            Token::Supervisor => {
+                // Level-triggered: what is left comes with the next round.
+                self.listen_to_supervisor(now);
+            }
             Token::SupervisorStart => self.supervisor.check_start(),
             Token::Start(slot) => {
                 if let Some(process) = self.table.get(slot) {

@@ -14,12 +14,13 @@ impl Keeper {
     /// Reaps until nobody is dead.
     pub(super) fn reap(&mut self, now: Instant) {
         while let Dead::Child(pid) = wait::dead_child() {
+            self.died = true;
             if self.supervisor.pid() == Some(pid) {
                 let Some(status) = wait::reap(pid) else {
                     return;
                 };
                 // What it said before it died still counts.
-                self.listen_to_supervisor(now);
+                while self.listen_to_supervisor(now) {}
                 self.supervisor_ended(status, now);
                 continue;
             }
@@ -55,6 +56,7 @@ impl Keeper {
 
     /// Does what is due for endings that are the keeper's own.
     pub(super) fn step_endings(&mut self, now: Instant) {
+        let died = self.died;
         for slot in 0..self.table.end() {
             let Some(process) = self.table.get(slot) else {
                 continue;
@@ -70,7 +72,7 @@ impl Keeper {
             let Some(process) = self.table.get(slot) else {
                 continue;
             };
-            let due = sweep.step(now, || {
+            let due = sweep.step(now, died, || {
                 let (child, leader) = (process.child(), process.pid());
                 let holder = process.holder.as_ref();
                 holder.map_or_else(Vec::new, |holder| {

@@ -122,7 +122,7 @@ impl Keeper {
 
     /// Does what is due; the exit code when all is done.
     pub(super) fn step_stop(&mut self, now: Instant) -> Option<u8> {
-        let own = self.identity.pid;
+        let (own, died) = (self.identity.pid, self.died);
         let stop = self.stop.as_mut()?;
         if stop.finished || now >= stop.deadline {
             return Some(self.finish());
@@ -134,7 +134,7 @@ impl Keeper {
             let children = self.table.iter().filter_map(|process| process.child());
             let spared: Vec<i32> = children.chain(self.supervisor.pid()).collect();
             let init = self.identity.init;
-            due = ending.step(now, || strangers(own, init, &spared));
+            due = ending.step(now, died, || strangers(own, init, &spared));
             if due.is_none() {
                 strays = None;
             }
@@ -168,7 +168,7 @@ impl Keeper {
                 }
             }
             let now = Instant::now();
-            let due = ending.step(now, || strangers(own, self.identity.init, &[]));
+            let due = ending.step(now, true, || strangers(own, self.identity.init, &[]));
             let Some(due) = due.filter(|_| now < end) else {
                 break;
             };

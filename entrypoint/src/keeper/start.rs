@@ -102,6 +102,7 @@ pub(super) fn start(title: Option<Title>) -> Result<Keeper, StartError> {
         stop: None,
         grace: DEFAULT_GRACE,
         sweep_due: None,
+        died: false,
         buffer: vec![0; BUFFER],
     })
 }
