@@ -452,7 +452,7 @@ fn dearest(proxy: &GenerationProxy, request: &Request) -> Option<Arc<ModelPrice>
     let asked = request
         .model
         .as_deref()
-        .or(request.fallbacks.first().map(String::as_str))?;
+        .or_else(|| request.fallbacks.first().map(String::as_str))?;
     let first = proxy.prices.find(asked)?;
     let others = request
         .fallbacks
@@ -510,7 +510,7 @@ fn estimate(
     // A stream is watched and holds more as it grows; an answer in one piece can only be held for in advance.
     let most = request
         .max_output
-        .or(price.max_output())
+        .or_else(|| price.max_output())
         .unwrap_or(u64::MAX);
     let allowance = if request.stream {
         most.min(ALLOWANCE_TOKENS)

@@ -259,7 +259,9 @@ impl Forward {
             let attempt = match self.upstream(at) {
                 Some(upstream) => self.attempt(upstream, &call, &frames).await,
                 None => {
-                    return own(Refusal::unavailable("no provider".to_owned()).response(self.format));
+                    return own(
+                        Refusal::unavailable("no provider".to_owned()).response(self.format)
+                    );
                 }
             };
             let (refusal, again) = match attempt {

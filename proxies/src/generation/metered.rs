@@ -68,7 +68,12 @@ impl Opening {
             let tap = self.tap.feed_ref();
             let answer = tap.answer();
             if answer.events > 0 {
-                return answer.error.as_ref().map(|error| error.kind.clone());
+                let unpaid = answer.progress == 0 && answer.reported.is_empty();
+                return answer
+                    .error
+                    .as_ref()
+                    .filter(|_| unpaid)
+                    .map(|error| error.kind.clone());
             }
             if tap.comments() > 0 || read > AHEAD || self.tap.blind() {
                 return None;
@@ -106,6 +111,8 @@ pub(super) struct Metered {
     settled: bool,
     cutting: bool,
     last: Option<Bytes>,
+    /// Told at the next poll: the server writes what it has first, and drops it at an error.
+    error: Option<BodyError>,
     timer: Option<Pin<Box<Sleep>>>,
     last_byte: Instant,
     last_progress: Instant,
@@ -132,6 +139,7 @@ impl Metered {
             settled: false,
             cutting: false,
             last: None,
+            error: None,
             timer: None,
             last_byte: now,
             last_progress: now,
@@ -292,14 +300,29 @@ impl Metered {
         Ok(())
     }
 
-    fn end_early(&mut self, ended: Ended) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// Ends with an error, once what has passed is written.
+    fn fail(
+        &mut self,
+        error: BodyError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.error = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn end_early(
+        &mut self,
+        ended: Ended,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.inner = None;
         let outcome = match ended {
             Ended::Cap => Outcome::CutAtCap,
             Ended::Cut | Ended::Silence(_) => self.outcome(false, Outcome::UpstreamCut),
         };
         self.settle(outcome);
-        Poll::Ready(Some(Err(ended.into())))
+        self.fail(ended.into(), cx)
     }
 }
 
@@ -319,32 +342,39 @@ impl Body for Metered {
         if let Some(last) = this.last.take() {
             return Poll::Ready(Some(Ok(Frame::data(last))));
         }
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let Some(inner) = &mut this.inner else {
             if this.settled {
                 return Poll::Ready(None);
             }
             let broken = this.broken;
             this.settle(this.outcome(!broken, Outcome::UpstreamCut));
-            return Poll::Ready(broken.then(|| Err(Ended::Cut.into())));
+            return if broken {
+                this.fail(Ended::Cut.into(), cx)
+            } else {
+                Poll::Ready(None)
+            };
         };
         let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
             return match this.check_clock(cx) {
                 Ok(()) => Poll::Pending,
-                Err(ended) => this.end_early(ended),
+                Err(ended) => this.end_early(ended, cx),
             };
         };
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => match this.take(data) {
                     Ok(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Err(ended) => this.end_early(ended),
+                    Err(ended) => this.end_early(ended, cx),
                 },
                 Err(trailers) => Poll::Ready(Some(Ok(trailers))),
             },
             Some(Err(error)) => {
                 this.inner = None;
                 this.settle(this.outcome(false, Outcome::UpstreamCut));
-                Poll::Ready(Some(Err(error.into())))
+                this.fail(error.into(), cx)
             }
             None => {
                 this.inner = None;
@@ -355,7 +385,11 @@ impl Body for Metered {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.settled && self.ahead.is_empty() && self.last.is_none() && self.inner.is_none()
+        self.settled
+            && self.ahead.is_empty()
+            && self.last.is_none()
+            && self.error.is_none()
+            && self.inner.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -168,6 +168,7 @@ async fn converse(
             match step {
                 Step::Send(bytes) => {
                     if stream.write_all(&bytes).await.is_err() {
+                        gone.send_modify(|gone| gone.push(Instant::now()));
                         return;
                     }
                 }
