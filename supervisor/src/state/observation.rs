@@ -72,7 +72,7 @@ pub enum Word {
     Waiting {
         waiting_for: Option<String>,
     },
-    /// No turn, but a command of the user's or in the background.
+    /// No turn, but a command in the background (whose end wakes the agent), or one that is being interrupted.
     Shell,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Hooks {
     /// The newest end of a tool or subagent.
     pub(super) step_ended: Option<Moment>,
     /// Dialogs until then are over, whatever is delivered late.
-    dialogs_over: Option<Moment>,
+    pub(super) dialogs_over: Option<Moment>,
 }
 
 impl Hooks {

@@ -46,7 +46,7 @@ pub(super) fn parse(script: &str) -> Vec<(u64, Step)> {
     for line in script
         .lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
     {
         let (time, event) = line.split_once(' ').unwrap_or_else(|| panic!("{line}"));
         let (from, to) = match time.split_once("..") {
