@@ -12,9 +12,11 @@
 pub mod answers;
 pub mod backlog;
 mod engine;
+pub mod http;
 mod input;
 pub mod pty;
 pub mod screen;
+pub mod set;
 pub mod size;
 pub mod source;
 pub mod terminal;
