@@ -1,2 +1,3 @@
 //! The supervisor.
+pub mod cli;
 pub mod terminals;

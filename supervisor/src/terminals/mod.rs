@@ -10,6 +10,7 @@
 //! lock) and two watched values (how far the output goes; title, size, exit).
 
 pub mod answers;
+pub mod attach;
 pub mod backlog;
 mod engine;
 pub mod http;
