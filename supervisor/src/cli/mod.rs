@@ -1,6 +1,6 @@
 //! The command line: what people and scripts type.
 
-//mod attach;
+mod attach;
 pub mod client;
 mod git_credential;
 pub mod hook;
