@@ -11,14 +11,17 @@
 pub mod agents;
 mod background;
 pub mod client;
+mod events;
 pub mod model;
 pub mod proc;
 pub mod repo;
 mod root;
+mod run;
 pub mod wait;
 mod whim;
 
 pub use client::{Client, ClientError};
 pub use model::Upstream;
 pub use root::{AGENTS_USER, Root, RootError};
-pub use whim::{Ready, Run, Whim, WhimError};
+pub use run::Run;
+pub use whim::{Ready, Whim, WhimError, reachable};

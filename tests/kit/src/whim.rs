@@ -1,19 +1,16 @@
-//! Starts `whim run` the ways a platform would, and ends what it left behind.
+//! A `whim run` that a test started: its files, its processes, its end, and the end of what it left behind.
 //!
-//! A [`Run`] says how: as root or as an ordinary user, as PID 1 of a namespace of its own or beside everything else,
+//! A [`crate::Run`] says how to start one: as root or as an ordinary user, as PID 1 of a namespace of its own or beside everything else,
 //! with all capabilities or with those that Docker gives by default. Ports are free ones, the control token is known,
 //! the environment holds nothing that was not given. Output goes to files, so a chatty program never blocks on its
 //! test. Dropping a [`Whim`] kills it and everything that inherited its mark in the environment.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -22,16 +19,9 @@ use serde::Deserialize;
 
 use crate::client::{Client, ClientError};
 use crate::proc;
-use crate::root::{AGENTS_USER, Root};
+use crate::root::Root;
+use crate::run::MARK;
 use crate::wait::{self, FileError, TimedOut};
-
-/// The 14 capabilities of a container that was started with Docker's defaults
-/// (<https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities>).
-const DOCKER_CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
-    +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
-
-/// Marks everything that a run started, as long as it keeps its environment.
-const MARK: &str = "WHIMKIT_MARK";
 
 /// Why a run failed to do what the test wants of it.
 #[derive(Debug, thiserror::Error)]
@@ -66,197 +56,6 @@ pub enum WhimError {
     Client(#[from] ClientError),
 }
 
-/// How to start it.
-#[derive(Clone, Debug)]
-pub struct Run {
-    binary: PathBuf,
-    command: Vec<OsString>,
-    environment: BTreeMap<OsString, OsString>,
-    ordinary: bool,
-    namespace: bool,
-    docker_capabilities: bool,
-}
-
-impl Run {
-    /// `whim run` of this binary (tests of the package have its path in `CARGO_BIN_EXE_whim`).
-    #[must_use]
-    pub fn new(binary: impl Into<PathBuf>) -> Self {
-        let path =
-            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        let mut environment = BTreeMap::new();
-        environment.insert("PATH".into(), path);
-        environment.insert("LANG".into(), "C.UTF-8".into());
-        environment.insert("TERM".into(), "xterm-256color".into());
-        Self {
-            binary: binary.into(),
-            command: vec!["run".into()],
-            environment,
-            ordinary: false,
-            namespace: false,
-            docker_capabilities: false,
-        }
-    }
-
-    /// Another command of the binary in place of `run`, such as `init`.
-    #[must_use]
-    pub fn command(mut self, command: impl Into<OsString>) -> Self {
-        self.command = vec![command.into()];
-        self
-    }
-
-    /// One more argument.
-    #[must_use]
-    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
-        self.command.push(argument.into());
-        self
-    }
-
-    /// More arguments.
-    #[must_use]
-    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.command.extend(arguments.into_iter().map(Into::into));
-        self
-    }
-
-    /// A variable.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.environment.insert(name.into(), value.into());
-        self
-    }
-
-    /// Puts a directory at the front of `PATH`, such as that of [`crate::agents::installed`].
-    #[must_use]
-    pub fn path(mut self, directory: &Path) -> Self {
-        let mut path = directory.as_os_str().to_owned();
-        if let Some(rest) = self.environment.get(OsStr::new("PATH")) {
-            path.push(":");
-            path.push(rest);
-        }
-        self.environment.insert("PATH".into(), path);
-        self
-    }
-
-    /// As [`AGENTS_USER`] in place of root; wants [`Root::ordinary`].
-    #[must_use]
-    pub fn ordinary(mut self) -> Self {
-        self.ordinary = true;
-        self
-    }
-
-    /// As PID 1 of a pid namespace of its own. Needs root.
-    #[must_use]
-    pub fn as_pid_1(mut self) -> Self {
-        self.namespace = true;
-        self
-    }
-
-    /// With the capabilities that Docker gives by default and no others.
-    #[must_use]
-    pub fn with_docker_capabilities(mut self) -> Self {
-        self.docker_capabilities = true;
-        self
-    }
-
-    /// The whole command line.
-    fn line(&self) -> Vec<OsString> {
-        let mut line: Vec<OsString> = Vec::new();
-        let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
-        if self.namespace {
-            add(&[
-                "unshare",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "--kill-child",
-                "--",
-            ]);
-        }
-        if self.ordinary || self.docker_capabilities {
-            add(&["setpriv"]);
-            if self.docker_capabilities {
-                add(&["--inh-caps=-all", "--bounding-set", DOCKER_CAPABILITIES]);
-            }
-            if self.ordinary {
-                let user = format!("--reuid={AGENTS_USER}");
-                let group = format!("--regid={AGENTS_USER}");
-                add(&[&user, &group, "--init-groups"]);
-            }
-            add(&["--"]);
-        }
-        line.push(self.binary.clone().into());
-        line.extend(self.command.iter().cloned());
-        line
-    }
-
-    /// Starts it in `root`, with free ports and a control token.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start(&self, root: Root) -> Result<Whim, WhimError> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mark = format!(
-            "{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let token = format!("control-{mark}");
-        let mut run = self.clone();
-        let own = [
-            ("WHIM_ROOT", root.path().as_os_str().to_owned()),
-            ("WHIM_CONTROL_TOKEN", OsString::from(&token)),
-            ("WHIM_GENERATION_PORT", "0".into()),
-            ("WHIM_LOCAL_PORT", "0".into()),
-            ("WHIM_BACKUP_PORT", "0".into()),
-            ("WHIM_UI_PORT", "0".into()),
-            (
-                "HOME",
-                root.at(if self.ordinary { "/home/node" } else { "/root" })
-                    .into(),
-            ),
-        ];
-        for (name, value) in own {
-            run.environment.entry(name.into()).or_insert(value);
-        }
-        run.environment.insert(MARK.into(), mark.clone().into());
-        // Beside the root, so that nothing in it is whim's own output by accident.
-        let logs = tempfile::tempdir().map_err(|source| WhimError::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        let child = run.spawn(logs.path())?;
-        Ok(Whim {
-            child,
-            namespace: self.namespace,
-            root,
-            logs,
-            mark,
-            token,
-            status: None,
-        })
-    }
-
-    fn spawn(&self, logs: &Path) -> Result<Child, WhimError> {
-        let file = |name: &str| {
-            let path = logs.join(name);
-            File::create(&path).map_err(|source| WhimError::File { path, source })
-        };
-        let line = self.line();
-        let (program, arguments) = line.split_first().ok_or(WhimError::NoProcess("named"))?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(&self.environment)
-            .stdin(Stdio::null());
-        command.stdout(file("stdout")?).stderr(file("stderr")?);
-        command.spawn().map_err(|source| WhimError::Start {
-            program: program.to_string_lossy().into_owned(),
-            source,
-        })
-    }
-}
-
 /// What `ready.json` says.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Ready {
@@ -266,6 +65,15 @@ pub struct Ready {
     pub local: SocketAddr,
     pub backup: SocketAddr,
     pub ui: SocketAddr,
+}
+
+/// A loopback address for one that stands for all; no client is at home there, and a host check would refuse its name.
+#[must_use]
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        return SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
+    }
+    address
 }
 
 /// A running whim.
@@ -281,6 +89,25 @@ pub struct Whim {
 }
 
 impl Whim {
+    pub(crate) fn started(
+        child: Child,
+        namespace: bool,
+        root: Root,
+        logs: tempfile::TempDir,
+        mark: String,
+        token: String,
+    ) -> Self {
+        Self {
+            child,
+            namespace,
+            root,
+            logs,
+            mark,
+            token,
+            status: None,
+        }
+    }
+
     /// Its root.
     #[must_use]
     pub fn root(&self) -> &Root {
@@ -312,7 +139,7 @@ impl Whim {
     /// # Errors
     /// As [`Self::ready`].
     pub fn client(&self, limit: Duration) -> Result<Client, WhimError> {
-        Ok(Client::tcp(self.ready(limit)?.ui)?.bearer(&self.token))
+        Ok(Client::tcp(reachable(self.ready(limit)?.ui))?.bearer(&self.token))
     }
 
     /// A client of the platform's port (8081), with the control token.
@@ -320,7 +147,7 @@ impl Whim {
     /// # Errors
     /// As [`Self::ready`].
     pub fn platform(&self, limit: Duration) -> Result<Client, WhimError> {
-        Ok(Client::tcp(self.ready(limit)?.backup)?.bearer(&self.token))
+        Ok(Client::tcp(reachable(self.ready(limit)?.backup))?.bearer(&self.token))
     }
 
     /// What it has printed: standard output.

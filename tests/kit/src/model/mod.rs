@@ -10,6 +10,19 @@
 //! | `POST /v1/messages/count_tokens` · `GET /v1/models` | a quarter of the bytes · the script's list |
 //! | `GET /v1/generation?id=` | OpenRouter's account of an earlier answer, after the script's number of 404s |
 //! | `HEAD /`, `GET /` · `GET /v1/responses` | 200 · 426 |
+//!
+//! What the CLIs do with it (Claude Code 2.1.197, Codex 0.169.0, Copilot 1.0.102, CCR 2.0.0; the kit's own tests run
+//! them, the interactive ones were tried by hand):
+//!
+//! * Titles: Claude Code's terminal asks once per session, with the prompt between `<session>` tags; Codex's once per
+//!   prompt, behind `User prompt:`, and its schema allows 36 characters. Both stop asking when the answer parses. In
+//!   `-p` and `exec` there is none.
+//! * Copilot with a GPT model offers `apply_patch` (a free-form tool, also over chat) and no `edit` or `create`; edits
+//!   go through its shell. It puts `<current_datetime>…</current_datetime>` before the prompt.
+//! * Codex shows a failing command as an item with status `failed` when it has no sandbox.
+//! * Codex with its home under `/tmp` warns that it makes no helper binaries there, and works.
+//! * All read a directory from their own instructions (`<cwd>`, `Primary working directory:`), which is how
+//!   [`tools`] finds absolute paths.
 
 mod account;
 mod answer;
@@ -20,6 +33,7 @@ pub mod control;
 pub mod conversation;
 pub mod demo;
 pub mod directives;
+mod generate;
 mod play;
 pub mod record;
 mod responses;

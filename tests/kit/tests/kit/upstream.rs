@@ -1,32 +1,19 @@
-//! The kit's own promises: what a test relies on must not be wrong itself.
+//! The scripted model over the wire.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on panics, also in its helpers"
-)]
-
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use whim_kit::Client;
 use whim_kit::client::{Answer, EventReader};
 use whim_kit::model::record::Outcome;
 use whim_kit::model::script::{Fault, Pace, Raw, Reply, Rule, Script, ToolCall, Usage};
-use whim_kit::{Client, Upstream, proc, repo, wait};
 
-const LIMIT: Duration = Duration::from_secs(10);
-const FAKE: &str = env!("CARGO_BIN_EXE_fake-agent");
+use super::{Guard, LIMIT, start};
+
 const MODEL: &str = env!("CARGO_BIN_EXE_scripted-model");
-
-fn upstream(script: Script) -> (Upstream, Client) {
-    let upstream = Upstream::start(script).unwrap();
-    let client = Client::tcp(upstream.address()).unwrap();
-    (upstream, client)
-}
 
 fn saying(prompt: &str, stream: bool) -> Value {
     let tools = json!([{"name": "Bash"}]);
@@ -58,7 +45,7 @@ fn a_messages_stream_is_whole_and_recorded_byte_for_byte() {
         tools: vec![ToolCall::Shell("ls".into())],
         ..Reply::say(text)
     };
-    let (upstream, client) = upstream(Script::of([Rule::always(reply)]));
+    let (upstream, client) = start(Script::of([Rule::always(reply)]));
     let answer = client
         .post("/v1/messages?beta=true", &saying("hello", true))
         .unwrap();
@@ -118,7 +105,7 @@ fn responses_and_chat_count_as_their_providers_do() {
         reasoning: 2,
         ..Usage::default()
     };
-    let (_upstream, client) = upstream(Script::of([Rule::always(Reply::shell("ls").usage(usage))]));
+    let (_upstream, client) = start(Script::of([Rule::always(Reply::shell("ls").usage(usage))]));
     let ask = json!({"model": "m", "stream": true, "input": "hello", "tools": [{"type": "function", "name": "exec_command"}]});
     let answer = events(&client.post("/v1/responses", &ask).unwrap());
     let last = answer.last().unwrap();
@@ -168,7 +155,7 @@ fn the_routers_shape_has_comments_ids_and_costs() {
         generation_misses: 1,
         ..Script::of([Rule::always(Reply::say("hi").usage(usage))])
     };
-    let (_upstream, client) = upstream(script);
+    let (_upstream, client) = start(script);
     let answer = client
         .post("/api/v1/chat/completions", &saying("hello", true))
         .unwrap();
@@ -192,7 +179,7 @@ fn the_routers_shape_has_comments_ids_and_costs() {
 #[test]
 fn every_fault_is_what_it_says() {
     let stream = saying("x", true);
-    let with = |fault| upstream(Script::of([Rule::always(Reply::fault(fault))]));
+    let with = |fault| start(Script::of([Rule::always(Reply::fault(fault))]));
     let broken = |fault| {
         let (upstream, client) = with(fault);
         let error = client
@@ -259,7 +246,7 @@ fn every_fault_is_what_it_says() {
 
 #[test]
 fn a_reset_is_an_rst() {
-    let (upstream, _) = upstream(Script::of([Rule::always(Reply::fault(Fault::Reset {
+    let (upstream, _) = start(Script::of([Rule::always(Reply::fault(Fault::Reset {
         after: 1,
     }))]));
     let mut stream = TcpStream::connect(upstream.address()).unwrap();
@@ -278,7 +265,7 @@ fn a_reset_is_an_rst() {
 #[test]
 fn a_client_that_leaves_a_stall_or_a_hang_is_noticed() {
     for fault in [Fault::Stall { after: 2 }, Fault::Hang] {
-        let (upstream, client) = upstream(Script::of([Rule::always(Reply::fault(fault.clone()))]));
+        let (upstream, client) = start(Script::of([Rule::always(Reply::fault(fault.clone()))]));
         let client = client.limit(Duration::from_millis(300));
         assert!(client.post("/v1/messages", &saying("x", true)).is_err());
         upstream
@@ -297,7 +284,7 @@ fn a_client_that_leaves_a_stall_or_a_hang_is_noticed() {
 
 #[test]
 fn a_gate_holds_the_answer_until_it_is_opened() {
-    let (upstream, client) = upstream(Script::of([Rule::always(
+    let (upstream, client) = start(Script::of([Rule::always(
         Reply::say("held back").gated("go"),
     )]));
     let asking =
@@ -328,7 +315,7 @@ fn raw_answers_and_small_writes_change_no_byte() {
         ..Reply::default()
     }
     .pace(pace);
-    let (_upstream, client) = upstream(Script::of([Rule::always(reply)]));
+    let (_upstream, client) = start(Script::of([Rule::always(reply)]));
     let answer = client
         .post(
             "/v1/responses",
@@ -341,7 +328,7 @@ fn raw_answers_and_small_writes_change_no_byte() {
 
 #[test]
 fn a_wanted_key_is_wanted() {
-    let (upstream, client) = upstream(Script {
+    let (upstream, client) = start(Script {
         require_key: Some("real".into()),
         ..Script::default()
     });
@@ -366,7 +353,7 @@ fn a_wanted_key_is_wanted() {
 
 #[test]
 fn other_paths_and_dropping() {
-    let (upstream, client) = upstream(Script::default());
+    let (upstream, client) = start(Script::default());
     assert_eq!(client.get("/").unwrap().status, 200);
     assert_eq!(client.get("/v1/responses").unwrap().status, 426);
     assert_eq!(client.get("/nowhere").unwrap().status, 404);
@@ -386,16 +373,6 @@ fn other_paths_and_dropping() {
     );
     drop(upstream);
     assert!(client.get("/").is_err());
-}
-
-/// A program that ends with its guard.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }
 
 #[test]
@@ -436,157 +413,4 @@ fn the_program_is_steered_over_its_control_port() {
     assert_eq!(requests["requests"][0]["prompt"], "x");
     control.delete("/requests").unwrap();
     assert_eq!(control.json("/requests").unwrap()["requests"], json!([]));
-}
-
-fn fake(steps: &[&str]) -> Command {
-    let mut command = Command::new(FAKE);
-    command
-        .args(steps)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn printed(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[test]
-fn the_fake_agent_does_a_task_with_tools() {
-    let directory = tempfile::tempdir().unwrap();
-    repo::sample(directory.path()).unwrap();
-    let upstream = Upstream::start(whim_kit::model::demo::script()).unwrap();
-    let mut command = fake(&[&format!("ask {}", repo::SAMPLE_TASK)]);
-    command
-        .current_dir(directory.path())
-        .env("ANTHROPIC_BASE_URL", upstream.url())
-        .env("ANTHROPIC_AUTH_TOKEN", "t");
-    for who in ["AUTHOR", "COMMITTER"] {
-        command
-            .env(format!("GIT_{who}_NAME"), "n")
-            .env(format!("GIT_{who}_EMAIL"), "n@example.com");
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert!(printed(&output).contains("Fixed"), "{}", printed(&output));
-    assert_eq!(
-        repo::git(directory.path(), &["log", "--format=%s", "-1"]).unwrap(),
-        "Squeeze separators in slugs"
-    );
-    assert_eq!(
-        repo::git(directory.path(), &["status", "--short"]).unwrap(),
-        ""
-    );
-    assert!(upstream.turns().iter().all(|turn| turn.key() == Some("t")));
-}
-
-#[test]
-fn the_fake_agents_ends_are_what_they_say() {
-    use std::os::unix::process::ExitStatusExt;
-    let status = |steps: &[&str]| fake(steps).output().unwrap().status;
-    assert_eq!(status(&["exit 3"]).code(), Some(3));
-    assert_eq!(status(&["crash"]).signal(), Some(6));
-    assert_eq!(status(&["kill KILL"]).signal(), Some(9));
-    assert_eq!(
-        status(&["ignore TERM", "kill TERM", "exit 4"]).code(),
-        Some(4)
-    );
-    assert_eq!(status(&["dance"]).code(), Some(64));
-    let trapped = fake(&["trap TERM 7 bye", "kill TERM", "forever"])
-        .output()
-        .unwrap();
-    assert_eq!(
-        (trapped.status.code(), printed(&trapped).as_str()),
-        (Some(7), "bye")
-    );
-}
-
-#[test]
-fn a_daemon_leaves_the_way_it_was_told() {
-    for way in ["plain", "setsid", "double", "scrub"] {
-        let mut command = fake(&[&format!("daemon {way}"), "forever"]);
-        let mut guard = Guard(command.env("KIT_DAEMON", "1").spawn().unwrap());
-        let mut out = std::io::BufReader::new(guard.0.stdout.take().unwrap());
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
-        let daemon: i32 = line
-            .trim()
-            .strip_prefix("daemon ")
-            .unwrap()
-            .parse()
-            .unwrap();
-        let agent = i32::try_from(guard.0.id()).unwrap();
-        let there = wait::until("the daemon to settle", LIMIT, || {
-            let there = proc::process(daemon)?;
-            let left = there.parent != agent;
-            let own = there.session != proc::process(agent)?.session;
-            (left == matches!(way, "double" | "scrub") && own == (way != "plain")).then_some(there)
-        });
-        let scrubbed = proc::environment(daemon).is_empty();
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(daemon),
-            nix::sys::signal::Signal::SIGKILL,
-        )
-        .unwrap();
-        there.unwrap();
-        assert_eq!(scrubbed, way == "scrub", "{way}");
-    }
-}
-
-#[test]
-fn an_interactive_fake_agent_takes_turns() {
-    let (upstream, _) = upstream(Script::default());
-    let mut command = Command::new(FAKE);
-    command
-        .env("ANTHROPIC_BASE_URL", upstream.url())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut guard = Guard(command.spawn().unwrap());
-    let mut input = guard.0.stdin.take().unwrap();
-    writeln!(
-        input,
-        "[[sh echo from-tool]] [[say First.]]\n[[say Second.]]\n/exit 5"
-    )
-    .unwrap();
-    drop(input);
-    let mut text = String::new();
-    guard
-        .0
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
-    for part in ["from-tool", "First.", "Second."] {
-        assert!(text.contains(part), "{text}");
-    }
-    assert_eq!(guard.0.wait().unwrap().code(), Some(5));
-    assert_eq!(upstream.turns().len(), 3);
-}
-
-#[test]
-fn the_root_belongs_to_whom_it_should() {
-    use std::os::unix::fs::MetadataExt;
-    let root = whim_kit::Root::new().unwrap();
-    let owner = |path: &str| std::fs::metadata(root.at(path)).unwrap().uid();
-    let own = nix::unistd::geteuid().as_raw();
-    assert_eq!(
-        (owner("/home/node"), owner("/app"), owner("/whim")),
-        (root.agents().0, root.agents().0, own)
-    );
-    let file = root
-        .write_as_agent("/home/node/.claude/settings.json", "{}")
-        .unwrap();
-    assert_eq!(
-        std::fs::metadata(file.parent().unwrap()).unwrap().uid(),
-        root.agents().0
-    );
-    assert_eq!(
-        std::fs::metadata(root.at("/tmp")).unwrap().mode() & 0o7777,
-        0o1777
-    );
-    let path = root.path().to_owned();
-    drop(root);
-    assert!(!Path::new(&path).exists());
 }
