@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::agents::observe::hook::{SESSION_VARIABLE, SOCKET_VARIABLE};
-use crate::agents::observe::hook_client;
+use crate::agents::hook::{SESSION_VARIABLE, SOCKET_VARIABLE};
+use crate::agents::hook::client as hook_client;
 
 /// The whole command; without its two variables, in a shell of a person's, it does nothing.
 #[must_use]

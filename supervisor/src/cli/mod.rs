@@ -72,6 +72,16 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<f64>,
     },
+    /// Join a terminal; leave with Ctrl-\ d.
+    Attach {
+        #[command(flatten)]
+        place: Place,
+        #[arg(default_value = "main")]
+        terminal: String,
+        /// Watch only.
+        #[arg(long)]
+        read_only: bool,
+    },
     /// Give the agent a prompt (queued while it is busy) and print the prompt's id.
     Prompt {
         #[command(flatten)]
@@ -245,6 +255,7 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
             };
             status::run(&place.client(), json, &wait, timeout).await?
         }
+        Command::Attach { place, terminal, read_only } => attach(&place.client(), terminal, read_only).await?,
         Command::Prompt { place, session, wait, text } => {
             let text = if text == "-" { std::io::read_to_string(std::io::stdin().lock())? } else { text };
             prompt::prompt(&place.client(), &session, &text, wait).await?
@@ -310,5 +321,17 @@ fn spec(command: &SpecCommand) -> Result<Outcome, CliError> {
             Ok(explanation) => Outcome::text(explanation.to_string()),
             Err(check) => Outcome { code: check.exit_code(), text: String::new(), error: Some(check.to_string()) },
         },
+    })
+}
+
+async fn attach(client: &Client, terminal: String, read_only: bool) -> Result<Outcome, CliError> {
+    let stream = client.upgrade("/v1/attach", crate::api::attach::PROTOCOL).await?;
+    let options = attach::AttachOptions { terminal, read_only };
+    let ended = attach::attach(stream, options).await.map_err(std::io::Error::other)?;
+    Ok(match ended {
+        attach::Outcome::Detached => Outcome::text(String::new()),
+        attach::Outcome::Ended(exit) => Outcome::text(format!("[{exit}]\n")),
+        attach::Outcome::Interrupted => Outcome::failure(1, "the supervisor restarts; attach again".into()),
+        attach::Outcome::Refused(refusal) => Outcome::failure(2, refusal.to_string()),
     })
 }

@@ -21,7 +21,7 @@ use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
-use crate::agents::observe::hook::Signal;
+use crate::agents::hook::Signal;
 use crate::agents::prompt::{self, Activity, Effect, Queue, View};
 use crate::agents::restart::{self, Decision, RestartPolicy};
 use crate::agents::setup::{Setup, Surface};

@@ -6,7 +6,7 @@ use whim_wire::state::Dialog;
 
 use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
 use crate::agents::observe::escape::{CodexState, Sign};
-use crate::agents::observe::hook::{HookEvent, Signal, Tool};
+use crate::agents::hook::{HookEvent, Signal, Tool};
 use crate::agents::observe::session_file::{SessionFile, Status};
 use crate::clock::boot_now;
 use crate::state::moment::Moment;

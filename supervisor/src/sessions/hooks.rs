@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Sessions;
 use super::evidence::Evidence;
-use crate::agents::observe::hook::{MAX_RECORD, parse};
+use crate::agents::hook::{MAX_RECORD, parse};
 use crate::clock::boot_now;
 
 /// Hooks of one agent come one after the other; this many agents and subagents may speak at once.

@@ -12,6 +12,7 @@ mod oneshot;
 mod prompts;
 mod record;
 mod running;
+pub mod shells;
 mod tap;
 mod worktree;
 
