@@ -34,6 +34,6 @@ pub mod variables;
 
 pub use mistake::{Invalid, Mistake, Place};
 pub use redact::{printable, redact};
-pub use resolve::{Given, Request, Resolved, SpecSource, read};
+pub use resolve::{Given, Request, Resolved, SettledError, SpecSource, read};
 pub use secret::Secret;
 pub use settings::{Settings, Variables};
