@@ -142,6 +142,25 @@ impl Given {
     /// # Errors
     /// All mistakes of flags, variables and spec.
     pub fn resolve(&self, spec: Option<&[u8]>) -> Result<Resolved, Invalid> {
+        let (settings, mistakes, warnings) = self.decide(spec);
+        if mistakes.is_empty() {
+            Ok(Resolved { settings, warnings })
+        } else {
+            Err(Invalid { mistakes })
+        }
+    }
+
+    /// What can be told about a spec alone: its own mistakes, and as warnings what it leaves to flags and variables.
+    pub(super) fn of_spec(text: &[u8]) -> (Vec<Mistake>, Vec<Mistake>) {
+        let (_, mistakes, warnings) = Self::default().decide(Some(text));
+        let own = |mistake: &Mistake| matches!(mistake.place, Place::Spec(_));
+        let (mistakes, open): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(own);
+        // That no key is set says nothing about the spec.
+        let warnings = warnings.into_iter().filter(own).chain(open).collect();
+        (mistakes, warnings)
+    }
+
+    fn decide(&self, spec: Option<&[u8]>) -> (Settings, Vec<Mistake>, Vec<Mistake>) {
         let mut reader = Reader::new(&self.options, &self.variables);
         reader.settled = self.settled;
         reader.mistakes.extend(self.mistakes.iter().cloned());
@@ -158,16 +177,7 @@ impl Given {
             }
         }
         let settings = reader.settings(typed, spec.is_some());
-        if reader.mistakes.is_empty() {
-            Ok(Resolved {
-                settings,
-                warnings: reader.warnings,
-            })
-        } else {
-            Err(Invalid {
-                mistakes: reader.mistakes,
-            })
-        }
+        (settings, reader.mistakes, reader.warnings)
     }
 }
 

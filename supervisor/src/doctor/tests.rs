@@ -136,7 +136,7 @@ fn a_good_machine_passes_with_one_line_per_finding() {
 fn git_must_be_there_and_answer() {
     let machine = machine();
     machine.expect("git", Level::Ok, "2.47.3 at ");
-    machine.program("git", "echo git version 1.8.3.1");
+    machine.program("git", "echo git version 2.30.9");
     machine.expect("git", Level::Fail, "too old");
     machine.program("git", "exit 3");
     machine.expect("git", Level::Fail, "exit status: 3");
