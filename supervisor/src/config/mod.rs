@@ -23,6 +23,7 @@ pub mod mistake;
 pub mod names;
 pub mod options;
 pub mod redact;
+pub mod reload;
 pub mod report;
 pub mod resolve;
 mod secret;
