@@ -23,6 +23,7 @@ pub mod mistake;
 pub mod names;
 pub mod options;
 pub mod redact;
+pub mod reload;
 pub mod report;
 pub mod resolve;
 mod secret;
@@ -34,6 +35,6 @@ pub mod variables;
 
 pub use mistake::{Invalid, Mistake, Place};
 pub use redact::{printable, redact};
-pub use resolve::{Given, Request, Resolved, SpecSource, read};
+pub use resolve::{Given, Request, Resolved, SettledError, SpecSource, read};
 pub use secret::Secret;
 pub use settings::{Settings, Variables};

@@ -5,9 +5,11 @@
 
 mod reader;
 mod services;
+mod settled;
 mod source;
 mod task;
 
+pub use settled::SettledError;
 pub use source::SpecSource;
 
 use std::collections::BTreeSet;
@@ -31,12 +33,25 @@ use reader::{Problem, Reader};
 /// Shortest control token that is not warned about: 128 bits as text.
 const STRONG_TOKEN: usize = 16;
 
-/// What flags and variables say; a spec makes it whole.
-#[derive(Clone, Debug)]
+/// What flags and variables say; a spec makes it whole. `Debug` shows no values.
+#[derive(Clone, Default)]
 pub struct Given {
+    /// As they came; URLs among them may hold credentials.
+    arguments: Vec<OsString>,
     options: RunOptions,
     variables: Variables,
     mistakes: Vec<Mistake>,
+    /// An earlier supervisor started with this, so files that were there then may be gone.
+    settled: bool,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given")
+            .field("variables", &self.variables)
+            .field("settled", &self.settled)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Settings, and what is doubtful about them.
@@ -93,9 +108,11 @@ impl Given {
         match super::options::parse(arguments) {
             CommandLine::Help(text) => Err(text),
             CommandLine::Run(options, mistakes) => Ok(Self {
+                arguments: arguments.to_vec(),
                 options: *options,
                 variables,
                 mistakes,
+                settled: false,
             }),
         }
     }
@@ -125,7 +142,27 @@ impl Given {
     /// # Errors
     /// All mistakes of flags, variables and spec.
     pub fn resolve(&self, spec: Option<&[u8]>) -> Result<Resolved, Invalid> {
+        let (settings, mistakes, warnings) = self.decide(spec);
+        if mistakes.is_empty() {
+            Ok(Resolved { settings, warnings })
+        } else {
+            Err(Invalid { mistakes })
+        }
+    }
+
+    /// What can be told about a spec alone: its own mistakes, and as warnings what it leaves to flags and variables.
+    pub(super) fn of_spec(text: &[u8]) -> (Vec<Mistake>, Vec<Mistake>) {
+        let (_, mistakes, warnings) = Self::default().decide(Some(text));
+        let own = |mistake: &Mistake| matches!(mistake.place, Place::Spec(_));
+        let (mistakes, open): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(own);
+        // That no key is set says nothing about the spec.
+        let warnings = warnings.into_iter().filter(own).chain(open).collect();
+        (mistakes, warnings)
+    }
+
+    fn decide(&self, spec: Option<&[u8]>) -> (Settings, Vec<Mistake>, Vec<Mistake>) {
         let mut reader = Reader::new(&self.options, &self.variables);
+        reader.settled = self.settled;
         reader.mistakes.extend(self.mistakes.iter().cloned());
         let mut typed = None;
         if let Some(text) = spec {
@@ -140,16 +177,7 @@ impl Given {
             }
         }
         let settings = reader.settings(typed, spec.is_some());
-        if reader.mistakes.is_empty() {
-            Ok(Resolved {
-                settings,
-                warnings: reader.warnings,
-            })
-        } else {
-            Err(Invalid {
-                mistakes: reader.mistakes,
-            })
-        }
+        (settings, reader.mistakes, reader.warnings)
     }
 }
 

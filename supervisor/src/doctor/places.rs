@@ -36,6 +36,12 @@ pub(super) fn user(subject: &Subject) -> Vec<Finding> {
             user.home.display()
         ),
     )];
+    if user.uid == 0 {
+        let text = format!("{} is root, and agents refuse to work as root", user.name);
+        findings = vec![
+            Finding::new(Level::Fail, "user", text).remedy("name an ordinary user with WHIM_USER"),
+        ];
+    }
     if !is_executable(&user.shell) {
         let text = format!("{} of {} is no program", user.shell.display(), user.name);
         findings.push(

@@ -30,6 +30,8 @@ fn machine() -> Machine {
     }
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(at("root/home/node"), fs::Permissions::from_mode(0o777)).unwrap();
+    let all = "NoNewPrivs:\t0\nCapEff:\t000001ffffffffff\n";
+    fs::write(at("proc/self/status"), all).unwrap();
     fs::write(at("etc/group"), "node:x:54321:\ndocker:x:998:other\n").unwrap();
     let user = User {
         name: "node".into(),
@@ -134,7 +136,7 @@ fn a_good_machine_passes_with_one_line_per_finding() {
 fn git_must_be_there_and_answer() {
     let machine = machine();
     machine.expect("git", Level::Ok, "2.47.3 at ");
-    machine.program("git", "echo git version 1.8.3.1");
+    machine.program("git", "echo git version 2.30.9");
     machine.expect("git", Level::Fail, "too old");
     machine.program("git", "exit 3");
     machine.expect("git", Level::Fail, "exit status: 3");
@@ -490,4 +492,29 @@ fn an_empty_root_password_is_told() {
     fs::write(machine.at("etc/shadow"), "root:*:1::::::\n").unwrap();
     fs::write(machine.at("etc/passwd"), "root::0:0::/root:/bin/sh\n").unwrap();
     machine.expect("root account", Level::Weak, "empty password");
+}
+
+#[test]
+fn privileges_that_are_missing_are_told() {
+    let mut machine = machine();
+    machine.subject.uid = 0;
+    let status = machine.at("proc/self/status");
+    // Docker's default set is enough.
+    fs::write(&status, "NoNewPrivs:\t0\nCapEff:\t00000000a80425fb\n").unwrap();
+    machine.expect("capabilities", Level::Ok, "enough");
+    machine.silent("no_new_privs");
+    fs::write(&status, "NoNewPrivs:\t1\nCapEff:\t0000000000000041\n").unwrap();
+    machine.expect("capabilities", Level::Fail, "KILL, SETUID missing");
+    machine.expect("no_new_privs", Level::Note, "is set");
+    machine.subject.uid = UID;
+    machine.silent("capabilities");
+    fs::remove_file(&status).unwrap();
+    machine.expect("/proc", Level::Fail, "not readable");
+}
+
+#[test]
+fn agents_that_would_be_root_fail() {
+    let mut machine = machine();
+    machine.user().uid = 0;
+    machine.expect("user", Level::Fail, "refuse to work as root");
 }

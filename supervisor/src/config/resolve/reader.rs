@@ -23,6 +23,8 @@ pub(super) struct Reader<'a> {
     pub(super) variables: &'a Variables,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<Mistake>,
+    /// Files that were named at the start may be gone by now.
+    pub(super) settled: bool,
 }
 
 /// What is wrong with a value, and what to do.
@@ -47,6 +49,7 @@ impl<'a> Reader<'a> {
             variables,
             mistakes: Vec::new(),
             warnings: Vec::new(),
+            settled: false,
         }
     }
 

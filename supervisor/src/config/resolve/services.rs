@@ -18,10 +18,12 @@ use crate::config::{Secret, environment, names, printable, settings, values};
 impl Reader<'_> {
     /// A file that was named must be there; the default one need not.
     pub(super) fn prices(&mut self, root: &settings::Root) -> PathBuf {
+        let settled = self.settled;
         let named = self.value(
             &self.options.prices,
             "WHIM_PRICES",
             |text| match std::fs::metadata(text) {
+                _ if settled => Ok(PathBuf::from(text)),
                 Ok(found) if found.is_file() => Ok(PathBuf::from(text)),
                 Ok(_) => Err(Problem::new("is no regular file", "name a JSON file")),
                 Err(error) => Err(Problem::new(

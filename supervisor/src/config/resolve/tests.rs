@@ -603,3 +603,59 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_later_supervisor_needs_no_file() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.into_os_string()
+    };
+    let arguments: Vec<OsString> = [
+        "--spec".into(),
+        "-".into(),
+        "--prices".into(),
+        file("prices", "{}"),
+    ]
+    .into();
+    let variables = Variables::new([
+        ("ANTHROPIC_API_KEY_FILE".into(), file("key", "from-file\n")),
+        ("WHIM_CONTROL_TOKEN".into(), "0123456789abcdef".into()),
+        ("ODD".into(), OsString::from_vec(vec![0xff, b'x'])),
+    ]);
+    let given = Given::parse(&arguments, variables).unwrap();
+    let text = br#"{"version":1,"task":{"id":"t"},"config":[{"layer":"user","env":{"A":"1"},"mcp_servers":{"x":{"command":"c"}}}]}"#;
+    let first = given.resolve(Some(text)).unwrap();
+    let bytes = given.settle(first.settings.spec.as_ref()).unwrap();
+    drop(directory);
+
+    let (given, spec) = Given::from_settled(&bytes).unwrap();
+    let second = given.resolve(spec.as_deref()).unwrap();
+    assert_eq!(second.settings.spec, first.settings.spec);
+    assert_eq!(second.settings.prices, first.settings.prices);
+    assert_eq!(
+        second
+            .settings
+            .provider
+            .credentials
+            .anthropic_api_key
+            .unwrap()
+            .expose(),
+        "from-file"
+    );
+    assert_eq!(
+        second.settings.control_token.unwrap().expose(),
+        "0123456789abcdef"
+    );
+    assert_eq!(
+        given.variables.get("ODD").unwrap(),
+        &OsString::from_vec(vec![0xff, b'x'])
+    );
+    assert!(!format!("{given:?}").contains("0123456789abcdef"));
+    assert!(matches!(
+        Given::from_settled(b"x"),
+        Err(SettledError::Format(_))
+    ));
+}
