@@ -70,6 +70,12 @@ impl Paths {
         self.root.join("whim/bashrc")
     }
 
+    /// Global configuration of the boot's git calls.
+    #[must_use]
+    pub fn git_configuration(&self) -> PathBuf {
+        self.root.join("whim/gitconfig")
+    }
+
     /// Everything durable, mode 0700.
     #[must_use]
     pub fn state(&self) -> PathBuf {

@@ -199,7 +199,8 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let (spending, activity) = Spending::open(&paths.state(), &settings).map_err(|error| Failure::new(73, error.to_string()))?;
     let spending = Arc::new(spending);
     let sessions = Sessions::new();
-    drop(tasks.spawn(spending.clone().report(activity, sessions.clone(), board.clone())));
+    // Not among the tasks that end with the services: it reports to the last call.
+    drop(tokio::spawn(spending.clone().report(activity, sessions.clone(), board.clone())));
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
     let secrets = boot::credentials::GitCredentials::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {

@@ -64,6 +64,20 @@ pub struct Git {
     pub environment: Vec<(OsString, OsString)>,
     /// Command that git runs to ask for credentials, see `credential` in gitcredentials(7).
     pub credential_helper: String,
+    /// Global configuration of these calls, see [`write_configuration`].
+    pub configuration: PathBuf,
+}
+
+/// Writes the global configuration of the boot's git calls. A repository on this machine may belong to somebody else,
+/// and only the global configuration reaches the git at its other end; the agents' user's own follows.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_configuration(path: &Path, home: &Path) -> std::io::Result<()> {
+    let user = home.join(".gitconfig");
+    let user = user.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+    let text = format!("[safe]\n\tdirectory = *\n[include]\n\tpath = \"{user}\"\n");
+    crate::files::write(path, 0o644, text.as_bytes())
 }
 
 impl Git {
@@ -102,6 +116,7 @@ impl Git {
             environment.push((name.into(), value));
         };
         set("GIT_TERMINAL_PROMPT", "0".into());
+        set("GIT_CONFIG_GLOBAL", self.configuration.clone().into_os_string());
         set("GIT_LFS_SKIP_SMUDGE", "1".into());
         set("LC_ALL", "C.UTF-8".into());
         let helper = [("credential.helper", self.credential_helper.as_str()), ("credential.useHttpPath", "true")];

@@ -235,6 +235,9 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
     let made = grounds.helper.make_directory(&directory, 0o755).await;
     made.map_err(|source| BootError::Directory { path: directory.clone(), source })?;
     let Some(repo) = &settings.repo else { return Ok(()) };
+    let configuration = grounds.paths.git_configuration();
+    git::write_configuration(&configuration, grounds.paths.home())
+        .map_err(|source| BootError::Environment { path: configuration, source })?;
     let url = repo.url.expose();
     if let Some((remote, Some((username, password)))) = Remote::parse(url) {
         grounds.git_credentials.set(remote, username, password);
@@ -378,6 +381,7 @@ fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
         user: grounds.identity.credentials(),
         environment: setup::plain(&environment),
         credential_helper: setup::credential_helper(&grounds.identity.binary, &grounds.paths),
+        configuration: grounds.paths.git_configuration(),
     }
 }
 

@@ -193,6 +193,8 @@ impl Actor {
         let launched = launch::launch(&self.ground, &self.setup, &self.record, prompt.as_deref(), first).await?;
         self.note(kind::SESSION_STARTED, json!({"pid": launched.process.pid(), "resumed": !first}));
         let Launched { process, companions, surface, prompt: route } = launched;
+        self.record.bracketed_paste = false;
+        self.observe(Observation::Started { pid: u32::try_from(process.pid()).unwrap_or_default() });
         self.record.prompted |= first;
         self.record.exit = None;
         self.watch(process, companions, surface).await;
@@ -232,9 +234,7 @@ impl Actor {
     }
 
     async fn watch(&mut self, process: Process, companions: Vec<Process>, surface: Surface) {
-        let pid = u32::try_from(process.pid()).unwrap_or_default();
         self.began = boot_now();
-        self.observe(Observation::Started { pid });
         self.running = Some(Running::new(&self.ground, &self.record, &self.setup, process, companions, surface).await);
     }
 
@@ -403,10 +403,14 @@ impl Actor {
         if self.queue.waiting() == 0 && self.queue.current().is_none() {
             return;
         }
-        let bracketed_paste = match self.running.as_ref().and_then(Running::terminal) {
-            Some(terminal) => terminal.text().await.is_ok_and(|screen| screen.bracketed_paste),
-            None => return,
-        };
+        let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else { return };
+        // A screen that was rebuilt from the last output may have missed where the program turned it on.
+        let seen = terminal.text().await.is_ok_and(|screen| screen.bracketed_paste);
+        if seen && !self.record.bracketed_paste {
+            self.record.bracketed_paste = true;
+            self.save();
+        }
+        let bracketed_paste = self.record.bracketed_paste;
         self.deliver(&prompt::Event::View(View { activity, bracketed_paste })).await;
     }
 
@@ -423,6 +427,12 @@ impl Actor {
         self.record.exit = Some(code);
         let result = running.close(exit).await;
         self.note(kind::SESSION_EXITED, json!({"exit": code, "how": exit.to_string()}));
+        if self.ground.keeper.stopping().borrow().is_some() {
+            // Ended with the container, not by itself: after a restart of the container the session goes on.
+            self.observe(Observation::Exited { exit: observed(exit), note: Some("the container ends".into()) });
+            self.save();
+            return;
+        }
         if self.record.mode == Mode::Oneshot && !self.record.ended {
             return self.oneshot_ended(exit, result.outcome).await;
         }

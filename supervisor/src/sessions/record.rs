@@ -36,6 +36,9 @@ pub struct Record {
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
+    /// The program's input box was seen to take bracketed pastes.
+    #[serde(default)]
+    pub bracketed_paste: bool,
     #[serde(default)]
     pub prompts: Prompts,
 }
@@ -55,6 +58,7 @@ impl Record {
             ended: false,
             exit: None,
             verdict: None,
+            bracketed_paste: false,
             prompts: Prompts::default(),
         }
     }

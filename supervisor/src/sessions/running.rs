@@ -81,6 +81,8 @@ struct FileWatch {
     path: std::path::PathBuf,
     pid: u32,
     start_ticks: u64,
+    /// Not read yet.
+    fresh: bool,
 }
 
 impl Running {
@@ -273,6 +275,9 @@ async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
 
 async fn changed(file: &mut Option<FileWatch>) -> bool {
     let Some(file) = file else { return std::future::pending().await };
+    if std::mem::take(&mut file.fresh) {
+        return true;
+    }
     match file.changes.recv().await {
         Ok(change) => {
             let ours = change.name.is_empty() || file.path.file_name().is_some_and(|name| name == change.name.as_str());
@@ -293,7 +298,8 @@ impl FileWatch {
             helper.watch(&directory).await
         };
         match watching.await {
-            Ok(()) => Some(Self { helper: helper.clone(), changes, path: session_file::path(setup, pid), pid, start_ticks }),
+            // What it says now counts as a change.
+            Ok(()) => Some(Self { helper: helper.clone(), changes, path: session_file::path(setup, pid), pid, start_ticks, fresh: true }),
             Err(error) => {
                 tracing::warn!(%error, "the agent's own state file cannot be watched");
                 None

@@ -18,6 +18,8 @@ use crate::terminals::source::{Source, Taken};
 
 /// Between two reports of output.
 const PACE: Duration = Duration::from_millis(200);
+/// Output that stays in the ring for the next supervisor to draw the screen from; half of the ring.
+const REPLAY: u64 = 512 * 1024;
 /// Evidence that may wait for the session.
 pub(super) const WAITING: usize = 128;
 
@@ -76,6 +78,6 @@ impl Source for Tap {
     }
 
     fn acknowledge(&mut self, offset: u64) {
-        self.output.acknowledge(offset);
+        self.output.acknowledge(offset.saturating_sub(REPLAY));
     }
 }
