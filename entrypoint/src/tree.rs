@@ -32,13 +32,15 @@ const MAX_KILL_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Ending {
     kill_at: Instant,
     phase: Phase,
+    /// When there is something to do; `None`: at once.
+    due: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Terminate,
     Wait,
-    Kill { next: Instant, interval: Duration },
+    Kill { interval: Duration },
 }
 
 impl Ending {
@@ -47,54 +49,66 @@ impl Ending {
         Self {
             kill_at,
             phase: Phase::Terminate,
+            due: None,
         }
     }
 
     /// Brings the KILL forward; a later time changes nothing.
     pub(crate) fn hurry(&mut self, kill_at: Instant) {
         self.kill_at = self.kill_at.min(kill_at);
+        self.due = self.due.map(|due| due.min(kill_at));
     }
 
-    /// Does what is due. `select` gives the living members by a new scan. `None`: nobody is left. Otherwise when to come
-    /// again at the latest; come also when a child died.
+    /// Does what is due. `select` gives the living members by a new scan; `died`: somebody did, so it is worth a look
+    /// whether anybody is left even before something is due. `None`: nobody is left. Otherwise when to come again at the
+    /// latest.
     pub(crate) fn step(
         &mut self,
         now: Instant,
+        died: bool,
         mut select: impl FnMut() -> Vec<Stat>,
     ) -> Option<Instant> {
+        if let Some(due) = self.due
+            && now < due
+        {
+            return (!died || !select().is_empty()).then_some(due);
+        }
         if now >= self.kill_at && !matches!(self.phase, Phase::Kill { .. }) {
             self.phase = Phase::Kill {
-                next: now,
                 interval: KILL_INTERVAL,
             };
         }
-        match self.phase {
+        let (anybody, due) = match self.phase {
             Phase::Terminate => {
-                let members =
-                    every_member(&mut select, |member| signal_exactly(member, libc::SIGSTOP));
-                for member in &members {
-                    signal_exactly(member, ending_signal(member.pid));
-                }
-                for member in &members {
-                    signal_exactly(member, libc::SIGCONT);
-                }
+                let anybody = terminate(&mut select);
                 self.phase = Phase::Wait;
-                (!members.is_empty()).then_some(self.kill_at)
+                (anybody, self.kill_at)
             }
-            Phase::Wait => (!select().is_empty()).then_some(self.kill_at),
-            Phase::Kill { next, .. } if now < next => (!select().is_empty()).then_some(next),
-            Phase::Kill { interval, .. } => {
-                let members =
-                    every_member(&mut select, |member| signal_exactly(member, libc::SIGKILL));
-                let next = now + interval;
+            Phase::Wait => (!select().is_empty(), self.kill_at),
+            Phase::Kill { interval } => {
+                let kill = |member: &Stat| signal_exactly(member, libc::SIGKILL);
+                let anybody = !every_member(&mut select, kill).is_empty();
                 self.phase = Phase::Kill {
-                    next,
                     interval: (interval * 2).min(MAX_KILL_INTERVAL),
                 };
-                (!members.is_empty()).then_some(next)
+                (anybody, now + interval)
             }
-        }
+        };
+        self.due = Some(due);
+        anybody.then_some(due)
     }
+}
+
+/// Stops everybody, asks everybody to end and lets them go on; false when there is nobody.
+fn terminate(select: &mut impl FnMut() -> Vec<Stat>) -> bool {
+    let members = every_member(select, |member| signal_exactly(member, libc::SIGSTOP));
+    for member in &members {
+        signal_exactly(member, ending_signal(member.pid));
+    }
+    for member in &members {
+        signal_exactly(member, libc::SIGCONT);
+    }
+    !members.is_empty()
 }
 
 /// Looks until a look finds nothing new, and does `act` once to each member.

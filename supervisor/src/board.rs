@@ -263,9 +263,6 @@ fn overall(parts: &Parts) -> (AgentState, String) {
         (Some(session), _) if parts.sessions.len() > 1 => (session.state, format!("{}: {}", session.id, session.reason)),
         (Some(session), _) => (session.state, session.reason.clone()),
         (None, Phase::Booting { step }) => (AgentState::Starting, format!("booting: {step}")),
-        (Some(_), Phase::Stopping) if parts.sessions.values().all(|session| session.state == AgentState::Stopped) => {
-            (AgentState::Stopped, "the container ends".into())
-        }
         (None, Phase::Stopping) => (AgentState::Stopped, "the container ends".into()),
         (None, _) => (AgentState::Starting, "no session yet".into()),
     }

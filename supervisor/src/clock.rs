@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use whim_wire::time::Time;
 
+use crate::state::moment::Moment;
+
 /// Wall-clock time, for anything that leaves the process.
 #[must_use]
 pub fn now() -> Time {
@@ -13,4 +15,10 @@ pub fn now() -> Time {
 #[must_use]
 pub fn seconds_between(earlier: Time, later: Time) -> u64 {
     u64::try_from((later.as_millisecond() - earlier.as_millisecond()) / 1000).unwrap_or(0)
+}
+
+/// Time since the machine's boot, suspension included. Every kernel since 2.6.39 has this clock; without it ages are 0.
+#[must_use]
+pub fn boot_now() -> Moment {
+    crate::state::clock::now().unwrap_or_default()
 }

@@ -1,21 +1,41 @@
 //! The supervisor: everything clever about hosting an agent. See ARCHITECTURE.md for the map.
 
 pub mod agents;
+pub mod api;
 pub mod board;
 pub mod boot;
+pub mod claim;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod files;
 pub mod helper;
+pub mod identity;
 pub mod journal;
 pub mod keeper;
 pub mod listeners;
 pub mod logs;
 pub mod paths;
-pub mod readiness;
-pub mod state;
-pub mod terminals;
-//! The supervisor.
-
 pub mod ports;
-pub mod doctor;
+pub mod random;
+pub mod readiness;
+pub mod resolve;
+pub mod sessions;
+pub mod spending;
+pub mod state;
+pub mod supervise;
+pub mod terminals;
+
+use std::process::ExitCode;
+
+/// Plays the part that the first argument names: the supervisor, its helper, a hook, or the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("supervise") => supervise::main(),
+        Some("helper") => helper::main(),
+        Some("hook") => cli::hook::main(),
+        _ => cli::main(),
+    }
+}

@@ -24,7 +24,7 @@ use whim_wire::state::Spend;
 use crate::board::Board;
 use crate::config::settings::{self, Credential, Settings};
 use crate::sessions::{Evidence, Record, Sessions};
-use crate::state::clock;
+use crate::clock::boot_now;
 use crate::state::observation::{Generation, Observation, Stop};
 
 /// Events of the proxy that may wait; beyond, the proxy drops and counts them, and the next look at its board sets
@@ -189,7 +189,7 @@ impl Spending {
     /// Passes what the proxy sees on: to the sessions as evidence, to the journal as events.
     pub async fn report(self: Arc<Self>, mut activity: mpsc::Receiver<Activity>, sessions: Sessions, board: Arc<Board>) {
         while let Some(Activity { call, session, at, what }) = activity.recv().await {
-            let moment = clock::now() - Instant::now().saturating_duration_since(at);
+            let moment = boot_now() - Instant::now().saturating_duration_since(at);
             if let Some(event) = observed(&what) {
                 let observation = Observation::Generation { call, event };
                 sessions.observe(&session, Evidence::Seen { at: moment, observation });
@@ -197,20 +197,20 @@ impl Spending {
             match what {
                 What::Started { purpose, model, .. } => board.note(
                     kind::GENERATION_STARTED,
-                    json!({"session": session, "call": call, "model": model, "side": purpose == Purpose::Side}),
+                    json!({"session": &*session, "call": call, "model": model, "side": purpose == Purpose::Side}),
                 ),
                 What::Finished { outcome, stop_reason, cost, usage, error, .. } => board.note(
                     kind::GENERATION_ENDED,
-                    json!({"session": session, "call": call, "outcome": outcome, "stop_reason": stop_reason,
+                    json!({"session": &*session, "call": call, "outcome": outcome, "stop_reason": stop_reason,
                            "cost_usd": cost, "usage": usage, "error": error}),
                 ),
                 What::Refused { message } => {
                     self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_string());
-                    board.note(kind::BUDGET_CHANGED, json!({"session": session, "refused": message}));
+                    board.note(kind::BUDGET_CHANGED, json!({"session": &*session, "refused": message}));
                 }
                 What::Budget(warning) => board.note(
                     kind::BUDGET_CHANGED,
-                    json!({"session": session, "percent": warning.percent, "spent_usd": warning.spent, "budget_usd": warning.cap}),
+                    json!({"session": &*session, "percent": warning.percent, "spent_usd": warning.spent, "budget_usd": warning.cap}),
                 ),
                 What::FirstByte | What::Progress { .. } | What::Stalled { .. } => {}
             }
@@ -258,11 +258,10 @@ pub fn natural(agent: AgentKind) -> ProviderKind {
 
 /// The table that ships, with the overrides of a file if it is there.
 fn prices(path: &Path) -> Result<PriceTable, SpendingError> {
-    let shipped = PriceTable::shipped();
     let failed = |reason: String| SpendingError::Prices { path: path.to_owned(), reason };
     match std::fs::read_to_string(path) {
-        Ok(text) => shipped.with_overrides(&text).map_err(|error| failed(error.to_string())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(shipped),
+        Ok(text) => PriceTable::with_overrides(&text).map_err(|error| failed(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(PriceTable::shipped()),
         Err(error) => Err(failed(error.to_string())),
     }
 }

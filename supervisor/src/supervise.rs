@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,14 +37,17 @@ use crate::config::{Given, Request, Resolved, Settings, Variables};
 use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::journal::{Journal, Limits};
-use crate::keeper::{Exit, Keeper, KeeperError, Process, Stopping};
+use crate::keeper::{Exit, Keeper, KeeperError, Stopping};
 use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
+use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
 use crate::spending::Spending;
 use crate::state::publish::{StateFiles, publish};
-use crate::terminals::TerminalSet;
-use crate::{clock, files, random};
+use crate::terminals::http::HttpState;
+use crate::terminals::http::guard::Guard;
+use crate::terminals::set::TerminalSet;
+use crate::{files, random, terminals};
 
 /// The step of the boot until all services listen.
 pub const SERVICES: &str = "services";
@@ -83,7 +85,7 @@ impl From<KeeperError> for Failure {
 /// `whim supervise`, started by the keeper only.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Err(error) = guard() {
+    if let Err(error) = protect() {
         complain(&format!("cannot protect its memory: {error}"));
         return ExitCode::from(70);
     }
@@ -112,8 +114,15 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Names that the page may be asked for under, beside addresses and localhost: those of the preview's host.
+fn guard(settings: &Settings) -> Guard {
+    let host = settings.preview.url.as_deref().and_then(|url| url.split_once("://")).map(|(_, rest)| rest);
+    let host = host.and_then(|rest| rest.split(['/', ':']).next()).and_then(|host| host.split_once('.'));
+    Guard::new(host.map(|(_, parent)| format!(".{parent}")))
+}
+
 /// Nobody may read this process's memory: it holds the keys.
-fn guard() -> nix::Result<()> {
+fn protect() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
 }
@@ -200,7 +209,8 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         }
         _ => (Claim::none(), None),
     };
-    let terminals = TerminalSet::new();
+    let terminals = TerminalSet::default();
+    let shells = Shells::default();
     let gate = Arc::new(Gate { token: token.clone(), agents: identity.uid(), own: identity.own });
     let api = Arc::new(Api {
         board: board.clone(),
@@ -209,10 +219,11 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         spending: spending.clone(),
         gate,
         claim,
+        terminals: terminals.clone(),
     });
 
     let mut listeners = Listeners::new(held, keeper.clone());
-    let addresses = serve(&mut listeners, &settings, &paths, &identity, &api, &terminals, &stop, &tasks).await?;
+    let addresses = serve(&mut listeners, &settings, &paths, &identity, &api, &shells, &stop, &tasks).await?;
     let generation = addresses.generation;
     write_ready(&paths, hello.keeper_pid, &addresses)?;
     keeper.tell(ToKeeper::Ready).await?;
@@ -233,6 +244,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         spending,
         sessions,
         terminals,
+        shells,
         paths: paths.clone(),
         identity,
         variables,
@@ -391,7 +403,7 @@ async fn serve(
     paths: &Paths,
     identity: &Identity,
     api: &Arc<Api>,
-    terminals: &TerminalSet,
+    shells: &Shells,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Addresses, Failure> {
@@ -424,7 +436,12 @@ async fn serve(
             tracing::error!(%error, "the generation proxy ended");
         }
     }));
-    let pages = crate::terminals::routes(terminals.clone(), api);
+    let pages = terminals::http::router(HttpState {
+        set: api.terminals.clone(),
+        access: api.gate.terminals(),
+        guard: guard(settings),
+        shells: Arc::new(shells.clone()),
+    });
     for listener in asynchronous(backup)? {
         drop(tasks.spawn(api::serve::tcp(listener, api::machine(api), stop.clone())));
     }

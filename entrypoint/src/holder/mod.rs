@@ -220,11 +220,12 @@ impl Holder {
         }
     }
 
+    /// That nobody is left shows in [`reap`](Self::reap), so a death is no reason to look.
     fn step_ending(&mut self) -> Option<Instant> {
         let own = nix::unistd::getpid().as_raw();
         self.ending
             .as_mut()?
-            .step(Instant::now(), || Snapshot::take().below(own))
+            .step(Instant::now(), false, || Snapshot::take().below(own))
     }
 
     fn wait(&self, due: Option<Instant>) {

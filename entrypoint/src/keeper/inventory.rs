@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use nix::libc;
+
 use super::Keeper;
 use super::process::Told;
 use crate::log;
@@ -115,6 +117,15 @@ impl Keeper {
         match send(channel) {
             Ok(()) => Sent::Yes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
+            // Too many descriptors on their way, or no memory just now: both pass.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)
+                ) =>
+            {
+                Sent::Full
+            }
             // The peer is gone; its end is seen as end of file or as SIGCHLD.
             Err(error)
                 if matches!(

@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Uid, fchown, pipe2};
 
+use super::cgroup::{Cgroup, Cgroups};
+use super::holding::Holder;
 use super::output::Output;
 use super::process::{Process, Streaming};
 use crate::descriptors::{dev_null, set_nonblocking, standard};
@@ -41,6 +43,7 @@ pub(super) fn launch(
     generation: u32,
     descriptors: Vec<OwnedFd>,
     limits: Option<Limits>,
+    cgroups: &mut Cgroups,
 ) -> Result<Process, SpawnError> {
     let invalid = || SpawnError::new(Step::Launch, Errno::EINVAL);
     let mut descriptors = descriptors.into_iter();
@@ -53,15 +56,16 @@ pub(super) fn launch(
         return Err(invalid());
     }
     let ends = open(&launch)?;
-    let uid = launch.user.as_ref().map(|user| user.uid);
-    let (starting, handle) = if launch.holder {
-        let (starting, handle) = under_holder(&name, &launch, &memory, &ends.child, limits)?;
-        (starting, Some(handle))
+    let (starting, holder) = if launch.holder {
+        let cgroup = cgroups.create(id.0);
+        let (starting, holder) =
+            under_holder(&name, &launch, &memory, &ends.child, limits, cgroup)?;
+        (starting, Some(holder))
     } else {
         (directly(&launch, &ends.child, &extra, limits)?, None)
     };
     Ok(Process::new(
-        id, name, generation, starting, handle, uid, ends.ours,
+        id, name, generation, starting, holder, ends.ours,
     ))
 }
 
@@ -148,7 +152,8 @@ fn under_holder(
     memory: &OwnedFd,
     streams: &[OwnedFd; 3],
     limits: Option<Limits>,
-) -> Result<(spawn::Starting, HolderHandle), SpawnError> {
+    cgroup: Option<Cgroup>,
+) -> Result<(spawn::Starting, Holder), SpawnError> {
     let (ours, theirs) = pair().map_err(at(Step::Holder))?;
     let handle = HolderHandle::new(ours).map_err(at(Step::Holder))?;
     let null = dev_null().map_err(at(Step::Holder))?;
@@ -166,6 +171,13 @@ fn under_holder(
     ];
     plan.extra
         .extend(borrow(streams).into_iter().zip(holder::STREAMS));
+    if let Some(cgroup) = &cgroup {
+        plan.extra.push((cgroup.procs(), holder::CGROUP));
+    }
     plan.limits = limits;
-    Ok((spawn::start(&plan)?, handle))
+    let starting = spawn::start(&plan)?;
+    let user = launch.user.as_ref();
+    let uid = user.map_or_else(|| Uid::current().as_raw(), |user| user.uid);
+    let holder = Holder::new(handle, starting.pid.as_raw(), uid, cgroup);
+    Ok((starting, holder))
 }

@@ -10,8 +10,10 @@
 //!
 //! Bounds: [`table::MAX_PROCESSES`] processes, [`held::MAX_HELD`] held descriptors, no queue of messages.
 
+mod cgroup;
 mod final_state;
 mod held;
+mod holding;
 mod inventory;
 mod launching;
 mod oom;
@@ -39,6 +41,7 @@ use crate::limits::Limits;
 use crate::log;
 use crate::signals;
 use crate::title::Title;
+use cgroup::Cgroups;
 use held::Held;
 use inventory::Outbox;
 use shutdown::Stop;
@@ -74,12 +77,15 @@ struct Keeper {
     supervisor: Supervisor,
     table: Table,
     held: Held,
+    cgroups: Cgroups,
     outbox: Outbox,
     /// Wake when the supervisor's socket takes more.
     blocked: bool,
     stop: Option<Stop>,
     grace: Duration,
     sweep_due: Option<Instant>,
+    /// Some child was reaped in this round.
+    died: bool,
     buffer: Vec<u8>,
 }
 
@@ -117,6 +123,7 @@ impl Keeper {
             }
         };
         let now = Instant::now();
+        self.died = false;
         // The dead first: their order among each other is kept by the kernel, and nothing may delay them.
         let tokens = events
             .iter()
@@ -178,7 +185,10 @@ impl Keeper {
     fn handle(&mut self, token: Token, now: Instant) {
         match token {
             Token::Signals => {}
-            Token::Supervisor => self.listen_to_supervisor(now),
+            Token::Supervisor => {
+                // Level-triggered: what is left comes with the next round.
+                self.listen_to_supervisor(now);
+            }
             Token::SupervisorStart => self.supervisor.check_start(),
             Token::Start(slot) => {
                 if let Some(process) = self.table.get(slot) {

@@ -248,3 +248,113 @@ fn patience_ends(since: Instant, unready_since: Option<Instant>) -> Instant {
     let without = unready_since.map(|unready| since.max(unready) + UNREADY_PATIENCE);
     without.map_or(with_supervisor, |without| without.min(with_supervisor))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nix::sys::epoll::EpollCreateFlags;
+
+    use super::*;
+    use crate::ring::RingReader;
+
+    const CAPACITY: u64 = 8192;
+
+    struct Fixture {
+        epoll: Epoll,
+        output: Output,
+        program: std::io::PipeWriter,
+        reader: RingReader,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (read, program) = std::io::pipe().unwrap();
+            crate::descriptors::set_nonblocking(&read).unwrap();
+            let ring = RingWriter::new("test", CAPACITY).unwrap();
+            let [memory, data, space] = ring
+                .descriptors()
+                .map(|fd| fd.try_clone_to_owned().unwrap());
+            let reader = RingReader::new(&memory, data, space).unwrap();
+            let epoll = Epoll::new(EpollCreateFlags::empty()).unwrap();
+            let mut output = Output::new(read.into(), ring);
+            output.register(&epoll, 0, 0).unwrap();
+            Self {
+                epoll,
+                output,
+                program,
+                reader,
+            }
+        }
+
+        fn pump(&mut self, now: Instant, unready_since: Option<Instant>) {
+            let mut buffer = [0; 1000];
+            while self
+                .output
+                .pump(&self.epoll, &mut buffer, now, false, unready_since)
+            {}
+        }
+    }
+
+    #[test]
+    fn the_oldest_goes_only_when_patience_ends_and_only_until_somebody_acknowledges() {
+        let start = Instant::now();
+        let mut fixture = Fixture::new();
+        let unready = Some(start);
+        fixture.program.write_all(&[b'a'; 8192]).unwrap();
+        fixture.program.write_all(&[b'b'; 2000]).unwrap();
+        fixture.pump(start, unready);
+        assert_eq!(
+            (fixture.reader.head(), fixture.reader.lost()),
+            (CAPACITY, 0)
+        );
+        let patience = start + UNREADY_PATIENCE;
+        assert_eq!(fixture.output.due(unready), Some(patience));
+        assert_eq!(
+            fixture.output.due(None),
+            Some(start + READY_PATIENCE),
+            "a ready one gets more time"
+        );
+
+        let almost = UNREADY_PATIENCE
+            .checked_sub(Duration::from_millis(1))
+            .unwrap();
+        fixture.pump(start + almost, unready);
+        assert_eq!(fixture.reader.head(), CAPACITY);
+
+        fixture.pump(patience, unready);
+        assert_eq!(fixture.reader.head(), CAPACITY + 2000);
+        assert!(
+            fixture.reader.lost() >= 2000 && fixture.reader.lost() <= 3000,
+            "{}",
+            fixture.reader.lost()
+        );
+        let mut bytes = Vec::new();
+        let outcome = fixture.reader.read_from(0, &mut bytes, usize::MAX);
+        assert_eq!(outcome.skipped, 2000);
+        assert!(bytes.ends_with(&[b'b'; 2000]) && bytes.starts_with(b"aaaa"));
+
+        // Somebody is there again: from here on nothing may be lost.
+        fixture.reader.acknowledge(outcome.end()).unwrap();
+        let lost = fixture.reader.lost();
+        fixture.program.write_all(&[b'c'; 10_000]).unwrap();
+        fixture.pump(patience, None);
+        assert_eq!(fixture.reader.head(), outcome.end() + CAPACITY);
+        assert_eq!(fixture.reader.lost(), lost);
+    }
+
+    #[test]
+    fn the_end_of_a_pipe_is_found_and_polled_no_more() {
+        let mut fixture = Fixture::new();
+        fixture.program.write_all(b"last words").unwrap();
+        drop(std::mem::replace(
+            &mut fixture.program,
+            std::io::pipe().unwrap().1,
+        ));
+        fixture.pump(Instant::now(), None);
+        assert!(fixture.output.ended());
+        assert_eq!(fixture.reader.head(), 10);
+        let mut events = [EpollEvent::empty(); 4];
+        assert_eq!(fixture.epoll.wait(&mut events, 0_u8), Ok(0));
+    }
+}

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::unistd::Uid;
 
+use super::holding::Holder;
 use super::output::Output;
 use super::token::Token;
-use crate::holder::report::{FromHolder, HolderHandle, ToHolder};
+use crate::holder::report::{FromHolder, ToHolder};
 use crate::log;
-use crate::procfs;
 use crate::signals::kill;
 use crate::spawn::{SpawnError, Starting, Step};
 use crate::tree::Ending;
@@ -50,16 +49,6 @@ pub(super) enum Streaming {
         error: Output,
     },
     None,
-}
-
-/// The subreaper above a process.
-#[derive(Debug)]
-pub(super) struct Holder {
-    pub(super) handle: HolderHandle,
-    /// Its own start time and the user it runs as, to tell what it leaves behind from strangers.
-    pub(super) start: u64,
-    pub(super) uid: u32,
-    pub(super) alive: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,17 +96,10 @@ impl Process {
         name: String,
         generation: u32,
         starting: Starting,
-        holder: Option<HolderHandle>,
-        uid: Option<u32>,
+        holder: Option<Holder>,
         streaming: Streaming,
     ) -> Self {
         let child = starting.pid.as_raw();
-        let holder = holder.map(|handle| Holder {
-            handle,
-            start: procfs::stat(child).map_or(0, |stat| stat.start),
-            uid: uid.unwrap_or_else(|| Uid::current().as_raw()),
-            alive: true,
-        });
         Self {
             id,
             name,
@@ -273,6 +255,9 @@ impl Process {
             FromHolder::Started { pid } if pid > 1 && self.leader == 0 => {
                 self.leader = pid;
                 self.phase = Phase::Running;
+                if let Some(holder) = &mut self.holder {
+                    holder.leader_started(pid);
+                }
             }
             FromHolder::Failed(error) if self.leader == 0 => self.fail(error),
             FromHolder::Exited { status } if self.leader != 0 && self.status.is_none() => {
@@ -428,7 +413,8 @@ impl Process {
 
     /// The grace of an ending is over.
     pub(super) fn force(&mut self, now: Instant) {
-        if self.holder.is_some() {
+        if let Some(holder) = &self.holder {
+            holder.kill_cgroup();
             self.sweep = Some(Ending::new(now));
             self.kill_at = Some(now);
         } else {

@@ -6,22 +6,21 @@
 use std::time::Instant;
 
 use super::Keeper;
-use super::process::{Process, Role};
+use super::process::Role;
 use super::supervisor::Outcome;
-use crate::procfs::Stat;
-use crate::tree::Snapshot;
 use crate::wait::{self, Dead};
 
 impl Keeper {
     /// Reaps until nobody is dead.
     pub(super) fn reap(&mut self, now: Instant) {
         while let Dead::Child(pid) = wait::dead_child() {
+            self.died = true;
             if self.supervisor.pid() == Some(pid) {
                 let Some(status) = wait::reap(pid) else {
                     return;
                 };
                 // What it said before it died still counts.
-                self.listen_to_supervisor(now);
+                while self.listen_to_supervisor(now) {}
                 self.supervisor_ended(status, now);
                 continue;
             }
@@ -57,6 +56,7 @@ impl Keeper {
 
     /// Does what is due for endings that are the keeper's own.
     pub(super) fn step_endings(&mut self, now: Instant) {
+        let died = self.died;
         for slot in 0..self.table.end() {
             let Some(process) = self.table.get(slot) else {
                 continue;
@@ -72,7 +72,13 @@ impl Keeper {
             let Some(process) = self.table.get(slot) else {
                 continue;
             };
-            let due = sweep.step(now, || remains(process, own, &known));
+            let due = sweep.step(now, died, || {
+                let (child, leader) = (process.child(), process.pid());
+                let holder = process.holder.as_ref();
+                holder.map_or_else(Vec::new, |holder| {
+                    holder.remains(child, leader, own, &known)
+                })
+            });
             match due {
                 Some(due) => {
                     process.sweep = Some(sweep);
@@ -97,37 +103,4 @@ impl Keeper {
             .chain(self.supervisor.pid())
             .collect()
     }
-}
-
-/// What is left of a process: all below its living holder; or, when the holder was killed, what the kernel gave to us
-/// then. That cannot be told for certain from an orphan of somebody else's, so it has to be younger than the holder and
-/// of the same user or session.
-fn remains(process: &Process, own: i32, known: &[i32]) -> Vec<Stat> {
-    let snapshot = Snapshot::take();
-    let Some(holder) = &process.holder else {
-        return Vec::new();
-    };
-    if let (true, Some(child)) = (holder.alive, process.child()) {
-        return snapshot.below(child);
-    }
-    let leader = process.pid();
-    let left_behind = |stat: &Stat| {
-        let same_user =
-            || crate::procfs::status(stat.pid).is_some_and(|status| status.uid == holder.uid);
-        stat.parent == own
-            && stat.start >= holder.start
-            && (stat.pid == leader || !known.contains(&stat.pid))
-            && (stat.pid == leader || (leader != 0 && stat.session == leader) || same_user())
-    };
-    let roots: Vec<i32> = snapshot
-        .living()
-        .filter(|stat| left_behind(stat))
-        .map(|stat| stat.pid)
-        .collect();
-    let belongs = |stat: &&Stat| {
-        roots
-            .iter()
-            .any(|root| stat.pid == *root || snapshot.is_below(stat.pid, *root))
-    };
-    snapshot.living().filter(belongs).copied().collect()
 }

@@ -18,19 +18,20 @@ const BATCH: usize = 64;
 const STDIN: &str = "stdin:";
 
 impl Keeper {
-    pub(super) fn listen_to_supervisor(&mut self, now: Instant) {
+    /// Carries out what was asked, a batch at most; true when there may be more.
+    pub(super) fn listen_to_supervisor(&mut self, now: Instant) -> bool {
         for _ in 0..BATCH {
             let Some(channel) = self.supervisor.channel() else {
-                return;
+                return false;
             };
             match channel.receive() {
                 Ok(Some((message, descriptors))) => self.carry_out(message, descriptors, now),
                 Ok(None) => {
                     self.supervisor.channel_lost(now);
-                    return;
+                    return false;
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::WouldBlock => return false,
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::Unsupported | io::ErrorKind::InvalidData => {
                         log::line(format_args!("ignored a message of the supervisor: {error}"));
@@ -38,11 +39,12 @@ impl Keeper {
                     _ => {
                         log::line(format_args!("channel to the supervisor: {error}"));
                         self.supervisor.channel_lost(now);
-                        return;
+                        return false;
                     }
                 },
             }
         }
+        true
     }
 
     fn carry_out(&mut self, message: ToKeeper, descriptors: Vec<OwnedFd>, now: Instant) {
@@ -64,18 +66,26 @@ impl Keeper {
                 Some((_, found)) => found.end(now, Duration::from_millis(grace_ms)),
                 None => self.outbox.refuse(format!("end: no process {}", process.0)),
             },
-            ToKeeper::Acknowledge { process } => {
-                if let Some((_, found)) = self.table.find(process)
-                    && found.status.is_some()
-                {
-                    found.acknowledged = true;
-                }
-            }
+            ToKeeper::Acknowledge { process } => self.acknowledge(process),
             ToKeeper::Hold { name } => self.hold(name, descriptors),
             ToKeeper::Release { name } => self.release(&name),
             ToKeeper::Exit { code } => self.stop_in_order(0, code, now),
             ToKeeper::Upgrade { path } => self.supervisor.upgrade(&path),
             ToKeeper::Flushed => self.flushed(now),
+        }
+    }
+
+    fn acknowledge(&mut self, id: ProcessId) {
+        let Some((slot, process)) = self.table.find(id) else {
+            return;
+        };
+        if process.status.is_none() {
+            return;
+        }
+        process.acknowledged = true;
+        // Otherwise when it is gone and that was told.
+        if process.told.gone {
+            self.forget(slot);
         }
     }
 
@@ -95,6 +105,7 @@ impl Keeper {
                 generation,
                 descriptors,
                 self.identity.limits,
+                &mut self.cgroups,
             )
         };
         match result {

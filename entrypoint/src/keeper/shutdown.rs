@@ -1,9 +1,9 @@
 //! The ordered end.
 //!
 //! TERM to everything but the supervisor at once; KILL two seconds before the end of the grace, so that what remains of
-//! it belongs to the final flush; the supervisor has until the deadline. Finished early when all is gone and flushed. A
-//! second TERM or INT kills everything at once. In the end every process that is left is killed: as PID 1 the whole
-//! namespace, otherwise every descendant.
+//! it belongs to the final flush; the supervisor, and what it starts for the flush, has until the deadline. Finished
+//! early when all is gone and flushed. A second TERM or INT kills everything at once. In the end every process that is
+//! left is killed: as PID 1 the whole namespace, otherwise every descendant.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,6 @@ pub(super) struct Stop {
     signal: i32,
     code: u8,
     deadline: Instant,
-    kill_at: Instant,
-    killed: bool,
     /// What no request started: orphans, shells of `docker exec`.
     strays: Option<Ending>,
     strays_due: Option<Instant>,
@@ -60,9 +58,6 @@ impl Stop {
 
     pub(super) fn due(&self) -> Instant {
         let mut due = self.deadline;
-        if !self.killed {
-            due = due.min(self.kill_at);
-        }
         if let Some(flushed) = self.flushed {
             due = due.min(flushed + FLUSHED_PATIENCE);
         }
@@ -97,8 +92,6 @@ impl Keeper {
             signal,
             code,
             deadline,
-            kill_at,
-            killed: false,
             strays: Some(Ending::new(kill_at)),
             strays_due: Some(now),
             flushed: None,
@@ -129,33 +122,19 @@ impl Keeper {
 
     /// Does what is due; the exit code when all is done.
     pub(super) fn step_stop(&mut self, now: Instant) -> Option<u8> {
-        let own = self.identity.pid;
+        let (own, died) = (self.identity.pid, self.died);
         let stop = self.stop.as_mut()?;
         if stop.finished || now >= stop.deadline {
             return Some(self.finish());
         }
-        if now >= stop.kill_at && !stop.killed {
-            stop.killed = true;
-            stop.strays = Some(Ending::new(now));
-            stop.strays_due = Some(now);
-        }
-        let killed = stop.killed;
         let mut strays = stop.strays.take();
         let mut due = None;
         if let Some(ending) = &mut strays {
-            let supervisor = self.supervisor.pid();
-            // Before the KILL the holders and our own children see to their own.
-            let spared: Vec<i32> = match killed {
-                true => supervisor.into_iter().collect(),
-                false => self
-                    .table
-                    .iter()
-                    .filter_map(|process| process.child())
-                    .chain(supervisor)
-                    .collect(),
-            };
+            // Those see to their own: holders and our children by their endings, the supervisor until the deadline.
+            let children = self.table.iter().filter_map(|process| process.child());
+            let spared: Vec<i32> = children.chain(self.supervisor.pid()).collect();
             let init = self.identity.init;
-            due = ending.step(now, || strangers(own, init, &spared));
+            due = ending.step(now, died, || strangers(own, init, &spared));
             if due.is_none() {
                 strays = None;
             }
@@ -189,7 +168,7 @@ impl Keeper {
                 }
             }
             let now = Instant::now();
-            let due = ending.step(now, || strangers(own, self.identity.init, &[]));
+            let due = ending.step(now, true, || strangers(own, self.identity.init, &[]));
             let Some(due) = due.filter(|_| now < end) else {
                 break;
             };

@@ -16,6 +16,7 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::time::{ClockId, clock_gettime};
 
+use super::cgroup::Cgroups;
 use super::held::Held;
 use super::inventory::Outbox;
 use super::output::BUFFER;
@@ -95,11 +96,13 @@ pub(super) fn start(title: Option<Title>) -> Result<Keeper, StartError> {
         supervisor: Supervisor::new(Instant::now()),
         table: Table::default(),
         held: Held::new(arguments),
+        cgroups: Cgroups::new(started_ms),
         outbox: Outbox::new(),
         blocked: false,
         stop: None,
         grace: DEFAULT_GRACE,
         sweep_due: None,
+        died: false,
         buffer: vec![0; BUFFER],
     })
 }

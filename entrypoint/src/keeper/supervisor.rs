@@ -24,12 +24,16 @@ use crate::wire::{KeeperChannel, SUPERVISOR_DESCRIPTOR, pair};
 /// How long a supervisor that closed its channel may take to exit; without it it is of no use.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Counts as its exit code when it could not be executed at all: an internal error.
+const EXEC_FAILED: u8 = 70;
+
 /// A running supervisor.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) pid: i32,
     pub(super) channel: Option<KeeperChannel>,
     starting: Option<Starting>,
+    exec_failed: bool,
     ready: Option<Instant>,
     upgrading: bool,
     oom_kills: Option<u64>,
@@ -191,6 +195,7 @@ impl Supervisor {
             pid: starting.pid.as_raw(),
             channel: Some(channel),
             starting: Some(starting),
+            exec_failed: false,
             ready: None,
             upgrading: false,
             oom_kills,
@@ -220,6 +225,7 @@ impl Supervisor {
         };
         running.starting = None;
         if let Err(error) = outcome {
+            running.exec_failed = true;
             log::line(format_args!("cannot start the supervisor: {error}"));
         }
     }
@@ -239,7 +245,11 @@ impl Supervisor {
             return Outcome::Again;
         };
         let exit = Exit {
-            end: End::from_raw(status),
+            end: if running.exec_failed {
+                End::Code(EXEC_FAILED)
+            } else {
+                End::from_raw(status)
+            },
             ready_for: running
                 .ready
                 .map(|ready| now.saturating_duration_since(ready)),

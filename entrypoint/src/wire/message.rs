@@ -106,7 +106,7 @@ pub enum FromKeeper {
     /// Everything beneath it ended and its output is wholly in the rings.
     Gone { process: ProcessId },
     /// The ordered end began. `signal`: what was received, 0 for `ToKeeper::Exit`. The supervisor flushes and says
-    /// `Flushed`; at the deadline it is killed.
+    /// `Flushed`; at the deadline, `deadline_ms` milliseconds from now, it is killed.
     Stopping { signal: i32, deadline_ms: u64 },
     /// Held descriptors, processes or names ran into a bound; the request was not carried out.
     Refused { what: String },

@@ -11,6 +11,16 @@ use whim_entrypoint::wire::{FromKeeper, Launch, Streams, ToKeeper};
 
 use crate::support::*;
 
+/// As in a default container: no hierarchy of version 2 to write to.
+const WITHOUT_CGROUPS: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "umount -l $(awk '$9 == \"cgroup2\" { print $5 }' /proc/self/mountinfo) || :; exec \"$@\"",
+    "sh",
+];
+
 /// Starts daemons in every way that escapes group, session and ancestry (one ignores what asks it to end), prints their
 /// pids and goes on with `then`.
 fn with_daemons(then: &str) -> Launch {
@@ -18,7 +28,7 @@ fn with_daemons(then: &str) -> Launch {
     let script = format!(
         "trap '' HUP; {daemon} & setsid {daemon} & (setsid env -i /bin/{daemon} &); \
          (setsid sh -c 'trap \"\" TERM HUP INT; echo daemon $$; (setsid sleep 1000 &); while :; do sleep 1000; done' &); \
-         trap - HUP; sleep 0.1; echo started; {then}"
+         trap - HUP; echo started; {then}"
     );
     Launch {
         holder: true,
@@ -86,11 +96,13 @@ fn what_is_left_ends_with_the_leader_when_it_should() {
     let (mut supervisor, _) = keeper.ready_supervisor();
     let launch = Launch {
         end_with_leader: true,
-        ..with_daemons("exit 6")
+        ..with_daemons("read line; exit 6")
     };
     let session = supervisor.spawn("session/main", &launch);
+    let terminal = session.descriptors[0].try_clone().unwrap();
     let ring = rings(session.descriptors, Streams::Terminal).remove(0);
     let daemons = daemons(&ring);
+    nix::unistd::write(&terminal, b"\n").unwrap();
     assert_eq!(libc::WEXITSTATUS(supervisor.finished(session.id)), 6);
     assert!(daemons.iter().all(|pid| !alive(*pid)));
 }
@@ -99,9 +111,11 @@ fn what_is_left_ends_with_the_leader_when_it_should() {
 fn what_is_left_lives_on_when_it_may() {
     let keeper = Keeper::start();
     let (mut supervisor, _) = keeper.ready_supervisor();
-    let session = supervisor.spawn("init", &with_daemons("exit 0"));
+    let session = supervisor.spawn("init", &with_daemons("read line; exit 0"));
+    let terminal = session.descriptors[0].try_clone().unwrap();
     let ring = rings(session.descriptors, Streams::Terminal).remove(0);
     let daemons = daemons(&ring);
+    nix::unistd::write(&terminal, b"\n").unwrap();
     assert!(matches!(
         supervisor.receive().0,
         FromKeeper::Exited { status: 0, .. }
@@ -126,17 +140,14 @@ fn what_is_left_lives_on_when_it_may() {
     assert!(daemons.iter().all(|pid| !alive(*pid)));
 }
 
-#[test]
-fn killing_the_holder_saves_nobody() {
-    let keeper = Keeper::start();
+fn killing_the_holder_saves_nobody(setup: Setup) {
+    let keeper = setup.start();
     let (mut supervisor, _) = keeper.ready_supervisor();
-    let other = supervisor.spawn(
-        "shell-1",
-        &Launch {
-            holder: true,
-            ..terminal("exec sleep 1000")
-        },
-    );
+    let other = Launch {
+        holder: true,
+        ..terminal("exec sleep 1000")
+    };
+    let other = supervisor.spawn("shell-1", &other);
     let session = supervisor.spawn("session/main", &with_daemons("exec sleep 1000"));
     let ring = rings(session.descriptors, Streams::Terminal).remove(0);
     let daemons = daemons(&ring);
@@ -148,6 +159,57 @@ fn killing_the_holder_saves_nobody() {
         // Ours runs as another user than the session that lost its holder.
         assert!(alive(other.pid));
     }
+}
+
+#[test]
+fn killing_the_holder_saves_nobody_with_a_cgroup_where_one_can_be_made() {
+    killing_the_holder_saves_nobody(Setup::new());
+}
+
+#[test]
+fn killing_the_holder_saves_nobody_without_a_cgroup() {
+    if is_root() {
+        killing_the_holder_saves_nobody(Setup::wrapped(&WITHOUT_CGROUPS));
+    }
+}
+
+#[test]
+fn a_session_has_its_cgroup_while_it_lives() {
+    let keeper = Keeper::start();
+    let (mut supervisor, _) = keeper.ready_supervisor();
+    let session = supervisor.spawn("session/main", &with_daemons("exec sleep 1000"));
+    let ring = rings(session.descriptors, Streams::Terminal).remove(0);
+    let daemons = daemons(&ring);
+    let cgroup = |pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let path = text
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap();
+        path.to_owned()
+    };
+    let own = cgroup(session.pid);
+    if own == cgroup(keeper.pid) {
+        return println!("no cgroup can be made here");
+    }
+    assert!(own.contains("/whim-"), "{own}");
+    assert!(daemons.iter().all(|pid| cgroup(*pid) == own));
+    supervisor.send(&ToKeeper::End {
+        process: session.id,
+        grace_ms: 100,
+    });
+    supervisor.finished(session.id);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .unwrap();
+    let directory = format!("{}{own}", mount.split(' ').nth(4).unwrap());
+    assert!(fs::exists(&directory).unwrap());
+    supervisor.send(&ToKeeper::Acknowledge {
+        process: session.id,
+    });
+    eventually("it is removed", || !fs::exists(&directory).unwrap());
 }
 
 #[test]

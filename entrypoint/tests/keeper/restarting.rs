@@ -287,6 +287,18 @@ fn an_upgrade_is_a_restart_from_another_file() {
 }
 
 #[test]
+fn an_upgrade_that_cannot_run_is_given_up() {
+    let keeper = Keeper::start();
+    let (supervisor, _) = keeper.ready_supervisor();
+    supervisor.send(&ToKeeper::Upgrade {
+        path: "/no/such/whim".into(),
+    });
+    supervisor.exit(0);
+    let (supervisor, _) = keeper.ready_supervisor();
+    assert_eq!(hello(&supervisor), (4, "exit code 70"));
+}
+
+#[test]
 fn a_supervisor_without_a_channel_is_replaced() {
     let keeper = Keeper::start();
     let (supervisor, _) = keeper.ready_supervisor();

@@ -46,6 +46,13 @@ fn term_ends_in_order_and_early_when_all_is_done() {
             ..terminal("exec sleep 1000")
         },
     );
+    supervisor.send(&ToKeeper::Grace {
+        milliseconds: 15_000,
+    });
+    supervisor.send(&ToKeeper::Release {
+        name: "nothing".into(),
+    });
+    assert!(matches!(supervisor.receive().0, FromKeeper::Refused { .. }));
     let begun = Instant::now();
     keeper.signal(Signal::SIGTERM);
     let FromKeeper::Stopping {
@@ -55,7 +62,7 @@ fn term_ends_in_order_and_early_when_all_is_done() {
     else {
         panic!("not stopping")
     };
-    assert!((7000..=8000).contains(&deadline_ms));
+    assert!((10_000..=15_000).contains(&deadline_ms));
     supervisor.finished(process.id);
     assert!(
         keeper.process.try_wait().unwrap().is_none(),
@@ -64,7 +71,7 @@ fn term_ends_in_order_and_early_when_all_is_done() {
     supervisor.send(&ToKeeper::Flushed);
     supervisor.exit(0);
     assert_eq!(keeper.exit().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(fs::read_to_string(state).unwrap(), "stopped\n");
 }
 
@@ -82,17 +89,15 @@ fn what_ignores_term_is_killed_before_the_deadline_and_the_code_is_still_0() {
     ));
     supervisor.finished(process.id);
     let killed = begun.elapsed();
+    assert!(killed >= Duration::from_millis(1500), "{killed:?}");
     assert!(
-        (Duration::from_millis(1400)..Duration::from_millis(2900)).contains(&killed),
-        "{killed:?}"
+        keeper.process.try_wait().unwrap().is_none(),
+        "it was killed only with everything else"
     );
     // The supervisor never flushes: it has the whole grace, no more.
     assert_eq!(keeper.exit().code(), Some(0));
     let ended = begun.elapsed();
-    assert!(
-        (Duration::from_millis(2900)..Duration::from_millis(4500)).contains(&ended),
-        "{ended:?}"
-    );
+    assert!(ended >= Duration::from_millis(3000), "{ended:?}");
     assert!(!alive(supervisor.pid) && !alive(process.pid));
 }
 
@@ -113,7 +118,7 @@ fn a_second_term_kills_at_once() {
         let begun = Instant::now();
         keeper.signal(Signal::SIGTERM);
         assert_eq!(keeper.exit().code(), Some(137));
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(begun.elapsed() < Duration::from_secs(6));
         eventually("the supervisor is gone", || !alive(supervisor.pid));
     }
 }

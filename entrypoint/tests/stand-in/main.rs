@@ -1,6 +1,10 @@
 //! The entrypoint's roles as `whim` has them, and for `supervise` a stand-in: it hands its channel to the test that named
 //! a socket in `WHIM_TEST_SOCKET`, and ends as that test says.
 #![expect(unsafe_code, reason = "the channel is inherited as a number")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "part of the tests: what fails here fails them"
+)]
 
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -9,6 +13,7 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use whim_entrypoint::ring::RingReader;
 use whim_entrypoint::wire::{
     Arguments, FromKeeper, MAX_ARGUMENTS, Packet, SUPERVISOR_DESCRIPTOR, SupervisorChannel,
     read_memfd,
@@ -20,7 +25,31 @@ fn main() -> ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some("supervise") => supervise(),
+        Some("drain") => drain(),
         _ => ExitCode::from(64),
+    }
+}
+
+/// Reads the ring whose descriptors are 3 to 5 and writes each byte into the file 6 at its own offset, for ever.
+fn drain() -> ExitCode {
+    // SAFETY: the test gave us these and nobody else here knows them.
+    let [memory, data, space, file] =
+        [3, 4, 5, 6].map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    let ring = RingReader::new(&memory, data, space).unwrap();
+    let file = std::fs::File::from(file);
+    let mut bytes = Vec::new();
+    loop {
+        ring.clear_data().unwrap();
+        bytes.clear();
+        let outcome = ring.read_from(ring.acknowledged(), &mut bytes, 3000);
+        assert_eq!(outcome.skipped, 0);
+        if outcome.length == 0 {
+            let mut fds = [PollFd::new(ring.data_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::NONE).unwrap();
+            continue;
+        }
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, outcome.start).unwrap();
+        ring.acknowledge(outcome.end()).unwrap();
     }
 }
 

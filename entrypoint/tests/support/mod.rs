@@ -1,5 +1,4 @@
 //! A keeper under test, and the test as its supervisor.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,21 +22,21 @@ use whim_entrypoint::wire::{
 };
 
 /// How long anything may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_whim-entrypoint-stand-in"))
 }
 
 /// Waits for readability; false when the time is over.
-pub fn readable(fd: impl AsFd, until: Instant) -> bool {
+pub(crate) fn readable(fd: impl AsFd, until: Instant) -> bool {
     let left = until.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap();
     poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout).unwrap() == 1
 }
 
 /// Waits for a condition outside our reach (the process table), looking every millisecond.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < until, "never happened: {what}");
@@ -45,7 +44,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub fn alive(pid: i32) -> bool {
+pub(crate) fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat
             .rsplit(')')
@@ -56,17 +55,17 @@ pub fn alive(pid: i32) -> bool {
     })
 }
 
-pub struct Keeper {
-    pub process: Child,
+pub(crate) struct Keeper {
+    pub(crate) process: Child,
     /// As we see it; inside its own namespace it is 1.
-    pub pid: i32,
-    pub directory: tempfile::TempDir,
+    pub(crate) pid: i32,
+    pub(crate) directory: tempfile::TempDir,
     listener: UnixListener,
     ended: bool,
 }
 
-pub struct Setup {
-    pub command: Command,
+pub(crate) struct Setup {
+    pub(crate) command: Command,
     directory: tempfile::TempDir,
     listener: UnixListener,
     namespace: bool,
@@ -74,20 +73,57 @@ pub struct Setup {
 
 impl Setup {
     /// Started as an ordinary process; a child subreaper then.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::wrapped(&[])
     }
 
     /// As PID 1 of a namespace of its own.
-    pub fn pid_1() -> Self {
+    pub(crate) fn pid_1() -> Self {
         let mut setup =
             Self::wrapped(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
         setup.namespace = true;
         setup
     }
 
+    /// As PID 1 with what a container's root may do by default.
+    pub(crate) fn container() -> Self {
+        let mut setup = Self::wrapped(&[
+            "unshare",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "setpriv",
+            "--bounding-set",
+            "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
+             +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap",
+            "--inh-caps",
+            "-all",
+        ]);
+        setup.namespace = true;
+        setup
+    }
+
+    /// As an ordinary user, with a binary that this user can reach wherever the build directory is.
+    pub(crate) fn ordinary_user() -> Self {
+        let mut setup = Self::new();
+        let path = setup.directory.path().join("whim");
+        fs::copy(binary(), &path).unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", "1001", "--regid", "1001", "--clear-groups"])
+            .arg(path);
+        let socket = setup.directory.path().join("supervisor.socket");
+        command
+            .arg("run")
+            .env("WHIM_TEST_SOCKET", socket)
+            .stdin(Stdio::null());
+        setup.command = command;
+        setup
+    }
+
     /// Below another program.
-    pub fn wrapped(wrapper: &[&str]) -> Self {
+    pub(crate) fn wrapped(wrapper: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("supervisor.socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -114,7 +150,7 @@ impl Setup {
         }
     }
 
-    pub fn start(mut self) -> Keeper {
+    pub(crate) fn start(mut self) -> Keeper {
         let process = self.command.spawn().unwrap();
         let outer = i32::try_from(process.id()).unwrap();
         let pid = if self.namespace {
@@ -141,16 +177,16 @@ impl Setup {
 }
 
 impl Keeper {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Setup::new().start()
     }
 
-    pub fn start_pid_1() -> Self {
+    pub(crate) fn start_pid_1() -> Self {
         Setup::pid_1().start()
     }
 
     /// The next supervisor, not yet greeted any further than `Hello`.
-    pub fn supervisor(&self) -> Supervisor {
+    pub(crate) fn supervisor(&self) -> Supervisor {
         assert!(
             readable(&self.listener, Instant::now() + PATIENCE),
             "no supervisor came"
@@ -195,19 +231,19 @@ impl Keeper {
     }
 
     /// A supervisor that has its inventory and said that it is ready.
-    pub fn ready_supervisor(&self) -> (Supervisor, Inventory) {
+    pub(crate) fn ready_supervisor(&self) -> (Supervisor, Inventory) {
         let mut supervisor = self.supervisor();
         let inventory = supervisor.inventory();
         supervisor.send(&ToKeeper::Ready);
         (supervisor, inventory)
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid), signal).unwrap();
     }
 
     /// Waits for its end.
-    pub fn exit(&mut self) -> ExitStatus {
+    pub(crate) fn exit(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -238,28 +274,28 @@ impl Drop for Keeper {
 }
 
 #[derive(Debug, Default)]
-pub struct Inventory {
-    pub held: Vec<(String, OwnedFd)>,
-    pub processes: Vec<(FromKeeper, Vec<OwnedFd>)>,
+pub(crate) struct Inventory {
+    pub(crate) held: Vec<(String, OwnedFd)>,
+    pub(crate) processes: Vec<(FromKeeper, Vec<OwnedFd>)>,
 }
 
-pub struct Supervisor {
-    pub pid: i32,
+pub(crate) struct Supervisor {
+    pub(crate) pid: i32,
     stream: UnixStream,
-    pub channel: SupervisorChannel,
-    pub hello: FromKeeper,
-    pub arguments: Arguments,
-    pub next_id: u64,
+    pub(crate) channel: SupervisorChannel,
+    pub(crate) hello: FromKeeper,
+    pub(crate) arguments: Arguments,
+    pub(crate) next_id: u64,
 }
 
-pub struct Started {
-    pub id: ProcessId,
-    pub pid: i32,
-    pub descriptors: Vec<OwnedFd>,
+pub(crate) struct Started {
+    pub(crate) id: ProcessId,
+    pub(crate) pid: i32,
+    pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 impl Supervisor {
-    pub fn send(&self, message: &ToKeeper) {
+    pub(crate) fn send(&self, message: &ToKeeper) {
         self.send_with(message, &[]);
     }
 
@@ -274,7 +310,7 @@ impl Supervisor {
         }
     }
 
-    pub fn receive_within(&self, patience: Duration) -> Option<(FromKeeper, Vec<OwnedFd>)> {
+    pub(crate) fn receive_within(&self, patience: Duration) -> Option<(FromKeeper, Vec<OwnedFd>)> {
         let until = Instant::now() + patience;
         loop {
             match self.channel.receive() {
@@ -290,12 +326,12 @@ impl Supervisor {
         }
     }
 
-    pub fn receive(&self) -> (FromKeeper, Vec<OwnedFd>) {
+    pub(crate) fn receive(&self) -> (FromKeeper, Vec<OwnedFd>) {
         self.receive_within(PATIENCE)
             .expect("the keeper says nothing")
     }
 
-    pub fn inventory(&mut self) -> Inventory {
+    pub(crate) fn inventory(&mut self) -> Inventory {
         let mut inventory = Inventory::default();
         loop {
             match self.receive() {
@@ -312,7 +348,7 @@ impl Supervisor {
         }
     }
 
-    pub fn request(&mut self, name: &str, launch: &Launch, extra: &[&OwnedFd]) -> ProcessId {
+    pub(crate) fn request(&mut self, name: &str, launch: &Launch, extra: &[&OwnedFd]) -> ProcessId {
         let id = ProcessId(self.next_id);
         self.next_id += 1;
         let memory = memfd_sealed("launch", &launch.encode().unwrap()).unwrap();
@@ -329,7 +365,7 @@ impl Supervisor {
         id
     }
 
-    pub fn spawn(&mut self, name: &str, launch: &Launch) -> Started {
+    pub(crate) fn spawn(&mut self, name: &str, launch: &Launch) -> Started {
         let id = self.request(name, launch, &[]);
         match self.receive() {
             (FromKeeper::Spawned { process, pid, .. }, descriptors) if process == id => Started {
@@ -342,7 +378,7 @@ impl Supervisor {
     }
 
     /// Waits for `Exited` and `Gone` of one process, in this order.
-    pub fn finished(&self, id: ProcessId) -> i32 {
+    pub(crate) fn finished(&self, id: ProcessId) -> i32 {
         let status = match self.receive() {
             (FromKeeper::Exited { process, status }, _) if process == id => status,
             (other, _) => panic!("{other:?} instead of Exited"),
@@ -352,17 +388,17 @@ impl Supervisor {
     }
 
     /// Ends the supervisor's process with this code.
-    pub fn exit(mut self, code: u8) {
+    pub(crate) fn exit(mut self, code: u8) {
         self.stream.write_all(&[code]).unwrap();
     }
 
-    pub fn kill(self) {
+    pub(crate) fn kill(self) {
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
     }
 }
 
 /// `sh -c script` with pipes.
-pub fn shell(script: &str) -> Launch {
+pub(crate) fn shell(script: &str) -> Launch {
     Launch {
         program: "sh".into(),
         arguments: ["sh", "-c", script].map(OsString::from).to_vec(),
@@ -378,7 +414,7 @@ pub fn shell(script: &str) -> Launch {
     }
 }
 
-pub fn terminal(script: &str) -> Launch {
+pub(crate) fn terminal(script: &str) -> Launch {
     Launch {
         io: Io::Terminal {
             columns: 80,
@@ -388,7 +424,7 @@ pub fn terminal(script: &str) -> Launch {
     }
 }
 
-pub fn ring(descriptors: &mut Vec<OwnedFd>) -> RingReader {
+pub(crate) fn ring(descriptors: &mut Vec<OwnedFd>) -> RingReader {
     let memory = descriptors.remove(0);
     let data = descriptors.remove(0);
     let space = descriptors.remove(0);
@@ -396,7 +432,7 @@ pub fn ring(descriptors: &mut Vec<OwnedFd>) -> RingReader {
 }
 
 /// Rings of a process with pipes (no stdin pipe) or its terminal, by the order of the protocol.
-pub fn rings(mut descriptors: Vec<OwnedFd>, streams: Streams) -> Vec<RingReader> {
+pub(crate) fn rings(mut descriptors: Vec<OwnedFd>, streams: Streams) -> Vec<RingReader> {
     match streams {
         Streams::Terminal => {
             drop(descriptors.remove(0));
@@ -413,14 +449,14 @@ pub fn rings(mut descriptors: Vec<OwnedFd>, streams: Streams) -> Vec<RingReader>
 }
 
 /// Everything in a ring, acknowledged or not.
-pub fn content(ring: &RingReader) -> String {
+pub(crate) fn content(ring: &RingReader) -> String {
     let mut bytes = Vec::new();
     ring.read_from(0, &mut bytes, usize::MAX);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Waits until a ring's content contains `text`.
-pub fn wait_for(ring: &RingReader, text: &str) {
+pub(crate) fn wait_for(ring: &RingReader, text: &str) {
     let until = Instant::now() + PATIENCE;
     loop {
         ring.clear_data().unwrap();
@@ -435,12 +471,12 @@ pub fn wait_for(ring: &RingReader, text: &str) {
     }
 }
 
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
 /// An ordinary user that owns nothing.
-pub fn nobody() -> Credentials {
+pub(crate) fn nobody() -> Credentials {
     Credentials {
         uid: 1001,
         gid: 1001,

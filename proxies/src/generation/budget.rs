@@ -50,7 +50,7 @@ impl Hold {
 }
 
 /// What a call asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Estimated cost of the prompt.
     pub prompt: NanoUsd,

@@ -355,15 +355,10 @@ impl Reader {
 
     fn unicode(&mut self, key: bool, left: u8, value: u16, byte: u8) {
         self.written = self.written.saturating_add(1);
-        let digit = match char::from(byte)
-            .to_digit(16)
-            .and_then(|d| u16::try_from(d).ok())
-        {
-            Some(digit) => digit,
-            None => {
-                self.expect = Expect::Broken;
-                return;
-            }
+        let digit = char::from(byte).to_digit(16);
+        let Some(digit) = digit.and_then(|d| u16::try_from(d).ok()) else {
+            self.expect = Expect::Broken;
+            return;
         };
         let value = value << 4 | digit;
         if left > 1 {

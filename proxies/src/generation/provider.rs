@@ -102,7 +102,9 @@ impl Upstream {
     /// # Errors
     /// [`BaseError`].
     pub fn new(provider: Provider, base: Option<&str>) -> Result<Self, BaseError> {
-        let base = base.or(provider.default_base()).ok_or(BaseError::Missing)?;
+        let base = base
+            .or_else(|| provider.default_base())
+            .ok_or(BaseError::Missing)?;
         let uri: Uri = base.parse().map_err(BaseError::Url)?;
         let target = Target::try_from(&uri)?;
         if uri.query().is_some() {

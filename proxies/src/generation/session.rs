@@ -146,12 +146,7 @@ mod tests {
             ("authorization", format!("Bearer {a}")),
         ];
         assert_eq!(find(&tokens, &two), None, "two sessions in one request");
-        for bad in [
-            a.strip_suffix(&a[a.len() - 1..]).unwrap(),
-            "",
-            "whim-main-",
-            "Basic x",
-        ] {
+        for bad in [a.get(..a.len() - 1).unwrap(), "", "whim-main-", "Basic x"] {
             assert_eq!(
                 find(&tokens, &[("authorization", format!("Bearer {bad}"))]),
                 None,

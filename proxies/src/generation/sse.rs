@@ -42,6 +42,8 @@ pub struct Parser {
     after_cr: bool,
     bom: usize,
     has_data: bool,
+    /// Nothing but comments since the last blank line.
+    clean: bool,
 }
 
 impl Default for Parser {
@@ -53,6 +55,7 @@ impl Default for Parser {
             after_cr: false,
             bom: 0,
             has_data: false,
+            clean: true,
         }
     }
 }
@@ -62,6 +65,12 @@ impl Parser {
     #[must_use]
     pub const fn in_event(&self) -> bool {
         self.has_data
+    }
+
+    /// Whether another event may be put in here without touching a neighbour.
+    #[must_use]
+    pub fn between_events(&self) -> bool {
+        self.clean && self.place == Place::Field && self.field_len == 0
     }
 
     /// Takes the next bytes of the stream.
@@ -117,6 +126,7 @@ impl Parser {
     }
 
     fn field_byte(&mut self, byte: u8, sink: &mut impl FnMut(Piece<'_>)) {
+        self.clean &= byte == b':' && self.field_len == 0;
         if byte != b':' {
             match self.field.get_mut(self.field_len) {
                 Some(slot) => {
@@ -151,6 +161,7 @@ impl Parser {
         let field = self.field.get(..self.field_len).unwrap_or_default();
         if self.place == Place::Field {
             if field.is_empty() {
+                self.clean = true;
                 if std::mem::take(&mut self.has_data) {
                     sink(Piece::End);
                 }

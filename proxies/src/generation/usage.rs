@@ -149,8 +149,12 @@ impl Reported {
         self.upstream_cost = later.upstream_cost.or(self.upstream_cost);
         self.byok |= later.byok;
         self.fast |= later.fast;
-        self.geo = later.geo.or(self.geo.take());
-        self.tier = later.tier.or(self.tier.take());
+        if later.geo.is_some() {
+            self.geo = later.geo;
+        }
+        if later.tier.is_some() {
+            self.tier = later.tier;
+        }
     }
 
     /// Output tokens, if they were reported.

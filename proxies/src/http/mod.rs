@@ -3,5 +3,6 @@
 pub mod dial;
 pub mod guard;
 pub mod headers;
+mod peer;
 pub mod pool;
 pub mod serve;

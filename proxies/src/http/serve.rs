@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::peer::{Accepted, Busy, Served};
 use futures_util::future::{FutureExt, select_all};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -60,7 +61,7 @@ pub async fn serve<H, F, B>(
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -99,13 +100,19 @@ where
         };
         prepare(&stream);
         let handler = handler.clone();
-        let service = service_fn(move |request| handler(request).map(Ok::<_, Infallible>));
+        let busy = Busy::default();
+        let accepted = Accepted::new(stream, busy.clone());
+        let service = service_fn(move |request| {
+            let serving = busy.begin();
+            let answer = handler(request);
+            answer.map(|answer| Ok::<_, Infallible>(answer.map(|body| Served::new(body, serving))))
+        });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time)
             .max_buf_size(limits.head_bytes.max(8192))
             .max_headers(limits.headers)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(accepted), service)
             .with_upgrades();
         let ending = ending.clone();
         tasks.spawn(async move {

@@ -22,7 +22,7 @@ use super::command::{Command, Companion, PromptRoute, Readiness};
 use super::edit::{Edit, FileEdit, JsonEdit};
 use super::locate::Program;
 use super::setup::{AgentKind, Impossible, ProviderKind, Setup, Start, Surface};
-use super::{Agent, PromptRules, claude, inject};
+use super::{Agent, PromptRules, Watch, claude, inject};
 
 /// The router listens about 1.5 s after its start; a loaded machine takes longer.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -129,6 +129,10 @@ impl Agent for Ccr {
                 deadline: READY_DEADLINE,
             },
         }]
+    }
+
+    fn watch(&self, setup: &Setup) -> Watch {
+        claude::watch(setup)
     }
 
     fn prompt_rules(&self) -> PromptRules {

@@ -17,12 +17,13 @@ use serde_json::{Value, json};
 
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
 use super::edit::{Edit, FileEdit, JsonEdit};
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
+use super::observe::session_file;
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };
-use super::{Agent, PromptRules, inject};
+use super::{Agent, PromptRules, Watch, inject};
 
 /// Effort levels of `--effort`.
 pub const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
@@ -112,12 +113,26 @@ impl Agent for Claude {
         Ok(command)
     }
 
+    fn watch(&self, setup: &Setup) -> Watch {
+        watch(setup)
+    }
+
     fn prompt_rules(&self) -> PromptRules {
         PROMPT_RULES
     }
 
     fn chooses_id(&self) -> bool {
         true
+    }
+}
+
+pub(super) fn watch(setup: &Setup) -> Watch {
+    Watch {
+        session_files: Some(session_file::directory(setup)),
+        title: true,
+        osc_7501: false,
+        transcript: true,
+        dialogs: true,
     }
 }
 

@@ -8,6 +8,8 @@
 //! - `--no-daemon`: the default terminal interface leaves a background server behind that outlives it, goes on with
 //!   the turn and calls out.
 //! - The native binary is started, not npm's wrapper: signals reach the agent itself.
+//! - An untrusted repository, and one that brings hooks of its own, raise a dialog at the start that no setting
+//!   prevents: [`Agent::startup_dialogs`] answers it as `repo.trust` says (`exec` raises none).
 //! - Known call home that has no switch: the terminal interface asks raw.githubusercontent.com for an announcement
 //!   (`tui.show_tooltips = false` does not stop it).
 //! - Codex's own `default` is the sandbox `workspace-write`. It needs user namespaces, which containers rarely have;
@@ -19,16 +21,16 @@ use std::time::Duration;
 use toml_edit::{InlineTable, Value};
 use whim_wire::spec::Sensitive;
 
-use super::claude::{check_effort, text};
+use super::claude::check_effort;
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
 use super::edit::{Edit, FileEdit, TomlEdit};
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
 use super::setup::{
     AgentKind, Conversation, Impossible, McpServer, PermissionMode, ProviderKind, Setup, Start,
     Surface,
 };
-use super::{Agent, PromptRules, inject};
+use super::{Agent, PromptRules, StartupDialog, Watch, inject};
 
 /// Values of `model_reasoning_effort`.
 pub const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
@@ -113,6 +115,41 @@ impl Agent for Codex {
             return Err(impossible);
         }
         Ok(command(setup, start))
+    }
+
+    fn startup_dialogs(&self, setup: &Setup) -> Vec<StartupDialog> {
+        let review = if setup.trusted {
+            StartupDialog {
+                shows: "Hooks need review",
+                keys: b"2\r",
+                why: "the repository is trusted, its hooks are, too",
+            }
+        } else {
+            StartupDialog {
+                shows: "Hooks need review",
+                keys: b"3\r",
+                why: "the repository is not trusted: its hooks do not run",
+            }
+        };
+        let restricted = StartupDialog {
+            shows: "Open restricted",
+            keys: b"\r",
+            why: "the repository is not trusted: its configuration and hooks stay off",
+        };
+        match setup.trusted {
+            true => vec![review],
+            false => vec![restricted, review],
+        }
+    }
+
+    fn watch(&self, _setup: &Setup) -> Watch {
+        Watch {
+            session_files: None,
+            title: true,
+            osc_7501: true,
+            transcript: true,
+            dialogs: true,
+        }
     }
 
     fn prompt_rules(&self) -> PromptRules {
@@ -225,6 +262,8 @@ fn command(setup: &Setup, start: &Start) -> Command {
         Surface::Pipes => {
             arguments.push("exec".into());
             arguments.push("--json".into());
+            // An existing directory need not be a repository, and an untrusted one must not end the run.
+            arguments.push("--skip-git-repo-check".into());
             if let Conversation::Resume { id } = &start.conversation {
                 arguments.extend(["resume".into(), id.clone()]);
             }
@@ -276,10 +315,4 @@ fn provider(setup: &Setup) -> Value {
     provider.insert("env_key", TOKEN_VARIABLE.into());
     provider.insert("wire_api", "responses".into());
     Value::InlineTable(provider)
-}
-
-/// The rollout file's directory below the home: `sessions/YYYY/MM/DD/rollout-<time>-<id>.jsonl`.
-#[must_use]
-pub fn sessions(setup: &Setup) -> String {
-    text(&setup.home.join(".codex/sessions"))
 }

@@ -17,12 +17,12 @@ use serde_json::Value;
 use super::claude::check_effort;
 use super::command::{Command, MAX_PROMPT_ARGUMENT, PromptRoute};
 use super::edit::{Edit, FileEdit, JsonEdit};
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };
-use super::{Agent, PromptRules, inject};
+use super::{Agent, PromptRules, Watch, inject};
 
 /// Levels of `--reasoning-effort`.
 pub const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
@@ -114,7 +114,26 @@ impl Agent for Copilot {
         if let Some(impossible) = self.check(setup).into_iter().next() {
             return Err(impossible);
         }
+        if !setup.trusted && start.surface == Surface::Terminal {
+            return Err(Impossible {
+                agent: "copilot",
+                field: "repo.trust",
+                value: "untrusted".into(),
+                reason: "in a terminal Copilot ends unless the folder, with its hooks and servers, is trusted".into(),
+                remedy: "use mode `oneshot`, which leaves them out, or another agent".into(),
+            });
+        }
         Ok(command(setup, start))
+    }
+
+    fn watch(&self, _setup: &Setup) -> Watch {
+        Watch {
+            session_files: None,
+            title: false,
+            osc_7501: false,
+            transcript: true,
+            dialogs: true,
+        }
     }
 
     fn prompt_rules(&self) -> PromptRules {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::command::{Command, PromptRoute};
 use super::edit::FileEdit;
+use super::hook;
 use super::locate::Program;
-use super::observe::hook;
 use super::setup::{AgentKind, Impossible, Setup, Start, Surface};
-use super::{Agent, PromptRules, inject};
+use super::{Agent, PromptRules, Watch, inject};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Custom;
@@ -98,6 +98,16 @@ impl Agent for Custom {
             prompt,
             notes: Vec::new(),
         })
+    }
+
+    fn watch(&self, _setup: &Setup) -> Watch {
+        Watch {
+            session_files: None,
+            title: false,
+            osc_7501: false,
+            transcript: false,
+            dialogs: false,
+        }
     }
 
     fn prompt_rules(&self) -> PromptRules {

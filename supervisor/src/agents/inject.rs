@@ -16,12 +16,12 @@ pub(super) fn instructions(setup: &Setup, path: PathBuf) -> FileEdit {
     FileEdit {
         path,
         mode: PUBLIC,
-        edit: Edit::Block(Block {
-            text: setup
+        edit: Edit::Block(Block::markdown(
+            setup
                 .instructions
                 .clone()
                 .filter(|text| !text.trim().is_empty()),
-        }),
+        )),
     }
 }
 

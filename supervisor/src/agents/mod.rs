@@ -7,7 +7,8 @@
 //! - [`setup`], [`command`]: what comes in, what is to be started.
 //! - [`edit`]: changes to files of the CLIs, merged into what is there.
 //! - [`locate`]: programs and the native binaries behind npm's wrappers.
-//! - [`observe`]: the agent's own signals: hooks, session files, escape sequences, transcripts, dialogs on the screen.
+//! - [`hook`]: what the CLIs tell at each step of a turn, and how they are told to.
+//! - [`observe`]: their other signals: session files, escape sequences, transcripts, dialogs on the screen.
 //! - [`prompt`]: a prompt's way into a terminal.
 //! - [`restart`]: whether a crashed agent comes back.
 //! - [`oneshot`]: structured output of a run without a terminal.
@@ -16,6 +17,7 @@
 //! 2.0.0, Copilot CLI 1.0.102 (2026-11).
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 
 pub mod ccr;
 pub mod claude;
@@ -24,6 +26,7 @@ pub mod command;
 pub mod copilot;
 pub mod custom;
 pub mod edit;
+pub mod hook;
 mod inject;
 pub mod locate;
 pub mod observe;
@@ -62,12 +65,45 @@ pub trait Agent: Send + Sync + Debug {
         Vec::new()
     }
 
+    /// Dialogs that may come up before the first prompt although everything was prepared, and their answers.
+    fn startup_dialogs(&self, _setup: &Setup) -> Vec<StartupDialog> {
+        Vec::new()
+    }
+
+    /// What to watch to know the agent's state.
+    fn watch(&self, setup: &Setup) -> Watch;
+
     /// How its terminal takes a prompt.
     fn prompt_rules(&self) -> PromptRules;
 
     /// Whether the id of [`setup::Conversation::New`] becomes the agent's own session id. Otherwise the id is learned
     /// from its first signal.
     fn chooses_id(&self) -> bool;
+}
+
+/// A dialog that the task's settings answer. To be looked for on the screen until the first prompt, and answered once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartupDialog {
+    /// Text that only this dialog shows.
+    pub shows: &'static str,
+    pub keys: &'static [u8],
+    /// For the log.
+    pub why: &'static str,
+}
+
+/// What tells an agent's state, beside its hooks. None of it is sure to exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Directory of Claude Code's session files, see [`observe::session_file`].
+    pub session_files: Option<PathBuf>,
+    /// The title's first character tells of work, see [`observe::escape`].
+    pub title: bool,
+    /// OSC 7501 tells of everything, see [`observe::escape`].
+    pub osc_7501: bool,
+    /// Its transcript tells of interrupts (and dialogs), see [`observe::transcript`].
+    pub transcript: bool,
+    /// It numbers the options of its dialogs, see [`observe::dialog`].
+    pub dialogs: bool,
 }
 
 /// The agent of a kind.

@@ -36,7 +36,7 @@ impl fmt::Debug for SessionToken {
     }
 }
 
-/// How the agent's hooks reach the supervisor, see [`super::observe::hook`].
+/// How the agent's hooks reach the supervisor, see [`super::hook`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookTransport {
     /// Path of the `whim` binary as the agent sees it.

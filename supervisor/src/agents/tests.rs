@@ -581,6 +581,15 @@ fn an_untrusted_repository_brings_nothing_along() {
             .get("enableAllProjectMcpServers")
             .is_none()
     );
+    let error = of(AgentKind::Copilot)
+        .command(&untrusted, &start(Surface::Terminal, None))
+        .unwrap_err();
+    assert_eq!(error.field, "repo.trust");
+    assert!(
+        of(AgentKind::Copilot)
+            .command(&untrusted, &start(Surface::Pipes, Some("x")))
+            .is_ok()
+    );
     let files = prepared(&untrusted, AgentKind::Codex);
     assert!(
         files[Path::new("/home/node/.codex/config.toml")].contains("trust_level = \"untrusted\"")
@@ -588,6 +597,25 @@ fn an_untrusted_repository_brings_nothing_along() {
     assert!(
         !prepared(&untrusted, AgentKind::Copilot)
             .contains_key(Path::new("/home/node/.copilot/config.json"))
+    );
+}
+
+#[test]
+fn codexs_own_questions_about_trust_are_answered_as_the_task_says() {
+    let answers = |trusted| {
+        of(AgentKind::Codex)
+            .startup_dialogs(&Setup { trusted, ..setup() })
+            .into_iter()
+            .map(|dialog| (dialog.shows, dialog.keys))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(answers(true), [("Hooks need review", &b"2\r"[..])]);
+    assert_eq!(
+        answers(false),
+        [
+            ("Open restricted", &b"\r"[..]),
+            ("Hooks need review", b"3\r")
+        ]
     );
 }
 

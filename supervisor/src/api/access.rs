@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::problem::Problem;
+use crate::terminals::http::access::same;
 
 /// What a caller may do. Ordered: a higher role may do all that a lower one may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,13 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// What the web terminals check bearers with.
+    #[must_use]
+    pub fn terminals(&self) -> crate::terminals::http::access::Access {
+        let token = self.token.clone();
+        crate::terminals::http::access::Access::new(Arc::new(move |shown| same(shown, token.as_bytes())))
+    }
+
     fn role(&self, door: Door, headers: &HeaderMap) -> Role {
         if bearer(headers).is_some_and(|token| same(token.as_bytes(), self.token.as_bytes())) {
             return Role::Owner;
@@ -62,12 +70,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Compares in time that depends on the lengths only.
-#[must_use]
-pub fn same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 /// Middleware: finds the role, and refuses what a browser on another page could send.

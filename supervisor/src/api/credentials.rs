@@ -20,7 +20,7 @@ pub(super) async fn claim(_: Owner, State(api): Shared, body: Bytes) -> Result<S
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(error @ (ClaimError::NotWaiting | ClaimError::Taken)) => Err(Problem::conflict(error.to_string())),
         Err(ClaimError::Invalid(invalid)) => {
-            let errors = serde_json::to_value(&invalid.mistakes).unwrap_or_default();
+            let errors = crate::config::report::Check { mistakes: invalid.mistakes.clone(), warnings: Vec::new() }.to_json();
             Err(Problem::invalid(invalid.to_string()).with_errors(errors))
         }
     }

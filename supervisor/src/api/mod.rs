@@ -4,6 +4,7 @@
 //! One router serves three doors (see [`access`]); 8081 gets the machine-facing part, 7681 and the unix socket all of it.
 
 pub mod access;
+pub mod attach;
 mod credentials;
 mod events;
 mod git_credentials;
@@ -38,6 +39,8 @@ pub struct Api {
     pub git_credentials: Arc<GitCredentials>,
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
+    pub claim: crate::claim::Claim,
+    pub terminals: crate::terminals::set::TerminalSet,
 }
 
 type Shared = State<Arc<Api>>;
@@ -50,7 +53,8 @@ pub fn machine(api: &Arc<Api>) -> Router {
 /// All of it, for 7681 and the unix socket. `terminals`: the routes of the web terminals and the page.
 pub fn whole(api: &Arc<Api>, terminals: Router) -> Router {
     let router = common()
-        .route("/v1/git-credential", post(git_credentials::get));
+        .route("/v1/git-credential", post(git_credentials::get))
+        .route("/v1/attach", get(attach::upgrade));
     finish(router, api).merge(terminals)
 }
 

@@ -6,10 +6,10 @@ use axum::Json;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{credentials, sessions, spend};
+use super::{credentials, sessions};
 use crate::sessions::{NewSession, Prompt};
 use whim_wire::event::Event;
-use whim_wire::generation::{LedgerLine, Spend};
+use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
 use whim_wire::spec::Spec;
 use whim_wire::state::{SessionState, StateObject};
 
@@ -93,7 +93,7 @@ const CALLS: &[Call] = &[
         .gives("200", Some(of::<Vec<LedgerLine>>)),
     call("get", "/v1/spend", "Totals by session, model and day").gives("200", Some(of::<Spend>)),
     call("put", "/v1/budget", "Raise or lower the cap; outlives restarts")
-        .takes(of::<spend::NewBudget>)
+        .takes(of::<BudgetUpdate>)
         .gives("200", Some(of::<Spend>)),
     call("get", "/metrics", "Prometheus text (8081)"),
 ];

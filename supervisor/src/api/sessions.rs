@@ -20,7 +20,7 @@ impl From<SessionError> for Problem {
             SessionError::Exists(_) | SessionError::NotRunning(_) | SessionError::NoDialog(_) | SessionError::NotReady => {
                 Self::conflict(detail)
             }
-            SessionError::Prompt(PromptError::Full) | SessionError::TooMany => {
+            SessionError::Prompt(PromptError::Full(_)) | SessionError::TooMany => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "full", detail)
             }
             SessionError::Prompt(PromptError::Stopped) => Self::conflict(detail),

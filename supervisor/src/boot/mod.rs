@@ -33,9 +33,10 @@ use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
+use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
-use crate::terminals::TerminalSet;
+use crate::terminals::set::TerminalSet;
 use credentials::{GitCredentials, Remote};
 use git::{Git, GitError};
 use home::HomeError;
@@ -52,6 +53,7 @@ pub struct Grounds {
     pub spending: Arc<Spending>,
     pub sessions: Sessions,
     pub terminals: TerminalSet,
+    pub shells: Shells,
     pub paths: Paths,
     pub identity: Identity,
     /// The container's own environment.
@@ -136,7 +138,11 @@ pub async fn run(grounds: &Grounds, settings: &Settings, processes: Vec<Process>
     } else {
         tracing::info!(sessions = left.sessions.len(), "taking up the agents of the supervisor before");
     }
-    agents(grounds, settings, git, environment, left.sessions).await
+    agents(grounds, settings, git, environment, left.sessions).await?;
+    for process in left.shells {
+        grounds.shells.take_up(process);
+    }
+    Ok(())
 }
 
 /// Processes of an earlier supervisor, by what becomes of them.
@@ -144,18 +150,20 @@ struct Left {
     /// By session.
     sessions: BTreeMap<String, Process>,
     init: Option<Process>,
+    shells: Vec<Process>,
     others: Vec<Process>,
 }
 
 impl Left {
     fn sort(processes: Vec<Process>) -> Self {
-        let mut left = Self { sessions: BTreeMap::new(), init: None, others: Vec::new() };
+        let mut left = Self { sessions: BTreeMap::new(), init: None, shells: Vec::new(), others: Vec::new() };
         for process in processes {
             match sessions::session_of(process.name()) {
                 Some(id) => drop(left.sessions.insert(id.to_owned(), process)),
                 None if process.name() == init_script::NAME => left.init = Some(process),
                 // Companions go on beside their agent.
                 None if process.name().starts_with("session/") => {}
+                None if process.name().starts_with("shell/") => left.shells.push(process),
                 None => left.others.push(process),
             }
         }
@@ -343,6 +351,7 @@ async fn agents(
         ended: grounds.ended.clone(),
     });
     grounds.sessions.open(ground.clone());
+    grounds.shells.open_on(ground.clone());
     let process = running.remove(MAIN);
     let inbox = grounds.sessions.register(MAIN);
     let plan = Plan { setup: ground.setup.clone(), record: main, prompt: settings.agent.prompt.clone() };

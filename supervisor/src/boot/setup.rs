@@ -5,13 +5,13 @@ use std::io;
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
-use whim_wire::spec::Trust;
+use whim_wire::spec::{Plugins, Trust};
 
 use super::Grounds;
 use super::git::Git;
 use crate::agents::FileEdit;
-use crate::agents::edit::{Block, Edit};
-use crate::agents::setup::{HookTransport, Plugins, SessionToken, Setup, Skill};
+use crate::agents::edit::{Block, Comment, Edit, Position};
+use crate::agents::setup::{HookTransport, SessionToken, Setup, Skill};
 use crate::config::Settings;
 use crate::config::environment::Environment;
 use crate::identity::Identity;
@@ -64,7 +64,7 @@ pub(super) fn git_configuration(paths: &Paths, settings: &Settings, git: &Git) -
     }
     // Before what the user wrote, whose later lines win.
     text.push_str("[user]\n\tname = whim agent\n\temail = agent@whim.invalid\n");
-    FileEdit { path: paths.home().join(".gitconfig"), mode: 0o644, edit: Edit::Block(Block::at_start("#", &text)) }
+    FileEdit { path: paths.home().join(".gitconfig"), mode: 0o644, edit: Edit::Block(Block { text: Some(text), comment: Comment::Hash, position: Position::Start }) }
 }
 
 /// The lines in the shells' start files that read ours.
@@ -72,7 +72,7 @@ pub(super) fn shell_files(paths: &Paths) -> Vec<FileEdit> {
     let bashrc = paths.bashrc();
     let path = bashrc.to_string_lossy().replace('\'', r"'\''");
     let text = format!("[ -r '{path}' ] && . '{path}'\n");
-    vec![FileEdit { path: paths.home().join(".bashrc"), mode: 0o644, edit: Edit::Block(Block::at_end("#", &text)) }]
+    vec![FileEdit { path: paths.home().join(".bashrc"), mode: 0o644, edit: Edit::Block(Block { text: Some(text), comment: Comment::Hash, position: Position::End }) }]
 }
 
 /// A file for the agents to read and for nobody else.

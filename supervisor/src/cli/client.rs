@@ -59,11 +59,35 @@ impl Client {
         self.request(Method::GET, path, accept, None).await
     }
 
+    /// Changes the connection to another protocol.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] when the supervisor does not.
+    pub async fn upgrade(&self, path: &str, protocol: &'static str) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
+        let response = self.exchange(Method::GET, path, "*/*", Some(protocol), None).await?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(status, &read(response).await?));
+        }
+        Ok(TokioIo::new(hyper::upgrade::on(response).await?))
+    }
+
     async fn request(
         &self,
         method: Method,
         path: &str,
         accept: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        self.exchange(method, path, accept, None, body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        upgrade: Option<&'static str>,
         body: Option<&serde_json::Value>,
     ) -> Result<Response<Incoming>, ClientError> {
         let not_running = |source| ClientError::NotRunning { path: self.socket.clone(), source };
@@ -72,6 +96,9 @@ impl Client {
         // Ends with the connection; upgrades are awaited through the response.
         drop(tokio::spawn(connection.with_upgrades()));
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "whim").header(header::ACCEPT, accept);
+        if let Some(protocol) = upgrade {
+            request = request.header(header::UPGRADE, protocol).header(header::CONNECTION, "upgrade");
+        }
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }

@@ -3,6 +3,7 @@
 mod attach;
 pub mod client;
 mod git_credential;
+pub mod hook;
 mod listing;
 mod prompt;
 mod status;
@@ -53,7 +54,7 @@ struct Place {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The container's main process: prepares it, runs the agent, and ends it in order.
-    Run(Box<crate::config::RunHelp>),
+    Run(Box<crate::config::options::RunOptions>),
     /// Run one command as a minimal init: forwards signals, reaps orphans, passes the exit code on (drop-in for tini).
     #[command(disable_help_flag = true)]
     Init { #[arg(trailing_var_arg = true, allow_hyphen_values = true)] arguments: Vec<String> },
@@ -169,9 +170,18 @@ enum SpecCommand {
     /// Print the JSON Schema of the spec.
     Schema,
     /// Report all mistakes of a spec at once.
-    Check { file: PathBuf },
+    Check {
+        file: PathBuf,
+        /// Mistakes with their JSON pointers, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Each final value with the layer that it came from; secrets masked.
-    Explain { file: PathBuf },
+    Explain {
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What a command prints and returns.
@@ -245,7 +255,7 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
             };
             status::run(&place.client(), json, &wait, timeout).await?
         }
-        Command::Attach { place, terminal, read_only } => attach::run(&place.client(), &terminal, read_only).await?,
+        Command::Attach { place, terminal, read_only } => attach(&place.client(), terminal, read_only).await?,
         Command::Prompt { place, session, wait, text } => {
             let text = if text == "-" { std::io::read_to_string(std::io::stdin().lock())? } else { text };
             prompt::prompt(&place.client(), &session, &text, wait).await?
@@ -256,7 +266,7 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
         Command::Logs { place, follow, name } => listing::logs(&place.paths().logs(), name.as_deref(), follow).await?,
         Command::Ports { place, json } => listing::ports(&place.client(), json).await?,
         Command::Spend { place, json } => listing::spend(&place.client(), json).await?,
-        Command::Doctor { place, json } => doctor(&place, json),
+        Command::Doctor { place, json } => doctor(&place, json)?,
         Command::Spec { command } => spec(&command)?,
         Command::GitCredential { place, operation } => git_credential::run(&place.client(), &operation).await?,
     })
@@ -273,4 +283,55 @@ impl Place {
         let written = || std::fs::read_to_string(paths.control_token()).ok().map(|token| token.trim().to_owned());
         Client::new(&paths.socket(), self.token.clone().or_else(written))
     }
+}
+
+fn doctor(place: &Place, json: bool) -> Result<Outcome, CliError> {
+    let variables = crate::config::Variables::new(std::env::vars_os());
+    let arguments = ["--root".into(), place.root.clone().into_os_string()];
+    let given = match crate::config::Given::parse(&arguments, variables.clone()) {
+        Ok(given) => given,
+        Err(help) => return Ok(Outcome::text(help)),
+    };
+    let (subject, mistakes) = crate::doctor::Subject::new(&given, &variables);
+    let mut report = crate::doctor::examine(&subject);
+    report.findings.splice(0..0, mistakes);
+    let text = if json { serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n" } else { report.to_string() };
+    Ok(Outcome { code: report.exit_code(), text, error: None })
+}
+
+fn spec(command: &SpecCommand) -> Result<Outcome, CliError> {
+    use crate::config::report;
+    let read = |file: &std::path::Path| if file == std::path::Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+    };
+    Ok(match command {
+        SpecCommand::Schema => Outcome::text(report::schema()),
+        SpecCommand::Check { file, json } => {
+            let check = report::check(&read(file)?);
+            let text = if *json { format!("{}\n", check.to_json()) } else { check.to_string() };
+            Outcome { code: check.exit_code(), text, error: None }
+        }
+        SpecCommand::Explain { file, json } => match report::explain(&read(file)?) {
+            Ok(explanation) if *json => {
+                Outcome::text(serde_json::to_string(&explanation).map_err(std::io::Error::from)? + "\n")
+            }
+            Ok(explanation) => Outcome::text(explanation.to_string()),
+            Err(check) => Outcome { code: check.exit_code(), text: String::new(), error: Some(check.to_string()) },
+        },
+    })
+}
+
+async fn attach(client: &Client, terminal: String, read_only: bool) -> Result<Outcome, CliError> {
+    let stream = client.upgrade("/v1/attach", crate::api::attach::PROTOCOL).await?;
+    let options = attach::AttachOptions { terminal, read_only };
+    let ended = attach::attach(stream, options).await.map_err(std::io::Error::other)?;
+    Ok(match ended {
+        attach::Outcome::Detached => Outcome::text(String::new()),
+        attach::Outcome::Ended(exit) => Outcome::text(format!("[{exit}]\n")),
+        attach::Outcome::Interrupted => Outcome::failure(1, "the supervisor restarts; attach again".into()),
+        attach::Outcome::Refused(refusal) => Outcome::failure(2, refusal.to_string()),
+    })
 }

@@ -45,11 +45,11 @@ pub struct Configuration {
     settings: Node,
 }
 
-/// Merges all layers of a spec.
-pub fn merge(layers: &[Layer]) -> Configuration {
+/// Merges all layers of a spec. `init_user`: who runs the init script of a layer that does not say so itself.
+pub fn merge(layers: &[Layer], init_user: Option<InitUser>) -> Configuration {
     layers
         .iter()
-        .map(Configuration::from)
+        .map(|layer| Configuration::of(layer, init_user))
         .fold(Configuration::default(), Configuration::merged)
 }
 
@@ -58,8 +58,9 @@ pub fn may_run_as_root(layer: LayerName) -> bool {
     layer <= LayerName::Workspace
 }
 
-impl From<&Layer> for Configuration {
-    fn from(from: &Layer) -> Self {
+impl Configuration {
+    /// What one layer says.
+    pub fn of(from: &Layer, init_user: Option<InitUser>) -> Self {
         let layer = from.layer;
         let part = |text: &Option<String>| -> BTreeMap<LayerName, String> {
             let text = text.as_ref().filter(|text| !text.trim().is_empty());
@@ -81,7 +82,7 @@ impl From<&Layer> for Configuration {
                 })
                 .collect()
         }
-        let user = match from.init_user {
+        let user = match from.init_user.or(init_user) {
             Some(InitUser::Root) if may_run_as_root(layer) => InitUser::Root,
             _ => InitUser::User,
         };
@@ -117,9 +118,7 @@ impl From<&Layer> for Configuration {
             settings: Node::from_object(layer, &from.settings),
         }
     }
-}
 
-impl Configuration {
     /// Both together; which is given first does not matter.
     #[must_use]
     pub fn merged(mut self, other: Self) -> Self {

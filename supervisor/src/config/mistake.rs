@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
 use super::redact::printable;
 
 /// Exit code of `whim run` when a flag or a variable is wrong (also together with a bad spec).
@@ -65,6 +67,21 @@ impl fmt::Display for Mistake {
             write!(f, " = \"{given}\"")?;
         }
         write!(f, ": {}; {}", self.problem, self.remedy)
+    }
+}
+
+impl Serialize for Mistake {
+    /// `{"pointer","value","problem","remedy"}`; for flags and variables `"name"` in place of `"pointer"`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Mistake", 4)?;
+        match &self.place {
+            Place::Spec(pointer) => object.serialize_field("pointer", pointer)?,
+            Place::Flag(name) | Place::Variable(name) => object.serialize_field("name", name)?,
+        }
+        object.serialize_field("value", &self.given)?;
+        object.serialize_field("problem", &self.problem)?;
+        object.serialize_field("remedy", &self.remedy)?;
+        object.end()
     }
 }
 

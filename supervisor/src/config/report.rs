@@ -13,10 +13,10 @@ use whim_wire::spec::{LayerName, McpServer};
 use super::document;
 use super::env_file;
 use super::layers::{self, Configuration};
-use super::mistake::{EXIT_SPEC, Mistake, Place};
+use super::mistake::{EXIT_SPEC, Mistake};
 use super::names;
 use super::redact::printable;
-use super::validate;
+use super::resolve::Given;
 
 /// How a masked value is shown.
 const MASK: &str = "***";
@@ -28,15 +28,10 @@ pub struct Check {
     pub warnings: Vec<Mistake>,
 }
 
-/// Checks a spec: everything that can be told without flags, variables and a machine.
+/// Checks a spec: everything that can be told without flags, variables and a machine. What it leaves to them (a custom
+/// agent's command, a prompt) is a warning.
 pub fn check(text: &[u8]) -> Check {
-    let read = document::read(text);
-    let (mut mistakes, mut warnings) = (read.mistakes, read.warnings);
-    if let Some(spec) = read.spec {
-        let (more, doubts) = validate::validate(&spec);
-        mistakes.extend(more);
-        warnings.extend(doubts);
-    }
+    let (mistakes, warnings) = Given::of_spec(text);
     Check { mistakes, warnings }
 }
 
@@ -52,19 +47,7 @@ impl Check {
 
     /// For `--json`.
     pub fn to_json(&self) -> Value {
-        let list = |mistakes: &[Mistake]| -> Vec<Value> {
-            mistakes
-                .iter()
-                .map(|mistake| {
-                    let pointer = match &mistake.place {
-                        Place::Spec(pointer) => pointer.as_str(),
-                        Place::Flag(name) | Place::Variable(name) => name.as_str(),
-                    };
-                    json!({"pointer": pointer, "value": mistake.given, "problem": mistake.problem, "remedy": mistake.remedy})
-                })
-                .collect()
-        };
-        json!({"ok": self.mistakes.is_empty(), "mistakes": list(&self.mistakes), "warnings": list(&self.warnings)})
+        json!({"ok": self.mistakes.is_empty(), "mistakes": self.mistakes, "warnings": self.warnings})
     }
 }
 
@@ -133,9 +116,10 @@ pub fn explain(text: &[u8]) -> Result<Explanation, Check> {
     let check = check(text);
     let spec = document::read(text).spec;
     match spec {
-        Some(spec) if check.mistakes.is_empty() => {
-            Ok(explain_configuration(&layers::merge(&spec.config)))
-        }
+        Some(spec) if check.mistakes.is_empty() => Ok(explain_configuration(&layers::merge(
+            &spec.config,
+            spec.init_user,
+        ))),
         _ => Err(check),
     }
 }
@@ -314,6 +298,15 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("hunter2"));
+        let bomb = format!("A=0123456789abcdef\n{}", "A=$A$A\n".repeat(14));
+        let late = check(
+            json!({"version":1,"config":[{"layer":"user","env_files":{".env":bomb}}]})
+                .to_string()
+                .as_bytes(),
+        );
+        assert_eq!(late.mistakes.len(), 2, "{late}");
+        let open = check(br#"{"version":1,"agent":{"kind":"custom"}}"#);
+        assert_eq!((open.exit_code(), open.warnings.len()), (0, 1), "{open}");
         let json = bad.to_json();
         assert_eq!(
             (json["ok"].clone(), json["mistakes"][0]["pointer"].clone()),

@@ -5,11 +5,14 @@
 
 mod reader;
 mod services;
+mod settled;
 mod source;
 mod task;
 
+pub use settled::SettledError;
 pub use source::SpecSource;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
@@ -18,21 +21,37 @@ use std::time::Duration;
 
 use whim_wire::spec::{Spec, Task, Usd, UsdError};
 
+use super::layers::Configuration;
 use super::mistake::{Invalid, Mistake, Place};
 use super::options::{CommandLine, RunOptions};
 use super::settings::{self, Settings, UnknownModel, Variables};
-use super::{document, layers, names, validate, values};
+use super::users::User;
+use super::values::StoreKind;
+use super::{document, environment, layers, names, validate, values};
 use reader::{Problem, Reader};
 
 /// Shortest control token that is not warned about: 128 bits as text.
 const STRONG_TOKEN: usize = 16;
 
-/// What flags and variables say; a spec makes it whole.
-#[derive(Clone, Debug)]
+/// What flags and variables say; a spec makes it whole. `Debug` shows no values.
+#[derive(Clone, Default)]
 pub struct Given {
+    /// As they came; URLs among them may hold credentials.
+    arguments: Vec<OsString>,
     options: RunOptions,
     variables: Variables,
     mistakes: Vec<Mistake>,
+    /// An earlier supervisor started with this, so files that were there then may be gone.
+    settled: bool,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given")
+            .field("variables", &self.variables)
+            .field("settled", &self.settled)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Settings, and what is doubtful about them.
@@ -89,9 +108,11 @@ impl Given {
         match super::options::parse(arguments) {
             CommandLine::Help(text) => Err(text),
             CommandLine::Run(options, mistakes) => Ok(Self {
+                arguments: arguments.to_vec(),
                 options: *options,
                 variables,
                 mistakes,
+                settled: false,
             }),
         }
     }
@@ -104,11 +125,7 @@ impl Given {
             .spec
             .clone()
             .or_else(|| unheard.variable("WHIM_SPEC"))?;
-        Some(match text.trim_start() {
-            "-" => SpecSource::Stdin,
-            inline if inline.starts_with('{') => SpecSource::Inline(text),
-            _ => SpecSource::File(PathBuf::from(text)),
-        })
+        Some(SpecSource::from(text.as_str()))
     }
 
     /// Every value that can be told without the task, and what is wrong with the rest; for checks of a machine, which
@@ -125,7 +142,27 @@ impl Given {
     /// # Errors
     /// All mistakes of flags, variables and spec.
     pub fn resolve(&self, spec: Option<&[u8]>) -> Result<Resolved, Invalid> {
+        let (settings, mistakes, warnings) = self.decide(spec);
+        if mistakes.is_empty() {
+            Ok(Resolved { settings, warnings })
+        } else {
+            Err(Invalid { mistakes })
+        }
+    }
+
+    /// What can be told about a spec alone: its own mistakes, and as warnings what it leaves to flags and variables.
+    pub(super) fn of_spec(text: &[u8]) -> (Vec<Mistake>, Vec<Mistake>) {
+        let (_, mistakes, warnings) = Self::default().decide(Some(text));
+        let own = |mistake: &Mistake| matches!(mistake.place, Place::Spec(_));
+        let (mistakes, open): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(own);
+        // That no key is set says nothing about the spec.
+        let warnings = warnings.into_iter().filter(own).chain(open).collect();
+        (mistakes, warnings)
+    }
+
+    fn decide(&self, spec: Option<&[u8]>) -> (Settings, Vec<Mistake>, Vec<Mistake>) {
         let mut reader = Reader::new(&self.options, &self.variables);
+        reader.settled = self.settled;
         reader.mistakes.extend(self.mistakes.iter().cloned());
         let mut typed = None;
         if let Some(text) = spec {
@@ -140,16 +177,7 @@ impl Given {
             }
         }
         let settings = reader.settings(typed, spec.is_some());
-        if reader.mistakes.is_empty() {
-            Ok(Resolved {
-                settings,
-                warnings: reader.warnings,
-            })
-        } else {
-            Err(Invalid {
-                mistakes: reader.mistakes,
-            })
-        }
+        (settings, reader.mistakes, reader.warnings)
     }
 }
 
@@ -230,6 +258,8 @@ impl Reader<'_> {
         let no_new_privs = self.switch("WHIM_NO_NEW_PRIVS");
         let pass_env = self.pass_env();
         self.unknown_variables();
+        let configuration = layers::merge(&given.config, given.init_user);
+        self.layer_environment(&given, &configuration, backup.kind, &pass_env);
         Settings {
             root,
             wait_for_spec,
@@ -241,7 +271,7 @@ impl Reader<'_> {
             unknown_model: unknown_model.unwrap_or_default(),
             prices,
             attachments: given.attachments.clone(),
-            configuration: layers::merge(&given.config),
+            configuration,
             restore: given.restore.clone(),
             idle,
             init_timeout: given
@@ -259,6 +289,36 @@ impl Reader<'_> {
             log,
             pass_env,
             spec,
+        }
+    }
+
+    /// What only the evaluated environment shows. The user does not matter to it.
+    fn layer_environment(
+        &mut self,
+        spec: &Spec,
+        layers: &Configuration,
+        store: StoreKind,
+        pass: &BTreeSet<String>,
+    ) {
+        let nobody = User {
+            name: String::new(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            home: PathBuf::from("/"),
+            shell: PathBuf::from("/bin/sh"),
+        };
+        for late in environment::build(self.variables, store, pass, layers, &nobody).mistakes {
+            let pointer = late.from.and_then(|(layer, file)| {
+                let index = spec.config.iter().position(|given| given.layer == layer)?;
+                Some(document::pointer(
+                    &format!("/config/{index}/env_files"),
+                    &file,
+                ))
+            });
+            let place = Place::Spec(pointer.unwrap_or_else(|| "/config".to_owned()));
+            self.mistakes
+                .push(Mistake::new(place, late.problem, late.remedy));
         }
     }
 }

@@ -3,10 +3,14 @@
 //! The files are read by ourselves: a static binary that calls `getpwnam` loads the NSS plug-ins of whatever image it
 //! runs in. Hence users that exist only in a directory service are not found. Malformed lines and the `+`/`-` lines of
 //! NIS are skipped, as the C library's `files` source does.
+//!
+//! An ordinary user's process needs no entry: platforms start containers under numbers that no file knows.
 
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use super::settings::{Root, Variables};
 
 /// Largest passwd or group file that is read, in bytes; a larger one is refused rather than read in part.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -73,6 +77,63 @@ pub fn look_up(etc: &Path, who: Who<'_>) -> Result<User, UserError> {
         who: who.to_string(),
         path,
     })
+}
+
+/// Whom agents, shells, init.sh and hooks run as: `name` when this process is root, else whoever runs this process.
+///
+/// # Errors
+/// As [`look_up`]; without root never [`UserError::Unknown`].
+pub fn of_agents(etc: &Path, name: &str, variables: &Variables) -> Result<User, UserError> {
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        return look_up(etc, Who::Name(name));
+    }
+    let gid = nix::unistd::getegid().as_raw();
+    let mut user = match look_up(etc, Who::Uid(uid.as_raw())) {
+        Err(UserError::Unknown { .. } | UserError::Read { .. }) => {
+            let text = |name| {
+                variables
+                    .get(name)
+                    .and_then(|value| value.to_str())
+                    .filter(|value| !value.is_empty())
+            };
+            let home = text("HOME")
+                .filter(|home| home.starts_with('/'))
+                .unwrap_or("/");
+            User {
+                name: text("USER").map_or_else(|| uid.to_string(), str::to_owned),
+                uid: uid.as_raw(),
+                gid,
+                groups: Vec::new(),
+                home: PathBuf::from(home),
+                shell: PathBuf::from("/bin/sh"),
+            }
+        }
+        other => other?,
+    };
+    // What the process has counts, not what the file says it should have.
+    user.gid = gid;
+    user.groups = nix::unistd::getgroups()
+        .unwrap_or_default()
+        .into_iter()
+        .map(nix::unistd::Gid::as_raw)
+        .collect();
+    user.groups.push(gid);
+    user.groups.sort_unstable();
+    user.groups.dedup();
+    Ok(user)
+}
+
+impl User {
+    /// With the home that the layout gives: under a root of its own always `/home/node` (so that two of them share
+    /// nothing), else the one of the passwd entry.
+    #[must_use]
+    pub fn at_home(mut self, root: &Root) -> Self {
+        if !root.is_default() {
+            self.home = root.path("/home/node");
+        }
+        self
+    }
 }
 
 fn read(path: &Path) -> Result<String, UserError> {
@@ -242,6 +303,36 @@ mod tests {
         assert!(
             error.contains("user node is not in") && error.contains("passwd"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn an_ordinary_user_needs_no_entry() {
+        let etc = tempfile::tempdir().unwrap();
+        let variables = Variables::new([
+            ("HOME".into(), "/somewhere".into()),
+            ("USER".into(), "me".into()),
+        ]);
+        let found = of_agents(etc.path(), "node", &variables);
+        if nix::unistd::geteuid().is_root() {
+            assert!(matches!(found, Err(UserError::Read { .. })));
+        } else {
+            let user = found.unwrap();
+            assert_eq!(
+                (user.name.as_str(), user.home.as_path()),
+                ("me", Path::new("/somewhere"))
+            );
+            assert!(user.groups.contains(&nix::unistd::getegid().as_raw()));
+        }
+    }
+
+    #[test]
+    fn a_root_of_its_own_has_a_home_of_its_own() {
+        let node = find(PASSWD, GROUP, Who::Name("bare")).unwrap();
+        assert_eq!(node.clone().at_home(&Root::new("/")).home, Path::new("/"));
+        assert_eq!(
+            node.at_home(&Root::new("/r")).home,
+            Path::new("/r/home/node")
         );
     }
 

@@ -55,8 +55,17 @@ pub fn switch(text: &str) -> Result<bool, &'static str> {
     }
 }
 
+/// The URL parser drops blanks and line ends; whoever uses the text itself would not.
+fn bare(url: &str) -> Result<(), &'static str> {
+    if url.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err("contains a blank or control character");
+    }
+    Ok(())
+}
+
 /// An absolute http or https URL.
 pub fn http_url(text: &str) -> Result<(), &'static str> {
+    bare(text)?;
     let url = Url::parse(text).map_err(|_| "is no URL")?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is neither http nor https");
@@ -95,6 +104,7 @@ pub enum StoreKind {
 
 /// The URL of an object store.
 pub fn store(text: &str) -> Result<StoreKind, &'static str> {
+    bare(text)?;
     let url = Url::parse(text).map_err(|_| "is no URL")?;
     let no_host = url.host_str().is_none_or(str::is_empty);
     match url.scheme() {
@@ -229,6 +239,9 @@ mod tests {
             assert_eq!(upstream(given).as_deref(), Ok(base));
         }
         for bad in [
+            " http://x",
+            "http://x\n",
+            "http://a b",
             "api.openai.com",
             "ftp://x",
             "https://",
@@ -254,6 +267,7 @@ mod tests {
             "",
             "/a/b",
             "file://a/b",
+            "file:///a/b\n",
             "file:///",
             "s3:///x",
             "ftp://x/y",

@@ -34,6 +34,7 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
         ),
         user_namespaces(subject),
     ];
+    findings.extend(privileges(subject));
     findings.extend(hidden_processes(subject));
     findings.extend(oom_group(subject));
     findings.extend(name_service(subject));
@@ -77,6 +78,50 @@ fn user_namespaces(subject: &Subject) -> Finding {
         )
         .remedy("the sandboxes of codex and of browsers need them; run codex with full access"),
     }
+}
+
+/// What this process may do, by its `/proc/self/status`.
+fn privileges(subject: &Subject) -> Vec<Finding> {
+    let Ok(status) = fs::read_to_string(subject.proc.join("self/status")) else {
+        let remedy = "mount proc there";
+        return vec![Finding::new(Level::Fail, "/proc", "is not readable").remedy(remedy)];
+    };
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let mut findings = Vec::new();
+    if field("NoNewPrivs:") == Some("1") {
+        let text = "is set: nothing here can gain privileges";
+        findings.push(
+            Finding::new(Level::Note, "no_new_privs", text).remedy("sudo and ping do not work"),
+        );
+    }
+    // As root everything of the agents is started as their user, gets a terminal of its own, and is ended by signals.
+    let needed = [(0, "CHOWN"), (5, "KILL"), (6, "SETGID"), (7, "SETUID")];
+    let effective = field("CapEff:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    if let Some(mask) = effective
+        && subject.uid == 0
+    {
+        let missing: Vec<&str> = needed
+            .iter()
+            .filter(|(bit, _)| mask & (1 << bit) == 0)
+            .map(|(_, name)| *name)
+            .collect();
+        findings.push(if missing.is_empty() {
+            Finding::ok("capabilities", "enough to run agents as their user")
+        } else {
+            Finding::new(
+                Level::Fail,
+                "capabilities",
+                format!("{} missing", missing.join(", ")),
+            )
+            .remedy("add them (docker run --cap-add), or start the container as the agents' user")
+        });
+    }
+    findings
 }
 
 /// Processes are looked up as the agents' user; `hidepid` hides nothing of its own, but all from other users.

@@ -24,7 +24,7 @@ use whim_wire::spec::AgentKind;
 
 use crate::config::environment;
 use crate::config::settings::{Ports, Root};
-use crate::config::users::{self, User, Who};
+use crate::config::users::{self, User};
 use crate::config::{Given, Variables, printable};
 
 /// How long a program may take to tell its version. Copilot takes 1.1 s on two idle cores.
@@ -150,6 +150,12 @@ pub struct Subject {
     pub path: OsString,
     /// Files that hold credentials.
     pub credentials: Vec<PathBuf>,
+    /// Directories where platforms put credentials.
+    pub mounted_secrets: Vec<PathBuf>,
+    /// Sockets of container engines.
+    pub engine_sockets: Vec<PathBuf>,
+    /// Agents cannot gain privileges by setuid programs.
+    pub no_new_privs: bool,
 }
 
 impl Subject {
@@ -170,12 +176,6 @@ impl Subject {
             .collect();
         let uid = nix::unistd::geteuid().as_raw();
         let etc = PathBuf::from("/etc");
-        // An ordinary user's run is that user's whatever WHIM_USER says.
-        let who = if uid == 0 {
-            Who::Name(&settings.user)
-        } else {
-            Who::Uid(uid)
-        };
         let credentials = variables
             .iter()
             .filter(|(name, _)| {
@@ -188,7 +188,9 @@ impl Subject {
             .collect();
         let named = variables.get("WHIM_AGENT").is_some();
         let subject = Self {
-            user: users::look_up(&etc, who).map_err(|error| error.to_string()),
+            user: users::of_agents(&etc, &settings.user, variables)
+                .map(|user| user.at_home(&settings.root))
+                .map_err(|error| error.to_string()),
             root: settings.root,
             etc,
             proc: PathBuf::from("/proc"),
@@ -203,6 +205,9 @@ impl Subject {
                 .cloned()
                 .unwrap_or_else(|| environment::PATH.into()),
             credentials,
+            mounted_secrets: trust::MOUNTED_SECRETS.iter().map(PathBuf::from).collect(),
+            engine_sockets: trust::ENGINE_SOCKETS.iter().map(PathBuf::from).collect(),
+            no_new_privs: settings.no_new_privs,
         };
         (subject, mistakes)
     }

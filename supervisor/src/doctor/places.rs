@@ -36,6 +36,12 @@ pub(super) fn user(subject: &Subject) -> Vec<Finding> {
             user.home.display()
         ),
     )];
+    if user.uid == 0 {
+        let text = format!("{} is root, and agents refuse to work as root", user.name);
+        findings = vec![
+            Finding::new(Level::Fail, "user", text).remedy("name an ordinary user with WHIM_USER"),
+        ];
+    }
     if !is_executable(&user.shell) {
         let text = format!("{} of {} is no program", user.shell.display(), user.name);
         findings.push(
@@ -97,6 +103,7 @@ fn tempfile_in(directory: &Path) -> std::io::Result<()> {
     fs::remove_file(&path)
 }
 
+/// The home, as far as it is there: the boot makes what is missing and gives it to the user.
 fn home(subject: &Subject) -> Finding {
     let Ok(user) = &subject.user else {
         return Finding::new(
@@ -105,21 +112,27 @@ fn home(subject: &Subject) -> Finding {
             "not looked at, because the user is unknown",
         );
     };
-    // In a container the layout fixes it; the passwd entry of the user counts where it differs.
-    let home = subject.root.path(&user.home);
-    let remedy = format!("make it and give it to {}", user.name);
-    let checked = fs::metadata(&home)
-        .map_err(|error| error.to_string())
-        .and_then(|found| {
+    let home = &user.home;
+    let checked = match fs::metadata(home) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match creatable(home) {
+            Ok(()) => return Finding::ok("home", format!("{} will be made", home.display())),
+            Err((at, error)) => Err(format!(
+                "is missing, and cannot be made in {}: {error}",
+                at.display()
+            )),
+        },
+        Err(error) => Err(error.to_string()),
+        Ok(found) => {
             let read_only =
-                statvfs(&home).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
+                statvfs(home).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
             match (found.is_dir(), may(&found, user, WRITE | ENTER), read_only) {
                 (false, ..) => Err("is no directory".to_owned()),
                 (_, false, _) => Err(format!("{} cannot write there", user.name)),
                 (_, _, true) => Err("lies on a read-only file system".to_owned()),
                 _ => Ok(()),
             }
-        });
+        }
+    };
     match checked {
         Ok(()) => Finding::ok(
             "home",
@@ -130,7 +143,7 @@ fn home(subject: &Subject) -> Finding {
             "home",
             format!("{}: {problem}", home.display()),
         )
-        .remedy(remedy),
+        .remedy(format!("make it and give it to {}", user.name)),
     }
 }
 
@@ -141,13 +154,8 @@ pub(super) fn disk(subject: &Subject) -> Vec<Finding> {
         .map_or_else(|_| PathBuf::from("/home"), |user| user.home.clone());
     let mut seen = Vec::new();
     let mut findings = Vec::new();
-    for place in [
-        PathBuf::from("/app"),
-        PathBuf::from("/whim/state"),
-        PathBuf::from("/tmp"),
-        home,
-    ] {
-        let path = subject.root.path(&place);
+    let places = ["/app", "/whim/state", "/tmp"].map(|place| subject.root.path(place));
+    for path in places.into_iter().chain([home]) {
         let Some(existing) = path.ancestors().find(|ancestor| ancestor.exists()) else {
             continue;
         };

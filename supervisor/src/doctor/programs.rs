@@ -43,9 +43,9 @@ const CLIS: &[Cli] = &[
     },
 ];
 
-/// The oldest git with everything that is used: `clone --filter` on fetch, `credential.helper` by URL, worktrees,
-/// `-c protocol.ext.allow`; it is also the first with the fixed clone of hostile submodules (2.17.1 and later series).
-const GIT_MIN: (u32, u32) = (2, 20);
+/// The first git that obeys `GIT_CONFIG_COUNT` (2.31, 2021). Older ones ignore it, and with it everything by which the
+/// boot overrides a hostile repository's configuration.
+const GIT_MIN: (u32, u32) = (2, 31);
 
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     // Side by side, because node programs take a second each to start.
@@ -67,7 +67,7 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
 }
 
 fn git(subject: &Subject) -> Finding {
-    let remedy = "install git 2.20 or newer";
+    let remedy = "install git 2.31 or newer";
     let Some(program) = find(&subject.path, "git") else {
         let text = format!("not found in {}", shown(&subject.path));
         return Finding::new(Level::Fail, "git", text).remedy(remedy);

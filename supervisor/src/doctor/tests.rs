@@ -30,13 +30,15 @@ fn machine() -> Machine {
     }
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(at("root/home/node"), fs::Permissions::from_mode(0o777)).unwrap();
+    let all = "NoNewPrivs:\t0\nCapEff:\t000001ffffffffff\n";
+    fs::write(at("proc/self/status"), all).unwrap();
     fs::write(at("etc/group"), "node:x:54321:\ndocker:x:998:other\n").unwrap();
     let user = User {
         name: "node".into(),
         uid: UID,
         gid: UID,
         groups: vec![UID],
-        home: "/home/node".into(),
+        home: at("root/home/node"),
         shell: "/bin/sh".into(),
     };
     let subject = Subject {
@@ -56,6 +58,9 @@ fn machine() -> Machine {
         bind: "::".parse().unwrap(),
         path: at("bin").into_os_string(),
         credentials: Vec::new(),
+        mounted_secrets: vec![at("secrets")],
+        engine_sockets: vec![at("docker.sock")],
+        no_new_privs: false,
     };
     let machine = Machine { directory, subject };
     machine.program("git", "echo git version 2.47.3");
@@ -131,7 +136,7 @@ fn a_good_machine_passes_with_one_line_per_finding() {
 fn git_must_be_there_and_answer() {
     let machine = machine();
     machine.expect("git", Level::Ok, "2.47.3 at ");
-    machine.program("git", "echo git version 1.8.3.1");
+    machine.program("git", "echo git version 2.30.9");
     machine.expect("git", Level::Fail, "too old");
     machine.program("git", "exit 3");
     machine.expect("git", Level::Fail, "exit status: 3");
@@ -180,7 +185,7 @@ fn programs_run_as_the_agents_user_with_its_environment_only() {
         return;
     }
     let machine = machine();
-    machine.program("claude", r#"[ "$(id -u)$(id -G)$HOME$USER" = "5432154321/home/nodenode" ] && [ -z "$CARGO" ] && echo 1.2.3"#);
+    machine.program("claude", r#"[ "$(id -u)$(id -G)$USER" = "5432154321node" ] && [ "${HOME#"${HOME%/home/node}"}" = /home/node ] && [ -z "$CARGO" ] && echo 1.2.3"#);
     // `id` is not beside the fakes.
     let mut subject = machine.subject.clone();
     subject.path =
@@ -217,9 +222,16 @@ fn a_program_that_hangs_ends_at_the_deadline_with_all_it_started() {
     assert!(matches!(error, run::RunError::Deadline { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5));
     let pid = fs::read_to_string(marker).unwrap();
-    // Killed; whoever adopted it may not have reaped it yet.
-    let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    assert!(status.is_empty() || status.contains(") Z "), "{status}");
+    // It is dying; its descriptor says when it is dead, whoever adopted it.
+    if let Ok(pidfd) = run::pidfd_open(pid.trim().parse().unwrap()) {
+        use nix::poll::{PollFd, PollFlags, poll};
+        use std::os::fd::AsFd as _;
+        let ended = poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            10_000u16,
+        );
+        assert_eq!(ended, Ok(1), "the sleep lives on");
+    }
 }
 
 #[test]
@@ -249,8 +261,12 @@ fn the_user_must_exist_with_a_shell_and_a_home() {
     )
     .unwrap();
     machine.expect("home", Level::Fail, "cannot write");
-    machine.user().home = "/nowhere".into();
-    machine.expect("home", Level::Fail, "nowhere");
+    machine.user().home = machine.at("root/home/new");
+    machine.expect("home", Level::Ok, "will be made");
+    let file = machine.at("root/whim/file");
+    fs::write(&file, "").unwrap();
+    machine.user().home = file.join("x");
+    machine.expect("home", Level::Fail, "root/whim/file");
     machine.subject.user = Err("user node is not in /etc/passwd".into());
     machine.expect("user", Level::Fail, "is not in");
     assert_eq!(weaknesses(&machine.subject), []);
@@ -343,6 +359,9 @@ fn what_lets_the_agent_become_root_is_told() {
     }
     machine.program("sudo", r#"[ "$*" = "-n true" ]"#);
     machine.expect("sudo", Level::Weak, "without a password");
+    machine.subject.no_new_privs = true;
+    machine.silent("sudo");
+    machine.subject.no_new_privs = false;
     machine.program("sudo", "exit 1");
     machine.silent("sudo");
     machine.user().groups.push(998);
@@ -426,4 +445,76 @@ fn the_subject_is_the_machine_that_run_would_find() {
                 .credentials
                 .contains(&"/r/run/whim/control-token".into())
     );
+}
+
+#[test]
+fn an_engines_socket_is_told_when_the_user_may_write_to_it() {
+    let machine = machine();
+    let path = machine.at("docker.sock");
+    fs::write(&path, "").unwrap();
+    machine.silent("container engine");
+    fs::remove_file(&path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    machine.silent("container engine");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    machine.expect("container engine", Level::Weak, "docker.sock");
+}
+
+#[test]
+fn mounted_secrets_are_found_through_the_links_of_kubernetes() {
+    let machine = machine();
+    fs::create_dir_all(machine.at("secrets/key/..2026")).unwrap();
+    let real = machine.at("secrets/key/..2026/token");
+    fs::write(&real, "k").unwrap();
+    std::os::unix::fs::symlink("..2026", machine.at("secrets/key/..data")).unwrap();
+    std::os::unix::fs::symlink("..data/token", machine.at("secrets/key/token")).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(
+        weak(&machine.subject)
+            .iter()
+            .filter(|check| *check == "credential file")
+            .count(),
+        0
+    );
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(weak(&machine.subject).contains(&"credential file".to_owned()));
+}
+
+#[test]
+fn an_empty_root_password_is_told() {
+    let machine = machine();
+    fs::write(machine.at("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+    fs::write(machine.at("etc/shadow"), "root:*:1::::::\n").unwrap();
+    machine.silent("root account");
+    fs::write(machine.at("etc/shadow"), "root::1::::::\n").unwrap();
+    machine.expect("root account", Level::Weak, "empty password");
+    fs::write(machine.at("etc/shadow"), "root:*:1::::::\n").unwrap();
+    fs::write(machine.at("etc/passwd"), "root::0:0::/root:/bin/sh\n").unwrap();
+    machine.expect("root account", Level::Weak, "empty password");
+}
+
+#[test]
+fn privileges_that_are_missing_are_told() {
+    let mut machine = machine();
+    machine.subject.uid = 0;
+    let status = machine.at("proc/self/status");
+    // Docker's default set is enough.
+    fs::write(&status, "NoNewPrivs:\t0\nCapEff:\t00000000a80425fb\n").unwrap();
+    machine.expect("capabilities", Level::Ok, "enough");
+    machine.silent("no_new_privs");
+    fs::write(&status, "NoNewPrivs:\t1\nCapEff:\t0000000000000041\n").unwrap();
+    machine.expect("capabilities", Level::Fail, "KILL, SETUID missing");
+    machine.expect("no_new_privs", Level::Note, "is set");
+    machine.subject.uid = UID;
+    machine.silent("capabilities");
+    fs::remove_file(&status).unwrap();
+    machine.expect("/proc", Level::Fail, "not readable");
+}
+
+#[test]
+fn agents_that_would_be_root_fail() {
+    let mut machine = machine();
+    machine.user().uid = 0;
+    machine.expect("user", Level::Fail, "refuse to work as root");
 }

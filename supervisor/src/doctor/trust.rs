@@ -15,7 +15,7 @@ const WRITE: u32 = 0o2;
 const ENTER: u32 = 0o1;
 
 /// Container engines: who may write to their socket is root on their machine.
-const ENGINE_SOCKETS: &[&str] = &[
+pub(super) const ENGINE_SOCKETS: &[&str] = &[
     "/var/run/docker.sock",
     "/run/docker.sock",
     "/run/podman/podman.sock",
@@ -29,7 +29,7 @@ const ROOT_GROUPS: &[&str] = &[
 /// `sudo -n` asks nobody, so it answers at once.
 const SUDO_DEADLINE: Duration = Duration::from_secs(5);
 /// Where platforms put credentials into containers.
-const MOUNTED_SECRETS: &[&str] = &["/run/secrets", "/var/run/secrets"];
+pub(super) const MOUNTED_SECRETS: &[&str] = &["/run/secrets", "/var/run/secrets"];
 
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let Ok(user) = &subject.user else {
@@ -58,12 +58,15 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     }
     findings.extend(sudo(subject, user));
     findings.extend(groups(subject, user));
-    for path in ENGINE_SOCKETS {
-        if fs::metadata(path).is_ok_and(|found| {
-            found.file_type().is_socket() && reachable(Path::new(path), &found, user, WRITE)
-        }) {
+    findings.extend(open_root(subject, user));
+    for path in &subject.engine_sockets {
+        let open = fs::metadata(path).is_ok_and(|found| {
+            found.file_type().is_socket() && reachable(path, &found, user, WRITE)
+        });
+        if open {
             let text = format!(
-                "{path} can be written by {}: it gives root on the machine behind it",
+                "{} can be written by {}: it gives root on the machine behind it",
+                path.display(),
                 user.name
             );
             findings.push(
@@ -88,7 +91,7 @@ fn ptrace_scope(subject: &Subject) -> Option<Finding> {
 }
 
 fn sudo(subject: &Subject, user: &User) -> Option<Finding> {
-    if user.uid == 0 {
+    if user.uid == 0 || subject.no_new_privs {
         return None;
     }
     let program = find(&subject.path, "sudo")?;
@@ -126,11 +129,32 @@ fn groups(subject: &Subject, user: &User) -> Option<Finding> {
     })
 }
 
+/// With an empty password field, `su` asks for none.
+fn open_root(subject: &Subject, user: &User) -> Option<Finding> {
+    if user.uid == 0 || subject.no_new_privs {
+        return None;
+    }
+    let password = |file: &str| -> Option<String> {
+        let text = fs::read_to_string(subject.etc.join(file)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("root:"))?;
+        Some(line.split(':').next()?.to_owned())
+    };
+    // `x` in passwd leads to shadow, which only root can read.
+    let field = password("passwd")
+        .filter(|field| field != "x")
+        .or_else(|| password("shadow"))?;
+    let text = "root has an empty password";
+    field
+        .is_empty()
+        .then(|| Finding::new(Level::Weak, "root account", text).remedy("lock it (passwd -l root)"))
+}
+
 fn credentials(subject: &Subject, user: &User) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mounted = MOUNTED_SECRETS
+    let mounted = subject
+        .mounted_secrets
         .iter()
-        .flat_map(|directory| files_under(Path::new(directory)));
+        .flat_map(|directory| files_under(directory));
     for path in subject.credentials.iter().cloned().chain(mounted) {
         let readable = fs::metadata(&path)
             .is_ok_and(|found| found.is_file() && reachable(&path, &found, user, READ));

@@ -13,6 +13,6 @@ mod client;
 mod protocol;
 mod server;
 
-pub use client::{Helper, HelperError};
+pub use client::{Change, Helper, HelperError};
 pub use protocol::{Entry, EntryKind, Stamp};
 pub use server::main;

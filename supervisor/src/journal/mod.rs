@@ -163,6 +163,12 @@ impl Journal {
         self.progress.borrow().delivered
     }
 
+    /// Number of the newest event that was appended; 0 before the first. Subscribers may not have seen it yet.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.queue.newest()
+    }
+
     /// All events after number `after`, then the live ones as they come; `None`: only those that come.
     #[must_use]
     pub fn subscribe(&self, after: Option<u64>) -> Subscription {
@@ -200,5 +206,23 @@ impl Journal {
                 waited: deadline,
             }),
         }
+    }
+
+    /// Ends the writer once everything is on disk, and waits, at most `deadline`, until another may open the journal.
+    /// Other handles must be gone.
+    ///
+    /// # Errors
+    /// When it has not ended by then.
+    pub async fn close(self, deadline: Duration) -> Result<(), FlushError> {
+        let wanted = self.appended();
+        let mut progress = self.progress.clone();
+        drop(self);
+        // The writer lets go of its progress after everything else.
+        let ended = async { while progress.changed().await.is_ok() {} };
+        (tokio::time::timeout(deadline, ended).await).map_err(|_| FlushError::Timeout {
+            wanted,
+            reached: progress.borrow().synced,
+            waited: deadline,
+        })
     }
 }

@@ -111,6 +111,11 @@ impl Queue {
         }
     }
 
+    /// The newest number given so far.
+    pub(super) fn newest(&self) -> u64 {
+        self.lock().next - 1
+    }
+
     /// Asks the writer for stable storage; returns the newest number given so far.
     pub(super) fn want_sync(&self) -> u64 {
         let mut state = self.lock();

@@ -23,19 +23,8 @@ fn open_with(directory: &TempDir, limits: Limits) -> (Journal, Repair) {
     Journal::open(&directory.path().join("journal"), limits).unwrap()
 }
 
-/// Dropping the last handle ends the writer, some time later: the lock tells when.
-async fn close(journal: Journal, directory: &TempDir) {
-    journal.flush(SECONDS).await.unwrap();
-    drop(journal);
-    let lock = std::fs::File::open(directory.path().join("journal/lock")).unwrap();
-    let released = tokio::task::spawn_blocking(move || {
-        nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).map(drop)
-    });
-    tokio::time::timeout(SECONDS, released)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+async fn close(journal: Journal) {
+    journal.close(SECONDS).await.unwrap();
 }
 
 async fn next(subscription: &mut Subscription) -> Delivery {
@@ -78,7 +67,7 @@ async fn numbers_go_on_across_restarts() {
         for n in 1..=10 {
             assert_eq!(journal.append(&draft(n)).unwrap(), round * 10 + n);
         }
-        close(journal, &directory).await;
+        close(journal).await;
     }
     let (journal, _) = open(&directory);
     let page = journal.page(0, 100).unwrap();
@@ -98,7 +87,7 @@ async fn a_second_writer_is_refused() {
     let (journal, _) = open(&directory);
     let second = Journal::open(&directory.path().join("journal"), Limits::default());
     assert!(matches!(second, Err(SegmentError::Locked { .. })));
-    close(journal, &directory).await;
+    close(journal).await;
     open(&directory);
 }
 
@@ -109,7 +98,7 @@ async fn a_torn_end_is_cut_at_every_byte() {
     for n in 1..=3 {
         journal.append(&draft(n)).unwrap();
     }
-    close(journal, &directory).await;
+    close(journal).await;
     let path = directory
         .path()
         .join("journal")
@@ -126,7 +115,7 @@ async fn a_torn_end_is_cut_at_every_byte() {
         assert_eq!(repair.newest, 2, "cut at {length}");
         assert_eq!(repair.cut_bytes, (length - third) as u64);
         assert_eq!(journal.append(&draft(9)).unwrap(), 3);
-        close(journal, &directory).await;
+        close(journal).await;
         let lines = std::fs::read_to_string(&path).unwrap();
         let numbers: Vec<u64> = lines
             .lines()
@@ -141,7 +130,7 @@ async fn garbage_at_the_end_is_cut_and_garbage_inside_is_passed_over() {
     let directory = TempDir::new().unwrap();
     let (journal, _) = open(&directory);
     journal.append(&draft(1)).unwrap();
-    close(journal, &directory).await;
+    close(journal).await;
     let path = directory
         .path()
         .join("journal")
@@ -212,7 +201,7 @@ async fn old_segments_go_and_readers_are_told() {
     assert!(page.missing && !page.complete);
     assert_eq!(page.entries[0].seq, first);
     // Nothing left but a name: the count goes on.
-    close(journal, &directory).await;
+    close(journal).await;
     let names = segments(&directory);
     for name in &names[..2] {
         std::fs::remove_file(directory.path().join("journal").join(name)).unwrap();
@@ -429,17 +418,8 @@ async fn numbers_of_lost_events_are_not_given_again() {
         Err(FlushError::Lost { .. })
     ));
     std::fs::remove_dir(&block).unwrap();
-    drop(journal);
-    let reopened = async {
-        loop {
-            match Journal::open(&directory.path().join("journal"), limits) {
-                Ok((journal, _)) => return journal,
-                Err(SegmentError::Locked { .. }) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
-    let journal = tokio::time::timeout(SECONDS, reopened).await.unwrap();
+    close(journal).await;
+    let (journal, _) = open_with(&directory, limits);
     assert_eq!(journal.append(&draft(5)).unwrap(), 5);
 }
 
@@ -503,6 +483,6 @@ async fn a_killed_writer_loses_nothing_that_was_seen() {
         }
         assert!(seen.is_subset(&stored), "{:?}", seen.difference(&stored));
         newest = after;
-        close(journal, &directory).await;
+        close(journal).await;
     }
 }

@@ -35,13 +35,14 @@ impl Progress {
     }
 }
 
+/// Fields are dropped in this order: once `progress` closes, the lock of `segments` is free.
 #[derive(Debug)]
 pub(super) struct Writer {
     segments: Segments,
     queue: Arc<Queue>,
     live: broadcast::Sender<Arc<Entry>>,
-    progress: watch::Sender<Progress>,
     gap: Option<Gap>,
+    progress: watch::Sender<Progress>,
 }
 
 /// Events that could not be written, until a later one could.
@@ -68,8 +69,8 @@ impl Writer {
             segments,
             queue,
             live,
-            progress,
             gap: None,
+            progress,
         }
     }
 

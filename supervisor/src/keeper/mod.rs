@@ -85,6 +85,7 @@ pub struct Keeper {
 #[derive(Debug)]
 enum Request {
     Tell(ToKeeper, Vec<OwnedFd>),
+    EndNamed { name: String, grace_ms: u64 },
     Spawn { process: ProcessId, name: String, descriptors: Vec<OwnedFd>, answer: oneshot::Sender<Result<Process, KeeperError>> },
 }
 
@@ -146,6 +147,15 @@ impl Keeper {
     /// [`KeeperError::Gone`] when the channel is closed.
     pub async fn tell(&self, message: ToKeeper) -> Result<(), KeeperError> {
         self.requests.send(Request::Tell(message, Vec::new())).await.map_err(|_| KeeperError::Gone)
+    }
+
+    /// Ends the process of this name and everything it left; returns once that is under way.
+    ///
+    /// # Errors
+    /// [`KeeperError::Gone`].
+    pub async fn end_named(&self, name: &str, grace: Duration) -> Result<(), KeeperError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.requests.send(Request::EndNamed { name: name.to_owned(), grace_ms }).await.map_err(|_| KeeperError::Gone)
     }
 
     /// Has the keeper hold a descriptor for the next supervisor.
@@ -253,6 +263,11 @@ impl Owner {
                     self.running.remove(process);
                 }
                 (message, descriptors)
+            }
+            Request::EndNamed { name, grace_ms } => {
+                let found = self.running.iter().find(|(_, reporter)| reporter.name() == name);
+                let Some((process, _)) = found else { return Ok(()) };
+                (ToKeeper::End { process: *process, grace_ms }, Vec::new())
             }
             Request::Spawn { process, name, descriptors, answer } => {
                 self.spawning.insert(process, (name.clone(), answer));

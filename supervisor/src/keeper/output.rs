@@ -32,6 +32,8 @@ pub struct Output {
     event: AsyncFd<OwnedFd>,
     gone: watch::Receiver<bool>,
     position: u64,
+    /// The keeper hung up.
+    abandoned: bool,
 }
 
 impl Output {
@@ -40,7 +42,7 @@ impl Output {
         let event = readiness::register(data.try_clone()?, Interest::READABLE)?;
         let ring = RingReader::new(memory, data, space)?;
         let position = ring.acknowledged();
-        Ok(Self { ring, event, gone, position })
+        Ok(Self { ring, event, gone, position, abandoned: false })
     }
 
     /// Offset of the next byte that [`Output::next`] returns, if none is lost.
@@ -49,19 +51,16 @@ impl Output {
         self.position
     }
 
-    /// The next piece, or `None` when the process and all it left have ended and everything was read.
+    /// Waits until there is something to read or the output has ended. May be dropped while it waits.
     ///
     /// # Errors
     /// When the eventfd cannot be polled.
-    pub async fn next(&mut self) -> std::io::Result<Option<Chunk>> {
+    pub async fn ready(&mut self) -> std::io::Result<()> {
         loop {
             // Ask for the end before looking at the ring: `gone` is set after the last byte was written.
             let ended = *self.gone.borrow_and_update();
-            if let Some(chunk) = self.take() {
-                return Ok(Some(chunk));
-            }
-            if ended {
-                return Ok(None);
+            if self.ring.head() > self.position || ended {
+                return Ok(());
             }
             tokio::select! {
                 ready = self.event.readable() => {
@@ -70,24 +69,53 @@ impl Output {
                     self.ring.clear_data()?;
                     ready.clear_ready();
                 }
+                // The keeper is gone: nothing more will come.
                 changed = self.gone.changed() => if changed.is_err() {
-                    // The keeper is gone: nothing more will come.
-                    return Ok(self.take());
+                    self.abandoned = true;
+                    return Ok(());
                 },
             }
+        }
+    }
+
+    /// Everything was read and nothing will follow.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        (*self.gone.borrow() || self.abandoned) && self.ring.head() <= self.position
+    }
+
+    /// The next piece, or `None` when the process and all it left have ended and everything was read.
+    ///
+    /// # Errors
+    /// When the eventfd cannot be polled.
+    pub async fn next(&mut self) -> std::io::Result<Option<Chunk>> {
+        loop {
+            if let Some(chunk) = self.take() {
+                return Ok(Some(chunk));
+            }
+            if self.is_over() {
+                return Ok(None);
+            }
+            self.ready().await?;
         }
     }
 
     /// What is there now, without waiting.
     pub fn take(&mut self) -> Option<Chunk> {
         let mut bytes = Vec::new();
-        let outcome = self.ring.read_from(self.position, &mut bytes, CHUNK);
-        if bytes.is_empty() {
-            return None;
+        let (start, lost) = self.read(&mut bytes, CHUNK);
+        (!bytes.is_empty()).then_some(Chunk { start, lost, bytes })
+    }
+
+    /// Appends at most `most` bytes without waiting; returns the offset of the first and how many were lost before it.
+    pub fn read(&mut self, into: &mut Vec<u8>, most: usize) -> (u64, u64) {
+        let outcome = self.ring.read_from(self.position, into, most);
+        if outcome.end() <= self.position {
+            return (self.position, 0);
         }
         let lost = outcome.start.saturating_sub(self.position);
         self.position = outcome.end();
-        Some(Chunk { start: outcome.start, lost, bytes })
+        (outcome.start, lost)
     }
 
     /// Everything before `offset` has been put where it belongs.

@@ -79,11 +79,16 @@ pub enum ProcessIo {
 /// Where the channel's task reports what happened to a process.
 #[derive(Debug)]
 pub(super) struct Reporter {
+    name: String,
     status: watch::Sender<Option<Exit>>,
     gone: watch::Sender<bool>,
 }
 
 impl Reporter {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn exited(&self, status: i32) {
         self.status.send_replace(Some(Exit::from_raw(status)));
     }
@@ -136,8 +141,9 @@ impl Process {
             (Streams::Pipes { .. }, stdin) => ProcessIo::Pipes { stdin, stdout: ring()?, stderr: ring()? },
             (Streams::Terminal | Streams::None, _) => ProcessIo::None,
         };
+        let reporter = Reporter { name: name.clone(), status: status_sender, gone: gone_sender };
         let process = Self { id, name, pid, io, status, gone, keeper };
-        Ok((process, Reporter { status: status_sender, gone: gone_sender }))
+        Ok((process, reporter))
     }
 
     #[must_use]

@@ -21,11 +21,11 @@ use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
-use crate::agents::observe::hook::Signal;
+use crate::agents::hook::Signal;
 use crate::agents::prompt::{self, Activity, Effect, Queue, View};
-use crate::agents::restart::{Decision, RestartPolicy};
+use crate::agents::restart::{self, Decision, RestartPolicy};
 use crate::agents::setup::{Setup, Surface};
-use crate::clock;
+use crate::clock::{self, boot_now};
 use crate::keeper::{Exit, Process};
 use crate::state::fusion::{Fusion, Verdict};
 use crate::state::moment::Moment;
@@ -79,14 +79,16 @@ pub(super) struct Actor {
     restarts: RestartPolicy,
     /// When the agent is to be started again after a crash.
     restart_at: Option<Instant>,
+    /// When the present run of the agent began.
+    began: Moment,
 }
 
 impl Actor {
     pub(super) fn new(ground: Arc<Ground>, plan: Plan, inbox: mpsc::Receiver<Input>) -> Self {
         let Plan { record, setup, prompt } = plan;
         let fusion = Fusion::new(profile(&record, &setup));
-        let queue = Queue::new(*crate::agents::of(record.agent).prompt_rules());
-        let restarts = RestartPolicy::default();
+        let queue = Queue::new(crate::agents::of(record.agent).prompt_rules());
+        let restarts = RestartPolicy::new();
         Self {
             ground,
             inbox,
@@ -101,12 +103,13 @@ impl Actor {
             writing: None,
             restarts,
             restart_at: None,
+            began: boot_now(),
         }
     }
 
     /// Runs the session to its end, and goes on answering questions about it after that.
     pub(super) async fn run(mut self, adopted: Option<Process>, ready: answer::Sender<Result<(), StartError>>) {
-        self.ground.spending.admit(&self.record, &self.setup);
+        self.ground.spending.admit(&self.record, self.setup.provider);
         match adopted {
             Some(process) => self.take_up(process).await,
             None if self.record.ended => {}
@@ -216,12 +219,13 @@ impl Actor {
     async fn take_up(&mut self, process: Process) {
         let now = boot_now();
         if let Some(last) = &self.record.verdict {
-            let running = crate::state::tree::started(process.pid()).unwrap_or(now);
+            let pid = u32::try_from(process.pid()).unwrap_or_default();
+            let running = crate::state::tree::started(pid).unwrap_or(now);
             self.fusion = Fusion::resume(profile(&self.record, &self.setup), last.clone(), running, now);
         }
         let surface = if self.record.mode == Mode::Oneshot { Surface::Pipes } else { Surface::Terminal };
         self.watch(process, Vec::new(), surface).await;
-        let rules = *crate::agents::of(self.record.agent).prompt_rules();
+        let rules = crate::agents::of(self.record.agent).prompt_rules();
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
         self.carry_out(effects).await;
@@ -229,6 +233,7 @@ impl Actor {
 
     async fn watch(&mut self, process: Process, companions: Vec<Process>, surface: Surface) {
         let pid = u32::try_from(process.pid()).unwrap_or_default();
+        self.began = boot_now();
         self.observe(Observation::Started { pid });
         self.running = Some(Running::new(&self.ground, &self.record, &self.setup, process, companions, surface).await);
     }
@@ -418,28 +423,49 @@ impl Actor {
         self.record.exit = Some(code);
         let result = running.close(exit).await;
         self.note(kind::SESSION_EXITED, json!({"exit": code, "how": exit.to_string()}));
-        if self.record.ended {
-            return self.ended(exit, "stopped", End::Well).await;
+        if self.record.mode == Mode::Oneshot && !self.record.ended {
+            return self.oneshot_ended(exit, result.outcome).await;
         }
-        if self.record.mode == Mode::Oneshot {
-            let end = if result.budget_spent { End::BudgetSpent } else { End::Exit(exit) };
-            return self.ended(exit, "finished", end).await;
-        }
-        if exit.success() {
-            return self.ended(exit, "ended by itself", End::Well).await;
-        }
-        match self.restarts.crashed(clock::now().timestamp()) {
-            Decision::Restart { after, attempt } => {
-                let note = format!("crashed ({exit}); restart {attempt} follows");
-                self.observe(Observation::Exited { exit: observed(exit), note: Some(note) });
-                self.note(kind::SESSION_RESTARTED, json!({"how": exit.to_string(), "attempt": attempt}));
+        let resumable = self.record.agent_session_id.is_some();
+        let now = boot_now().since_boot();
+        match self.restarts.ended(ending(exit), self.record.ended, self.began.since_boot(), resumable, now) {
+            Decision::Stopped { reason } if self.record.ended || exit.success() => self.ended(exit, &reason, End::Well).await,
+            Decision::Stopped { reason } => self.give_up(&reason).await,
+            Decision::Restart { after, resume, reason } => {
+                if !resume {
+                    self.record.agent_session_id = None;
+                }
+                self.observe(Observation::Exited { exit: observed(exit), note: Some(reason.clone()) });
+                self.note(kind::SESSION_RESTARTED, json!({"reason": reason, "resume": resume}));
                 self.writing = None;
-                self.deliver(&prompt::Event::Gone { returns: true, reason: "the agent crashed" }).await;
+                self.deliver(&prompt::Event::Gone { returns: true, reason: &reason }).await;
                 self.restart_at = Some(Instant::now() + after);
                 self.save();
             }
-            Decision::GiveUp { reason } => self.give_up(&reason).await,
         }
+    }
+
+    async fn oneshot_ended(&mut self, exit: Exit, outcome: Option<crate::agents::oneshot::Outcome>) {
+        let outcome = outcome.unwrap_or_default();
+        let refused = self.ground.spending.was_refused(&self.record.id);
+        let code = outcome.exit_code(ending(exit), refused);
+        if let Some(id) = &outcome.agent_session {
+            self.record.agent_session_id = Some(id.clone());
+        }
+        if launch::is_main(&self.record.id) {
+            if let Some(text) = &outcome.text {
+                print(text);
+            }
+            if let Some(error) = &outcome.error {
+                tracing::error!(error, "the agent failed");
+            }
+        }
+        let end = match (code, exit) {
+            (crate::agents::oneshot::BUDGET_EXIT, _) if refused => End::BudgetSpent,
+            (_, Exit::Signal(_)) => End::Exit(exit),
+            (code, Exit::Code(_)) => End::Exit(Exit::Code(code)),
+        };
+        self.ended(exit, "the run is over", end).await;
     }
 
     async fn give_up(&mut self, reason: &str) {
@@ -509,7 +535,7 @@ impl Actor {
             agent_session_id: self.record.agent_session_id.clone(),
             pid: self.running.as_ref().and_then(|running| u32::try_from(running.process().pid()).ok()),
             terminal: self.running.as_ref().and_then(Running::terminal_id),
-            queued_prompts: u32::try_from(self.record.prompts.queued()).unwrap_or(u32::MAX),
+            queued_prompts: u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX),
             exit: self.record.exit,
             dialog: self.dialog(verdict),
             spend: self.ground.spending.session(&self.record.id),
@@ -536,10 +562,6 @@ impl Actor {
     }
 }
 
-fn boot_now() -> Moment {
-    crate::state::clock::now()
-}
-
 fn wall(moment: Moment) -> whim_wire::time::Time {
     crate::state::clock::wall(moment, boot_now(), jiff::Timestamp::now())
 }
@@ -553,6 +575,21 @@ fn profile(record: &Record, setup: &Setup) -> Profile {
         (Mode::Interactive | Mode::Sticky, _) => Profile::INTERACTIVE,
     };
     Profile { asks: profile.asks && setup.permission != Some(PermissionMode::Bypass), ..profile }
+}
+
+fn ending(exit: Exit) -> restart::Exit {
+    match exit {
+        Exit::Code(code) => restart::Exit::Code(code),
+        Exit::Signal(signal) => restart::Exit::Signal(signal),
+    }
+}
+
+/// The agent's final text, on our own standard output.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut output = std::io::stdout().lock();
+    // Whoever closed it does not want it.
+    drop(writeln!(output, "{text}").and_then(|()| output.flush()));
 }
 
 fn observed(exit: Exit) -> observation::Exit {

@@ -46,10 +46,7 @@ async fn start_one(ground: &Ground, companion: &Companion, setup: &Setup) -> Res
     let command = &companion.command;
     let path = ground.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
     let path: Vec<_> = std::env::split_paths(&path.unwrap_or_default()).collect();
-    let program = match companion.program {
-        Some(program) => program.locate(&path, &setup.home, &RealFiles)?.path,
-        None => command.program.clone(),
-    };
+    let program = companion.program.locate(&path, &setup.home, &RealFiles)?.path;
     let launch = Launch {
         program: program.clone().into_os_string(),
         arguments: arguments(&program, command),

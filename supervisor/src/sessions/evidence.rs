@@ -6,9 +6,9 @@ use whim_wire::state::Dialog;
 
 use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
 use crate::agents::observe::escape::{CodexState, Sign};
-use crate::agents::observe::hook::{HookEvent, Signal, Tool};
+use crate::agents::hook::{HookEvent, Signal, Tool};
 use crate::agents::observe::session_file::{SessionFile, Status};
-use crate::state::clock;
+use crate::clock::boot_now;
 use crate::state::moment::Moment;
 use crate::state::observation::{Hook, Observation, Osc, Title, Word};
 
@@ -30,7 +30,7 @@ impl Evidence {
     /// Seen just now.
     #[must_use]
     pub fn now(observation: Observation) -> Self {
-        Self::Seen { at: clock::now(), observation }
+        Self::Seen { at: boot_now(), observation }
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn new() -> Self {
         // Ids of dialogs must differ between supervisors.
-        Self { dialogs: Dialogs::new(format!("d{}-", clock::now().since_boot().as_millis())) }
+        Self { dialogs: Dialogs::new(format!("d{}-", boot_now().since_boot().as_millis())) }
     }
 
     /// The open dialog, as well as it is known.
@@ -103,7 +103,7 @@ impl Sources {
                 if let Some(screen) = read_screen(&lines) {
                     self.dialogs.screen(&screen);
                 }
-                clock::now()
+                boot_now()
             }
         };
         if let Some(dialog) = self.dialogs.current()
@@ -123,7 +123,7 @@ fn hook(event: HookEvent) -> Option<Hook> {
     let inside = subagent.is_some();
     Some(match signal {
         Signal::ToolStarted(tool) => {
-            Hook::ToolStarted { id: id(&tool), name: tool.name.clone(), detail: detail(&tool), subagent: inside }
+            Hook::ToolStarted { id: id(&tool), name: tool.name.clone(), detail: detail(&tool), subagent }
         }
         Signal::ToolEnded { tool, failed: _, interrupted } => Hook::ToolEnded { id: id(&tool), interrupted },
         Signal::Notified { kind, .. } => match kind.as_str() {

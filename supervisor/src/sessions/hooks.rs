@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Sessions;
 use super::evidence::Evidence;
-use crate::agents::observe::hook::{MAX_RECORD, parse};
-use crate::state::clock;
+use crate::agents::hook::{MAX_RECORD, parse};
+use crate::clock::boot_now;
 
 /// Hooks of one agent come one after the other; this many agents and subagents may speak at once.
 const READERS: usize = 32;
@@ -65,6 +65,6 @@ async fn read(stream: UnixStream, sessions: &Sessions) -> Result<(), Box<dyn std
     let event = parse(&line)?;
     tracing::trace!(?event, "hook");
     let session = event.session.clone();
-    sessions.observe(&session, Evidence::Hook { at: clock::now(), event: Box::new(event) });
+    sessions.observe(&session, Evidence::Hook { at: boot_now(), event: Box::new(event) });
     Ok(())
 }

@@ -24,13 +24,13 @@ use crate::helper::Helper;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
 use crate::spending::Spending;
-use crate::terminals::TerminalSet;
+use crate::terminals::set::TerminalSet;
 
 /// How much likelier than its host an agent is to be killed when memory runs out.
 const OOM_SCORE: i32 = 500;
 /// Size of a terminal until a viewer brings its own: wide enough that agents do not fold their output.
-const COLUMNS: u16 = 120;
-const ROWS: u16 = 40;
+pub(super) const COLUMNS: u16 = 120;
+pub(super) const ROWS: u16 = 40;
 
 /// What every session stands on.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod oneshot;
 mod prompts;
 mod record;
 mod running;
+pub mod shells;
 mod tap;
 mod worktree;
 
@@ -26,7 +27,8 @@ use whim_wire::state::SessionState;
 
 pub use actor::{End, Input};
 pub use evidence::Evidence;
-pub use launch::Ground;
+pub use launch::{Ground, Plan, StartError, is_main, session_of};
+pub(crate) use launch::start;
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
 

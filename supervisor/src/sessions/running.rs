@@ -20,12 +20,12 @@ use crate::agents::setup::{Setup, Surface};
 use crate::helper::{Change, Helper};
 use crate::keeper::{Exit, Process, ProcessIo};
 use crate::logs::Log;
-use crate::state::clock;
+use crate::clock::boot_now;
 use crate::state::observation::Observation;
-use crate::state::tree::Tree;
+use crate::state::tree::{Table, Top, Tree};
 use crate::terminals::pty::Master;
 use crate::terminals::size::Size;
-use crate::terminals::terminal::{Kind, Terminal, TerminalId, TerminalOptions};
+use crate::terminals::{Kind, Terminal, TerminalId, TerminalOptions};
 
 /// Between two looks at the processes beneath an agent at work.
 const LOOK: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub(super) enum KeysError {
     #[error("the session has no terminal")]
     NoTerminal,
     #[error(transparent)]
-    Type(#[from] crate::terminals::input::TypeError),
+    Type(#[from] crate::terminals::TypeError),
     #[error(transparent)]
     Keeper(#[from] crate::keeper::KeeperError),
 }
@@ -63,7 +63,7 @@ pub(super) struct Running {
     capture: Option<Capture>,
     status: watch::Receiver<Option<Exit>>,
     evidence: mpsc::Receiver<Evidence>,
-    tree: Option<Tree>,
+    tree: Tree,
     looks: Interval,
     looks_idle: bool,
     dialog_looks: Interval,
@@ -98,7 +98,7 @@ impl Running {
         let mut capture = None;
         match (surface, io) {
             (_, ProcessIo::Terminal { master, output }) => match Master::new(master) {
-                Ok(master) => terminal = Some(open_terminal(ground, record, Tap::new(output, sender), master)),
+                Ok(master) => terminal = open_terminal(ground, record, Tap::new(output, sender), master),
                 Err(error) => tracing::error!(%error, "the session's terminal cannot be used"),
             },
             (_, ProcessIo::Pipes { stdout, stderr, .. }) => {
@@ -121,7 +121,7 @@ impl Running {
             capture,
             status,
             evidence,
-            tree: Tree::new(pid).inspect_err(|error| tracing::warn!(%error, "the agent's processes cannot be watched")).ok(),
+            tree: Tree::new(Top::Agent(pid)),
             looks: every(LOOK),
             looks_idle: false,
             dialog_looks: every(LOOK_DIALOG),
@@ -172,8 +172,8 @@ impl Running {
     }
 
     fn look(&mut self) -> Option<Evidence> {
-        let tree = self.tree.as_mut()?;
-        match tree.sample(clock::now()) {
+        let sample = Table::read(boot_now()).and_then(|table| self.tree.look(&table));
+        match sample {
             Ok(sample) => Some(Evidence::now(Observation::Tree(sample))),
             Err(error) => {
                 tracing::debug!(%error, "the agent's processes were not read");
@@ -231,16 +231,28 @@ impl Running {
     }
 }
 
-fn open_terminal(ground: &Ground, record: &Record, tap: Tap, master: Master) -> Terminal {
-    let id = TerminalId::new(&record.id).unwrap_or_else(|_| TerminalId::main());
-    let options = TerminalOptions { id, kind: Kind::Agent, size: Size::default(), signals: None };
-    ground.terminals.open(options, tap, master)
+/// The session's terminal, in place of one of an earlier run.
+fn open_terminal(ground: &Ground, record: &Record, tap: Tap, master: Master) -> Option<Terminal> {
+    let id = match TerminalId::new(&record.id) {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::error!(session = record.id, %error, "no terminal");
+            return None;
+        }
+    };
+    drop(ground.terminals.remove(&id));
+    let size = Size { columns: super::launch::COLUMNS, rows: super::launch::ROWS };
+    let terminal = Terminal::start(TerminalOptions { id, kind: Kind::Agent, size, signals: None }, tap, master);
+    if let Err(error) = ground.terminals.add(terminal.clone()) {
+        tracing::error!(session = record.id, %error, "the terminal cannot be reached");
+    }
+    Some(terminal)
 }
 
-fn terminal_exit(exit: Exit) -> crate::terminals::terminal::Exit {
+fn terminal_exit(exit: Exit) -> crate::terminals::Exit {
     match exit {
-        Exit::Code(code) => crate::terminals::terminal::Exit::Code(code),
-        Exit::Signal(signal) => crate::terminals::terminal::Exit::Signal(signal),
+        Exit::Code(code) => crate::terminals::Exit::Code(code),
+        Exit::Signal(signal) => crate::terminals::Exit::Signal(signal),
     }
 }
 
@@ -251,13 +263,11 @@ fn every(period: Duration) -> Interval {
 }
 
 async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
-    match status.wait_for(Option::is_some).await {
-        Ok(exit) => match *exit {
-            Some(exit) => exit,
-            None => Exit::Code(0),
-        },
+    let exit = status.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+    match exit {
+        Some(exit) => exit,
         // The keeper is gone: the container ends.
-        Err(_) => std::future::pending().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -292,7 +302,7 @@ impl FileWatch {
     }
 
     async fn read(&self) -> Evidence {
-        let at = clock::now();
+        let at = boot_now();
         let file = match self.helper.read_optional(&self.path, session_file::MAX_FILE).await {
             Ok(Some((content, _))) => match session_file::parse(&content, self.pid, self.start_ticks) {
                 Ok(file) => Some(file),

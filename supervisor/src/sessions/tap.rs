@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::evidence::Evidence;
 use crate::agents::observe::escape::Scanner;
 use crate::keeper::Output;
-use crate::state::clock;
+use crate::clock::boot_now;
 use crate::state::observation::Observation;
 use crate::terminals::source::{Source, Taken};
 
@@ -35,18 +35,24 @@ impl Tap {
     pub(super) fn new(output: Output, evidence: mpsc::Sender<Evidence>) -> Self {
         Self { output, scanner: Scanner::new(), evidence, unreported: 0, reported: None }
     }
+}
 
-    fn look(&mut self, bytes: &[u8]) {
-        for sign in self.scanner.feed(bytes) {
-            drop(self.evidence.try_send(Evidence::Sign { at: clock::now(), sign }));
-        }
-        self.unreported += bytes.len();
-        if self.reported.is_none_or(|reported| reported.elapsed() >= PACE) {
-            let seen = Evidence::now(Observation::Output { bytes: self.unreported });
-            if self.evidence.try_send(seen).is_ok() {
-                self.unreported = 0;
-                self.reported = Some(Instant::now());
-            }
+fn look(
+    scanner: &mut Scanner,
+    evidence: &mpsc::Sender<Evidence>,
+    unreported: &mut usize,
+    reported: &mut Option<Instant>,
+    bytes: &[u8],
+) {
+    for sign in scanner.feed(bytes) {
+        drop(evidence.try_send(Evidence::Sign { at: boot_now(), sign }));
+    }
+    *unreported += bytes.len();
+    if !bytes.is_empty() && reported.is_none_or(|reported| reported.elapsed() >= PACE) {
+        let seen = Evidence::now(Observation::Output { bytes: *unreported });
+        if evidence.try_send(seen).is_ok() {
+            *unreported = 0;
+            *reported = Some(Instant::now());
         }
     }
 }
@@ -62,10 +68,11 @@ impl Source for Tap {
 
     fn read(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<Taken> {
         let start = into.len();
-        let taken = self.output.read(into, most);
-        let bytes = into.get(start..).unwrap_or_default().to_vec();
-        self.look(&bytes);
-        Ok(Taken { lost: taken.lost, bytes: bytes.len(), ended: taken.ended })
+        let (_, lost) = self.output.read(into, most);
+        let bytes = into.get(start..).unwrap_or_default();
+        let count = bytes.len();
+        look(&mut self.scanner, &self.evidence, &mut self.unreported, &mut self.reported, bytes);
+        Ok(Taken { lost, bytes: count, ended: count == 0 && self.output.is_over() })
     }
 
     fn acknowledge(&mut self, offset: u64) {

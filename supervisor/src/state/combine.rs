@@ -9,6 +9,7 @@ use std::time::Duration;
 use whim_wire::state::{AgentState, Dialog, Phase};
 
 use super::fusion::Verdict;
+use super::memory::Memory;
 use super::moment::Moment;
 
 /// The state of the whole container.
@@ -37,6 +38,28 @@ impl Whole {
     }
 }
 
+impl Whole {
+    /// The word of an earlier supervisor, until its sessions are found again.
+    #[must_use]
+    pub fn remembered(memory: &Memory, since: Moment) -> Self {
+        let state = memory.state.unwrap_or(AgentState::Starting);
+        let speaker = memory.sessions.values().find(|word| word.state == state);
+        Self {
+            state,
+            reason: speaker.map_or_else(
+                || "as before the supervisor came back".to_owned(),
+                |word| word.reason.clone(),
+            ),
+            since,
+            stalled: false,
+            dialog: speaker.and_then(|word| word.dialog.clone()),
+            generations: 0,
+            idle: Duration::ZERO,
+            background: Vec::new(),
+        }
+    }
+}
+
 /// Keeps since when the container's state holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Container {
@@ -54,6 +77,12 @@ impl Container {
             since: now,
             active: now,
         }
+    }
+
+    /// Since when the state holds.
+    #[must_use]
+    pub fn since(&self) -> Moment {
+        self.since
     }
 
     /// The container's state at `now`. `sessions`: name and verdict, the main one first.

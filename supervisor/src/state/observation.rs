@@ -24,14 +24,15 @@ pub enum Observation {
     Word(Word),
     /// The status file is gone or no longer readable: fall back to the other sources.
     WordGone,
-    /// A hook of the agent ran.
+    /// A hook of the agent ran, or its own record of the conversation says the same.
     Hook(Hook),
     /// A state sequence in the terminal's output (Codex: OSC 7501). Any process in the terminal can print one.
     Osc(Osc),
     /// A model call, as the generation proxy sees it; `call` numbers it uniquely.
     Generation { call: u64, event: Generation },
-    /// All calls that the proxy has in flight now; ends the others, whose end was lost.
-    Calls { in_flight: Vec<u64> },
+    /// All calls of turns that the proxy has in flight now, with their starts: to be given when events were lost. Adds
+    /// those that are missing, ends those that are gone.
+    Calls { in_flight: Vec<(u64, Moment)> },
     /// What runs beneath the agent.
     Tree(Sample),
     /// The agent's mark in the terminal's title.
@@ -71,7 +72,7 @@ pub enum Word {
     Waiting {
         waiting_for: Option<String>,
     },
-    /// No turn, but a command of the user's or in the background.
+    /// No turn, but a command in the background (whose end wakes the agent), or one that is being interrupted.
     Shell,
 }
 
@@ -93,11 +94,16 @@ pub enum Hook {
         id: String,
         interrupted: bool,
     },
-    /// `PermissionRequest`, or the start of a tool that asks a question. `tool` and `detail` as in its `ToolStarted`.
+    /// `PermissionRequest`, or the start of a tool that asks a question. `tool` and `detail` as in its `ToolStarted`. The
+    /// same id again, with options that were read from the screen since, only replaces the content.
     DialogOpened {
         dialog: Dialog,
         tool: Option<String>,
         detail: Option<String>,
+    },
+    /// The dialog of this id was answered or is gone.
+    DialogClosed {
+        id: String,
     },
     /// `Notification` that a permission or an answer is awaited; comes seconds late.
     DialogReminder,
@@ -113,6 +119,8 @@ pub enum Hook {
     Compacting,
     /// `Stop`: the turn ended.
     Stopped,
+    /// The turn was interrupted. No hook says so; Claude Code's transcript does.
+    Interrupted,
     SessionEnded,
 }
 

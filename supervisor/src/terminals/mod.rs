@@ -10,11 +10,14 @@
 //! lock) and two watched values (how far the output goes; title, size, exit).
 
 pub mod answers;
+pub mod attach;
 pub mod backlog;
 mod engine;
+pub mod http;
 mod input;
 pub mod pty;
 pub mod screen;
+pub mod set;
 pub mod size;
 pub mod source;
 pub mod terminal;

@@ -13,9 +13,9 @@ use super::size::Size;
 use super::*;
 
 /// A program in a PTY, with the engine on it.
-pub(crate) struct Program {
-    pub(crate) terminal: Terminal,
-    pub(crate) signals: mpsc::Receiver<Signal>,
+pub(in crate::terminals) struct Program {
+    pub(in crate::terminals) terminal: Terminal,
+    pub(in crate::terminals) signals: mpsc::Receiver<Signal>,
     child: Option<Box<dyn Child + Send + Sync>>,
     // Kept open as the keeper would.
     _master: Box<dyn MasterPty + Send>,
@@ -25,7 +25,7 @@ const SIZE: Size = Size { columns: 80, rows: 24 };
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Program {
-    pub(crate) fn start(id: &str, kind: Kind, script: &str) -> Self {
+    pub(in crate::terminals) fn start(id: &str, kind: Kind, script: &str) -> Self {
         let pair = native_pty_system()
             .openpty(PtySize { rows: SIZE.rows, cols: SIZE.columns, ..PtySize::default() })
             .unwrap();
@@ -50,7 +50,7 @@ impl Program {
     }
 
     /// Waits for the program and tells the engine, as the supervisor does on the keeper's word.
-    pub(crate) fn reap(&mut self) -> tokio::task::JoinHandle<()> {
+    pub(in crate::terminals) fn reap(&mut self) -> tokio::task::JoinHandle<()> {
         let mut child = self.child.take().unwrap();
         let terminal = self.terminal.clone();
         tokio::spawn(async move {

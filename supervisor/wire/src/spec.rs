@@ -53,6 +53,10 @@ pub struct Spec {
     pub restore: Option<Restore>,
     #[serde(default)]
     pub idle: Idle,
+    /// Who runs the init scripts of the layers `platform`, `team` and `workspace` that do not say so themselves; the
+    /// other layers' always run as the agents' user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_user: Option<InitUser>,
     /// How long init.sh may run, in seconds. Default 600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -341,7 +345,9 @@ impl FromStr for IdleAction {
             "report" => Ok(Self::Report),
             "exit" => Ok(Self::Exit),
             _ => match given.strip_prefix("exec:") {
-                Some(path) if path.starts_with('/') => Ok(Self::Exec(path.to_owned())),
+                Some(path) if path.starts_with('/') && !path.contains(char::is_control) => {
+                    Ok(Self::Exec(path.to_owned()))
+                }
                 _ => Err(UnknownWord {
                     given: given.to_owned(),
                     allowed: "report, exit, exec:/absolute/path",

@@ -96,7 +96,7 @@ impl Ledger {
         for (slot, record) in left {
             if !seen.contains(&record.call) {
                 let line = replayed.number(record.into_line());
-                log.append(&[line.clone()])
+                log.append(std::slice::from_ref(&line))
                     .map_err(at("append to", directory))?;
                 replayed.add(line);
             }

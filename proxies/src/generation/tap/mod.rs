@@ -192,9 +192,9 @@ impl Tap {
 
     /// Whether the bytes so far end between two events, where another may be put in.
     #[must_use]
-    pub const fn between_events(&self) -> bool {
+    pub fn between_events(&self) -> bool {
         match &self.body {
-            Body::Stream(parser) => !parser.in_event(),
+            Body::Stream(parser) => parser.between_events(),
             _ => false,
         }
     }

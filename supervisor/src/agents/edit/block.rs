@@ -1,77 +1,122 @@
 //! A marked part of a text file.
 //!
 //! Between two marker lines stands what is ours; everything outside stays as it is. Without a text the part is removed
-//! again. Marker lines are HTML comments, which Markdown does not show. Of a start without its end (someone cut the
-//! file) only the marker is dropped: losing a person's words is worse than a line too many.
+//! again. Marker lines are comments of the file's own kind, which Markdown does not show and a shell does not read. Of a
+//! start without its end (someone cut the file) only the marker is dropped: losing a person's words is worse than a line
+//! too many.
 
-const START: &str = "<!-- whim:start (this part is rewritten at each start) -->";
-const START_PREFIX: &str = "<!-- whim:start";
-const END: &str = "<!-- whim:end -->";
+const START: &str = "whim:start (this part is rewritten at each start)";
+const START_PREFIX: &str = "whim:start";
+const END: &str = "whim:end";
+
+/// How the file writes comments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comment {
+    /// `<!-- … -->`
+    Html,
+    /// `# …`
+    Hash,
+}
+
+/// Where our part goes in a file that has none yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Before everything: what the person wrote later wins.
+    Start,
+    /// Behind everything.
+    End,
+}
 
 /// The wanted text of our part; `None` removes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     pub text: Option<String>,
+    pub comment: Comment,
+    pub position: Position,
+}
+
+impl Comment {
+    fn line(self, words: &str) -> String {
+        match self {
+            Self::Html => format!("<!-- {words} -->"),
+            Self::Hash => format!("# {words}"),
+        }
+    }
+
+    fn words(self, line: &str) -> Option<&str> {
+        let line = line.trim();
+        match self {
+            Self::Html => line.strip_prefix("<!-- ")?.strip_suffix(" -->"),
+            Self::Hash => line.strip_prefix("# "),
+        }
+    }
+
+    fn is_start(self, line: &str) -> bool {
+        self.words(line).is_some_and(|words| words.starts_with(START_PREFIX))
+    }
+
+    fn is_end(self, line: &str) -> bool {
+        self.words(line) == Some(END)
+    }
 }
 
 impl Block {
+    /// At the end of a Markdown file.
+    #[must_use]
+    pub fn markdown(text: Option<String>) -> Self {
+        Self { text, comment: Comment::Html, position: Position::End }
+    }
+
     pub(super) fn apply(&self, old: &str) -> String {
-        let kept = without_block(old);
+        let kept = self.without_block(old);
         let Some(text) = &self.text else {
             return kept;
         };
-        let mut new = kept;
-        if !new.is_empty() {
-            if !new.ends_with('\n') {
-                new.push('\n');
-            }
-            // Always one, so that removing the part takes exactly one away again.
-            new.push('\n');
-        }
-        new.push_str(START);
-        new.push('\n');
+        let mut ours = self.comment.line(START);
+        ours.push('\n');
         // A marker inside the text would end the part too early at the next start.
-        for line in text.trim_end().lines().filter(|line| !is_marker(line)) {
-            new.push_str(line);
-            new.push('\n');
+        let marker = |line: &&str| self.comment.is_start(line) || self.comment.is_end(line);
+        for line in text.trim_end().lines().filter(|line| !marker(line)) {
+            ours.push_str(line);
+            ours.push('\n');
         }
-        new.push_str(END);
-        new.push('\n');
-        new
+        ours.push_str(&self.comment.line(END));
+        ours.push('\n');
+        if kept.is_empty() {
+            return ours;
+        }
+        // Always one blank line, so that removing the part takes exactly one away again.
+        match self.position {
+            Position::Start => format!("{ours}\n{kept}"),
+            Position::End => {
+                let newline = if kept.ends_with('\n') { "" } else { "\n" };
+                format!("{kept}{newline}\n{ours}")
+            }
+        }
     }
-}
 
-fn is_marker(line: &str) -> bool {
-    let line = line.trim();
-    line.starts_with(START_PREFIX) || line == END
-}
-
-/// Everything outside of our part, with the blank line before it gone.
-fn without_block(old: &str) -> String {
-    let lines: Vec<&str> = old.split_inclusive('\n').collect();
-    let start = lines
-        .iter()
-        .position(|line| line.trim().starts_with(START_PREFIX));
-    let Some(start) = start else {
-        return old.to_owned();
-    };
-    let end = lines
-        .iter()
-        .enumerate()
-        .skip(start)
-        .find(|(_, line)| line.trim() == END)
-        .map(|(at, _)| at);
-    let (before, after) = match end {
-        Some(end) => (lines.get(..start), lines.get(end + 1..)),
-        None => (lines.get(..start), lines.get(start + 1..)),
-    };
-    let mut kept: String = before.unwrap_or_default().concat();
-    let after: String = after.unwrap_or_default().concat();
-    if after.trim().is_empty() && kept.ends_with("\n\n") {
-        kept.pop();
+    /// Everything outside of our part, with the blank line beside it gone.
+    fn without_block(&self, old: &str) -> String {
+        let lines: Vec<&str> = old.split_inclusive('\n').collect();
+        let Some(start) = lines.iter().position(|line| self.comment.is_start(line)) else {
+            return old.to_owned();
+        };
+        let end = lines.iter().enumerate().skip(start).find(|(_, line)| self.comment.is_end(line)).map(|(at, _)| at);
+        let (before, after) = match end {
+            Some(end) => (lines.get(..start), lines.get(end + 1..)),
+            None => (lines.get(..start), lines.get(start + 1..)),
+        };
+        let mut kept: String = before.unwrap_or_default().concat();
+        let after: String = after.unwrap_or_default().concat();
+        let mut after = after.as_str();
+        if after.trim().is_empty() && kept.ends_with("\n\n") {
+            kept.pop();
+        } else if kept.is_empty() && self.position == Position::Start {
+            after = after.strip_prefix('\n').unwrap_or(after);
+        }
+        kept.push_str(after);
+        kept
     }
-    kept.push_str(&after);
-    kept
 }
 
 #[cfg(test)]
@@ -81,20 +126,17 @@ mod tests {
     use super::*;
 
     fn set(text: &str, old: &str) -> String {
-        Block {
-            text: Some(text.into()),
-        }
-        .apply(old)
+        Block::markdown(Some(text.into())).apply(old)
     }
 
     fn removed(old: &str) -> String {
-        Block { text: None }.apply(old)
+        Block::markdown(None).apply(old)
     }
 
     #[test]
     fn a_new_file_holds_the_part_alone() {
         let new = set("# Rules\n- be kind\n", "");
-        assert_eq!(new, format!("{START}\n# Rules\n- be kind\n{END}\n"));
+        assert_eq!(new, format!("<!-- {START} -->\n# Rules\n- be kind\n<!-- {END} -->\n"));
     }
 
     #[test]
@@ -116,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_lost_end_marker_loses_no_words() {
-        let cut = format!("theirs\n{START}\nours\nmore of theirs\n");
+        let cut = format!("theirs\n<!-- {START} -->\nours\nmore of theirs\n");
         let new = set("ours", &cut);
         assert!(new.contains("more of theirs"));
         assert_eq!(new.matches(START_PREFIX).count(), 1);
@@ -124,9 +166,18 @@ mod tests {
 
     #[test]
     fn markers_inside_the_text_are_dropped() {
-        let new = set(&format!("a\n{END}\nb"), "");
+        let new = set(&format!("a\n<!-- {END} -->\nb"), "");
         assert_eq!(new.matches(END).count(), 1);
-        assert_eq!(set(&format!("a\n{END}\nb"), &new), new);
+        assert_eq!(set(&format!("a\n<!-- {END} -->\nb"), &new), new);
+    }
+
+    #[test]
+    fn a_part_at_the_start_comes_and_goes_without_a_trace() {
+        let block = |text: Option<&str>| Block { text: text.map(str::to_owned), comment: Comment::Hash, position: Position::Start };
+        let first = block(Some("[user]")).apply("[core]\n");
+        assert_eq!(first, format!("# {START}\n[user]\n# {END}\n\n[core]\n"));
+        assert_eq!(block(Some("[user]")).apply(&first), first);
+        assert_eq!(block(None).apply(&first), "[core]\n");
     }
 
     proptest! {

@@ -13,7 +13,7 @@ mod toml;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use block::Block;
+pub use block::{Block, Comment, Position};
 pub use json::{JsonChange, JsonEdit};
 pub use toml::{TomlChange, TomlEdit};
 

@@ -3,15 +3,17 @@
 //! That there is one is said by the agent's own signals (hooks, session file, OSC 7501, Copilot's transcript); what it
 //! looks like is read off the screen, because only there are the options as the person sees them. All CLIs number them
 //! (`❯ 1. Yes`), and in all of them the digit alone selects and confirms (Claude Code 2.1.197, Codex 0.169.0, Copilot
-//! 1.0.102). Where the screen cannot be read, Enter takes the first option (yes) and Escape says no.
+//! 1.0.102); only Copilot's questions have no numbers and want arrows. Where the screen cannot be read, Enter takes the
+//! first option (yes) and Escape says no.
 //!
 //! [`Dialogs`] keeps the one that is open and gives it an id that no other one gets. Parallel tool calls ask one after
 //! the other, so one is enough.
 
+use whim_wire::spec::AgentKind;
 use whim_wire::state::{Dialog, DialogKind};
 
+use super::super::hook::{HookEvent, Question, Signal, Tool, one_line};
 use super::escape::CodexState;
-use super::hook::{HookEvent, Signal, Tool, one_line};
 use super::session_file::Status;
 use super::transcript::Record;
 
@@ -112,28 +114,39 @@ pub enum AnswerError {
     Over { given: String, open: String },
     #[error("dialog has {count} options, not an option {given}")]
     NoSuchOption { given: usize, count: usize },
-    #[error("several options may be chosen: answer in the terminal")]
+    #[error("it wants more than one choice: answer in the terminal")]
     Several,
 }
 
+/// How an option is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// By its number.
+    Digit,
+    /// Down to it, and Enter.
+    Arrows,
+    /// The options are not known: Enter for the first, Escape for anything else.
+    Blind,
+}
+
 /// The keys that choose option `index` (from 0).
-fn keys(index: usize, count: usize, on_screen: bool) -> Result<Vec<u8>, AnswerError> {
+fn keys(index: usize, count: usize, choice: Choice) -> Result<Vec<u8>, AnswerError> {
     if index >= count {
         return Err(AnswerError::NoSuchOption {
             given: index + 1,
             count,
         });
     }
-    match (on_screen, index) {
-        (true, 0..9) => Ok((index + 1).to_string().into_bytes()),
-        // Two-digit numbers are no keys: down to it, and Enter.
-        (true, _) => {
+    match (choice, index) {
+        (Choice::Digit, 0..9) => Ok((index + 1).to_string().into_bytes()),
+        // Two-digit numbers are no keys.
+        (Choice::Digit | Choice::Arrows, _) => {
             let mut keys = b"\x1b[B".repeat(index);
             keys.push(b'\r');
             Ok(keys)
         }
-        (false, 0) => Ok(b"\r".to_vec()),
-        (false, _) => Ok(b"\x1b".to_vec()),
+        (Choice::Blind, 0) => Ok(b"\r".to_vec()),
+        (Choice::Blind, _) => Ok(b"\x1b".to_vec()),
     }
 }
 
@@ -144,6 +157,8 @@ pub struct Dialogs {
     prefix: String,
     count: u64,
     open: Option<Open>,
+    /// A question that Codex may be about to ask.
+    announced: Option<(Tool, Question)>,
 }
 
 #[derive(Debug)]
@@ -151,8 +166,7 @@ struct Open {
     dialog: Dialog,
     tool: Option<Tool>,
     several: bool,
-    /// Options are those of the screen.
-    on_screen: bool,
+    choice: Choice,
     /// The agent's standing signal said so, too: its change ends the dialog.
     confirmed: bool,
     /// Id in the agent's transcript.
@@ -167,6 +181,7 @@ impl Dialogs {
             prefix: prefix.into(),
             count: 0,
             open: None,
+            announced: None,
         }
     }
 
@@ -189,28 +204,29 @@ impl Dialogs {
                     open.tool = Some(tool.clone());
                 }
             }
-            Signal::QuestionAsked { questions } => {
-                let Some(first) = questions.first() else {
+            Signal::QuestionAsked { tool, questions } => {
+                let Some(question) = questions.first() else {
                     return;
                 };
-                let text = first.text.clone();
-                // Claude Code tells a question twice: as a tool and as a permission.
-                if self.current().is_some_and(|dialog| {
-                    dialog.kind == DialogKind::Question && dialog.text == text
-                }) {
-                    return;
-                }
-                self.open(DialogKind::Question, text, first.options.clone());
-                if let Some(open) = &mut self.open {
-                    open.several = first.several;
-                    // The choices are numbered on the screen in the order of the call.
-                    open.on_screen = true;
+                if event.agent == AgentKind::Codex {
+                    self.announced = Some((tool.clone(), question.clone()));
+                } else {
+                    let choice = match event.agent {
+                        AgentKind::Copilot => Choice::Arrows,
+                        _ => Choice::Digit,
+                    };
+                    self.ask(tool, question, questions.len() > 1, choice);
                 }
             }
             Signal::Notified { kind, text }
                 if kind == "permission_prompt" && self.open.is_none() =>
             {
                 self.open(DialogKind::Permission, one_line(text, 1000), Vec::new());
+            }
+            Signal::Notified { kind, text }
+                if kind == "elicitation_dialog" && self.open.is_none() =>
+            {
+                self.open(DialogKind::Question, one_line(text, 1000), Vec::new());
             }
             Signal::ToolEnded { tool, .. } => {
                 // Another tool that ran meanwhile ends nothing.
@@ -231,6 +247,7 @@ impl Dialogs {
                 if event.subagent.is_none() =>
             {
                 self.open = None;
+                self.announced = None;
             }
             _ => {}
         }
@@ -249,6 +266,12 @@ impl Dialogs {
 
     /// Codex's OSC 7501.
     pub fn codex(&mut self, state: CodexState) {
+        if state == CodexState::Blocked
+            && self.open.is_none()
+            && let Some((tool, question)) = self.announced.take()
+        {
+            self.ask(&tool, &question, false, Choice::Digit);
+        }
         self.standing(state == CodexState::Blocked, || {
             "Codex waits for an answer".into()
         });
@@ -295,12 +318,13 @@ impl Dialogs {
         if open.dialog.options == screen.options {
             return;
         }
-        let another = open.on_screen && open.dialog.kind == DialogKind::Permission;
+        let permission = open.dialog.kind == DialogKind::Permission;
+        let another = permission && open.choice == Choice::Digit;
         open.dialog.options.clone_from(&screen.options);
-        if !screen.text.is_empty() && open.dialog.kind == DialogKind::Permission {
+        if !screen.text.is_empty() && permission {
             open.dialog.text.clone_from(&screen.text);
         }
-        open.on_screen = true;
+        open.choice = Choice::Digit;
         if another {
             open.tool = None;
             self.count += 1;
@@ -324,7 +348,27 @@ impl Dialogs {
         if open.several {
             return Err(AnswerError::Several);
         }
-        keys(index, open.dialog.options.len(), open.on_screen)
+        keys(index, open.dialog.options.len(), open.choice)
+    }
+
+    fn ask(&mut self, tool: &Tool, question: &Question, more: bool, choice: Choice) {
+        // Claude Code tells a question twice: as a tool and as a permission.
+        let told = self.current().is_some_and(|dialog| {
+            dialog.kind == DialogKind::Question && dialog.text == question.text
+        });
+        if told {
+            return;
+        }
+        self.open(
+            DialogKind::Question,
+            question.text.clone(),
+            question.options.clone(),
+        );
+        if let Some(open) = &mut self.open {
+            open.tool = Some(tool.clone());
+            open.several = question.several || more;
+            open.choice = choice;
+        }
     }
 
     fn open(&mut self, kind: DialogKind, text: String, options: Vec<String>) {
@@ -343,7 +387,7 @@ impl Dialogs {
             },
             tool: None,
             several: false,
-            on_screen: false,
+            choice: Choice::Blind,
             confirmed: false,
             record: None,
         });

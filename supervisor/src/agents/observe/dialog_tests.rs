@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::hook::{parse, record};
+use super::super::super::hook::{parse, record};
 use super::*;
 
 const CLAUDE: &str = "\
@@ -242,6 +242,59 @@ fn codex_says_blocked_and_on() {
 }
 
 #[test]
+fn codexs_question_counts_once_it_blocks() {
+    let mut dialogs = Dialogs::new("d");
+    let question = json!({"tool_name": "request_user_input", "tool_input": {"questions": [
+        {"question": "Which color?", "options": [{"label": "Red"}, {"label": "Blue"}]}]}});
+    told(&mut dialogs, "codex", "PreToolUse", &question);
+    assert!(dialogs.current().is_none(), "Codex may refuse the tool");
+    dialogs.codex(CodexState::Blocked);
+    let dialog = dialogs.current().unwrap();
+    assert_eq!(dialog.text, "Which color?");
+    assert_eq!(dialogs.answer(&dialog.id, 1), Ok(b"2".to_vec()));
+    dialogs.codex(CodexState::Working);
+    assert!(dialogs.current().is_none());
+}
+
+#[test]
+fn copilots_question_is_answered_with_arrows() {
+    let mut dialogs = Dialogs::new("d");
+    told(
+        &mut dialogs,
+        "copilot",
+        "preToolUse",
+        &json!({"toolName": "ask_user", "toolArgs": {
+        "message": "Which?", "requestedSchema": {"properties": {"c": {"enum": ["Red", "Blue"]}}}}}),
+    );
+    told(
+        &mut dialogs,
+        "copilot",
+        "notification",
+        &json!({"notification_type": "elicitation_dialog", "message": "x"}),
+    );
+    let dialog = dialogs.current().unwrap();
+    assert_eq!(
+        (dialog.kind, dialog.text.as_str()),
+        (DialogKind::Question, "Which?")
+    );
+    assert_eq!(dialogs.answer(&dialog.id, 1), Ok(b"\x1b[B\r".to_vec()));
+    told(
+        &mut dialogs,
+        "copilot",
+        "postToolUse",
+        &json!({"toolName": "bash"}),
+    );
+    assert!(dialogs.current().is_some(), "another tool ended");
+    told(
+        &mut dialogs,
+        "copilot",
+        "postToolUse",
+        &json!({"toolName": "ask_user"}),
+    );
+    assert!(dialogs.current().is_none());
+}
+
+#[test]
 fn copilots_second_dialog_has_an_id_of_its_own() {
     let mut dialogs = Dialogs::new("d");
     let asked = |id: &str, text: &str| Record::Asked {
@@ -296,9 +349,9 @@ fn another_list_on_the_screen_is_another_dialog() {
 
 #[test]
 fn long_lists_are_walked() {
-    assert_eq!(keys(8, 12, true), Ok(b"9".to_vec()));
+    assert_eq!(keys(8, 12, Choice::Digit), Ok(b"9".to_vec()));
     assert_eq!(
-        keys(10, 12, true).unwrap(),
+        keys(10, 12, Choice::Digit).unwrap(),
         [&b"\x1b[B".repeat(10)[..], b"\r"].concat()
     );
 }

@@ -1,6 +1,5 @@
-//! The agents' own signals, as pure parsers.
+//! The agents' own signals beside their hooks, as pure parsers.
 //!
-//! - [`hook`]: what the CLIs tell a hook command, normalised over the agents; the transport.
 //! - [`session_file`]: Claude Code's `sessions/<pid>.json`.
 //! - [`escape`]: escape sequences in the raw output of a terminal: Codex's OSC 7501, titles, progress.
 //! - [`dialog`]: the dialog on the screen, its options and the keys that answer it.
@@ -11,7 +10,5 @@
 
 pub mod dialog;
 pub mod escape;
-pub mod hook;
-pub mod hook_client;
 pub mod session_file;
 pub mod transcript;

@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use whim_wire::spec::AgentKind;
 
-use super::hook::one_line;
+use super::super::hook::one_line;
 
-/// Longest line that is looked at, in bytes; a tool's result can be far longer and tells nothing here.
-pub const MAX_LINE: usize = 64 * 1024;
+/// Longest line that is looked at, in bytes: Copilot's request to write a file holds the file. A tool's result can be
+/// far longer and tells nothing here.
+pub const MAX_LINE: usize = 1024 * 1024;
 
 /// Claude Code's name of a project directory: every character but ASCII letters and digits becomes a dash. Names of
 /// more than about 200 characters are cut and hashed by the CLI: take the path from a hook then.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::observe::hook::MAX_TEXT;
+use super::super::hook::MAX_TEXT;
 use super::{
     Activity, Effect, Event, MAX_QUEUED, MAX_QUEUED_BYTES, Moment, Progress, PromptRules,
     QueueFull, Saved, Status, View, paste,

@@ -190,6 +190,11 @@ proptest! {
         let text = serde_json::to_vec(&value).unwrap();
         let read = read(&text);
         prop_assert!(!read.mistakes.iter().any(|m| m.problem.contains("cannot be read")), "{:?}", read.mistakes);
+        if let Some(spec) = &read.spec {
+            // What was read can be written and read again.
+            let again = super::read(&serde_json::to_vec(spec).unwrap());
+            prop_assert_eq!(again.spec.as_ref(), Some(spec), "{:?}", again.mistakes);
+        }
         if serde_json::from_slice::<Spec>(&text).is_ok() {
             // Stricter than the types only where a number or list is out of range, and where serde takes an array for a
             // struct.

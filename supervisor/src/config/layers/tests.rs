@@ -8,14 +8,17 @@ fn layers(value: Value) -> Vec<Layer> {
 
 #[test]
 fn names_merge_and_the_higher_layer_wins() {
-    let merged = merge(&layers(json!([
-        {"layer":"workspace_user","env":{"A":"wu"},"plugins":{"enabled":{"p@m":false}}},
-        {"layer":"platform","env":{"A":"p","B":"p"},"mcp_servers":{"x":{"command":"low"},"z":{"url":"https://z"}},
-         "plugins":{"enabled":{"p@m":true,"q@m":true},"marketplaces":{"m":{"source":1}}},
-         "skills":[{"name":"s","files":{"SKILL.md":"low","more.md":"low"}}]},
-        {"layer":"user","env":{"A":"u","C":"u"},"mcp_servers":{"x":{"command":"high"}},
-         "skills":[{"name":"s","files":{"SKILL.md":"high"}}]},
-    ])));
+    let merged = merge(
+        &layers(json!([
+            {"layer":"workspace_user","env":{"A":"wu"},"plugins":{"enabled":{"p@m":false}}},
+            {"layer":"platform","env":{"A":"p","B":"p"},"mcp_servers":{"x":{"command":"low"},"z":{"url":"https://z"}},
+             "plugins":{"enabled":{"p@m":true,"q@m":true},"marketplaces":{"m":{"source":1}}},
+             "skills":[{"name":"s","files":{"SKILL.md":"low","more.md":"low"}}]},
+            {"layer":"user","env":{"A":"u","C":"u"},"mcp_servers":{"x":{"command":"high"}},
+             "skills":[{"name":"s","files":{"SKILL.md":"high"}}]},
+        ])),
+        None,
+    );
     let env: Vec<_> = merged
         .env
         .iter()
@@ -43,11 +46,14 @@ fn names_merge_and_the_higher_layer_wins() {
 
 #[test]
 fn texts_are_concatenated_low_to_high_with_their_layers() {
-    let merged = merge(&layers(json!([
-        {"layer":"task","instructions":"t\n\n","bashrc":"alias t=1","init_script":"t"},
-        {"layer":"team","instructions":"  \n"},
-        {"layer":"platform","instructions":"p","bashrc":"alias p=1\n","init_script":"p\n"},
-    ])));
+    let merged = merge(
+        &layers(json!([
+            {"layer":"task","instructions":"t\n\n","bashrc":"alias t=1","init_script":"t"},
+            {"layer":"team","instructions":"  \n"},
+            {"layer":"platform","instructions":"p","bashrc":"alias p=1\n","init_script":"p\n"},
+        ])),
+        None,
+    );
     assert_eq!(
         merged.instructions_text().unwrap(),
         "<!-- instructions: platform -->\np\n\n<!-- instructions: task -->\nt\n"
@@ -60,23 +66,37 @@ fn texts_are_concatenated_low_to_high_with_their_layers() {
         merged.init_script_text().unwrap(),
         "# init: platform\np\n\n# init: task\nt\n"
     );
-    assert_eq!(merge(&[]).instructions_text(), None);
+    assert_eq!(merge(&[], None).instructions_text(), None);
 }
 
 #[test]
 fn root_is_for_the_layers_of_administrators_only() {
     for name in LayerName::ALL {
-        let merged = merge(&layers(
-            json!([{"layer":name,"init_script":"x","init_user":"root"}]),
-        ));
+        let merged = merge(
+            &layers(json!([{"layer":name,"init_script":"x","init_user":"root"}])),
+            None,
+        );
         let expected = if ["platform", "team", "workspace"].contains(&name.as_str()) {
             InitUser::Root
         } else {
             InitUser::User
         };
         assert_eq!(merged.init_scripts[name].user, expected, "{name}");
+        let by_spec = merge(
+            &layers(json!([{"layer":name,"init_script":"x"}])),
+            Some(InitUser::Root),
+        );
+        assert_eq!(by_spec.init_scripts[name].user, expected, "{name}");
+        let own = merge(
+            &layers(json!([{"layer":name,"init_script":"x","init_user":"user"}])),
+            Some(InitUser::Root),
+        );
+        assert_eq!(own.init_scripts[name].user, InitUser::User, "{name}");
     }
-    let merged = merge(&layers(json!([{"layer":"platform","init_script":"x"}])));
+    let merged = merge(
+        &layers(json!([{"layer":"platform","init_script":"x"}])),
+        None,
+    );
     assert_eq!(
         merged.init_scripts[&LayerName::Platform].user,
         InitUser::User
@@ -85,11 +105,14 @@ fn root_is_for_the_layers_of_administrators_only() {
 
 #[test]
 fn settings_merge_by_key_into_objects() {
-    let merged = merge(&layers(json!([
-        {"layer":"platform","settings":{"permissions":{"deny":["x"],"allow":["a"]},"theme":"dark","clash":{"old":1},"gone":{"a":1}}},
-        {"layer":"workspace","settings":{"clash":5,"gone":null}},
-        {"layer":"user","settings":{"permissions":{"allow":["b"]},"clash":{"new":1}}},
-    ])));
+    let merged = merge(
+        &layers(json!([
+            {"layer":"platform","settings":{"permissions":{"deny":["x"],"allow":["a"]},"theme":"dark","clash":{"old":1},"gone":{"a":1}}},
+            {"layer":"workspace","settings":{"clash":5,"gone":null}},
+            {"layer":"user","settings":{"permissions":{"allow":["b"]},"clash":{"new":1}}},
+        ])),
+        None,
+    );
     assert_eq!(
         Value::Object(merged.settings()),
         json!({"permissions":{"deny":["x"],"allow":["b"]},"theme":"dark","clash":{"new":1},"gone":null})
@@ -184,27 +207,27 @@ proptest! {
             other.rotate_left(middle);
             other.reverse();
         }
-        prop_assert_eq!(merge(&layers), merge(&other));
+        prop_assert_eq!(merge(&layers, None), merge(&other, None));
     }
 
     #[test]
     fn merging_again_changes_nothing(layers in some_layers()) {
-        let once = merge(&layers);
+        let once = merge(&layers, None);
         prop_assert_eq!(once.clone().merged(once.clone()), once.clone());
         for layer in &layers {
-            prop_assert_eq!(once.clone().merged(Configuration::from(layer)), once.clone());
+            prop_assert_eq!(once.clone().merged(Configuration::of(layer, None)), once.clone());
         }
     }
 
     #[test]
     fn merging_in_steps_is_merging_at_once(layers in some_layers(), cut in 0usize..7) {
         let (left, right) = layers.split_at(cut.min(layers.len()));
-        prop_assert_eq!(merge(left).merged(merge(right)), merge(&layers));
+        prop_assert_eq!(merge(left, None).merged(merge(right, None)), merge(&layers, None));
     }
 
     #[test]
     fn settings_are_the_plain_fold(mut layers in some_layers()) {
-        let merged = merge(&layers).settings();
+        let merged = merge(&layers, None).settings();
         layers.sort_by_key(|layer| layer.layer);
         let mut expected = json!({});
         for layer in &layers {
@@ -215,7 +238,7 @@ proptest! {
 
     #[test]
     fn every_source_is_the_value(layers in some_layers()) {
-        let merged = merge(&layers);
+        let merged = merge(&layers, None);
         let settings = Value::Object(merged.settings());
         for (pointer, source) in merged.settings_sources() {
             prop_assert_eq!(settings.pointer(&pointer), Some(&source.value), "{}", pointer);

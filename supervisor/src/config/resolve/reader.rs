@@ -14,12 +14,17 @@ use crate::config::{Secret, values};
 /// Largest file with a credential, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
 
+/// Texts that may hold anything, keys too, and are not needed to find the mistake.
+const UNSHOWN: &[&str] = &["WHIM_AGENT_COMMAND", "WHIM_PROMPT"];
+
 /// Collects values and mistakes.
 pub(super) struct Reader<'a> {
     pub(super) options: &'a RunOptions,
     pub(super) variables: &'a Variables,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<Mistake>,
+    /// Files that were named at the start may be gone by now.
+    pub(super) settled: bool,
 }
 
 /// What is wrong with a value, and what to do.
@@ -44,6 +49,7 @@ impl<'a> Reader<'a> {
             variables,
             mistakes: Vec::new(),
             warnings: Vec::new(),
+            settled: false,
         }
     }
 
@@ -102,7 +108,8 @@ impl<'a> Reader<'a> {
         match parse(&text) {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.mistake(place, Some(&text), problem);
+                let shown = (!UNSHOWN.contains(&variable)).then_some(text.as_str());
+                self.mistake(place, shown, problem);
                 None
             }
         }
@@ -129,6 +136,16 @@ impl<'a> Reader<'a> {
                 .map_err(|problem| Problem::new(problem, "give a number from 0 to 65535"))
         };
         self.value(flag, variable, parse).unwrap_or(default)
+    }
+
+    /// Whether a credential was given, however badly.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        let set = |name: &str| {
+            self.variables
+                .get(name)
+                .is_some_and(|value| !value.is_empty())
+        };
+        set(name) || set(&format!("{name}_FILE"))
     }
 
     /// A credential from its variable or the file that `<name>_FILE` names.

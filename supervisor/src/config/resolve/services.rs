@@ -18,10 +18,12 @@ use crate::config::{Secret, environment, names, printable, settings, values};
 impl Reader<'_> {
     /// A file that was named must be there; the default one need not.
     pub(super) fn prices(&mut self, root: &settings::Root) -> PathBuf {
+        let settled = self.settled;
         let named = self.value(
             &self.options.prices,
             "WHIM_PRICES",
             |text| match std::fs::metadata(text) {
+                _ if settled => Ok(PathBuf::from(text)),
                 Ok(found) if found.is_file() => Ok(PathBuf::from(text)),
                 Ok(_) => Err(Problem::new("is no regular file", "name a JSON file")),
                 Err(error) => Err(Problem::new(
@@ -70,17 +72,9 @@ impl Reader<'_> {
             self.mistake(Place::Flag("--task-id".to_owned()), None, problem);
         }
         let Some(token) = token else {
-            let bad = self.mistakes.iter().any(|mistake| {
-                mistake
-                    .place
-                    .to_string()
-                    .starts_with("WHIM_INTERNAL_API_TOKEN")
-            });
-            if !bad {
-                let problem = Problem::new(
-                    "is missing for the backend",
-                    "set it, or name its file in WHIM_INTERNAL_API_TOKEN_FILE",
-                );
+            if !self.is_given("WHIM_INTERNAL_API_TOKEN") {
+                let remedy = "set it, or name its file in WHIM_INTERNAL_API_TOKEN_FILE";
+                let problem = Problem::new("is missing for the backend", remedy);
                 self.mistake(
                     Place::Variable("WHIM_INTERNAL_API_TOKEN".to_owned()),
                     None,
@@ -249,7 +243,20 @@ impl Reader<'_> {
                 None => Ok(names),
             }
         });
-        names.unwrap_or_default()
+        let names = names.unwrap_or_default();
+        for name in names
+            .iter()
+            .filter(|name| variables::secret_named(name).is_some())
+        {
+            let place = Place::Variable("WHIM_PASS_ENV".to_owned());
+            let remedy = "leave it out unless that is meant";
+            self.warnings.push(Mistake::new(
+                place,
+                format!("shows agents the credential {name}"),
+                remedy,
+            ));
+        }
+        names
     }
 
     /// A typing error in a variable would silently mean "no cap", so each unknown `WHIM_` name is told.

@@ -26,6 +26,17 @@ impl std::fmt::Debug for SpecSource {
     }
 }
 
+impl From<&str> for SpecSource {
+    /// `-`, a JSON object, or a path.
+    fn from(text: &str) -> Self {
+        match text.trim_start() {
+            "-" => Self::Stdin,
+            inline if inline.starts_with('{') => Self::Inline(text.to_owned()),
+            _ => Self::File(PathBuf::from(text)),
+        }
+    }
+}
+
 impl SpecSource {
     /// The bytes of the spec.
     ///

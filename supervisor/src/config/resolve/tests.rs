@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::values::StoreKind;
+use crate::config::variables::VARIABLES;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
@@ -533,4 +534,128 @@ fn help_is_asked_for() {
     assert!(
         matches!(read(&["-h".into()], variables(&[]), &mut "".as_bytes()), Ok(Request::Help(text)) if text.contains("WHIM_ROOT"))
     );
+}
+
+#[test]
+fn what_only_the_values_show_has_its_pointer_too() {
+    let bomb = format!("A=0123456789abcdef\n{}", "A=$A$A\n".repeat(14));
+    let spec = serde_json::json!({"version":1,"config":[{"layer":"user"},{"layer":"team","env_files":{".env":bomb}}]});
+    let (code, mistakes) = invalid(&["--spec", &spec.to_string()], &[]);
+    assert_eq!(code, 65);
+    assert!(
+        mistakes[0].starts_with("spec /config/1/env_files/.env: line 14 sets A to a value"),
+        "{mistakes:?}"
+    );
+}
+
+#[test]
+fn prompts_and_commands_are_not_shown() {
+    let (_, mistakes) = invalid(&["--agent-command", "hunter2", "hunter2\u{1b}"], &[]);
+    assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+    assert!(!mistakes.join("").contains("hunter2"));
+}
+
+#[test]
+fn passing_a_credential_on_is_warned_about() {
+    let resolved = run(
+        &[],
+        &[
+            ("ANTHROPIC_API_KEY", "k"),
+            ("WHIM_PASS_ENV", "FOO,ANTHROPIC_API_KEY"),
+        ],
+        "",
+    )
+    .unwrap();
+    let all: Vec<String> = resolved.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        all.len() == 1 && all[0].contains("shows agents the credential ANTHROPIC_API_KEY"),
+        "{all:?}"
+    );
+}
+
+#[test]
+fn the_specs_init_user_reaches_the_layers_that_may() {
+    let spec = r#"{"version":1,"init_user":"root","config":[{"layer":"team","init_script":"x"},{"layer":"user","init_script":"x"}]}"#;
+    let scripts = settings(&["--spec", spec], &[]).configuration.init_scripts;
+    let users: Vec<&str> = scripts
+        .values()
+        .map(|script| script.user.as_str())
+        .collect();
+    assert_eq!(users, ["root", "user"]);
+}
+
+proptest::proptest! {
+    /// Whatever is given: an answer, never a panic, and no mistake without a remedy.
+    #[test]
+    fn any_input_has_an_answer(
+        arguments in proptest::collection::vec("--(ui-port|grace|bind|spec|repo|agent|mode|budget-usd)|[a-z0-9:/.{}@-]{0,6}", 0..6),
+        names in proptest::collection::vec((0..VARIABLES.len(), "\\PC{0,8}"), 0..6),
+        stdin in "\\PC{0,20}",
+    ) {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| *argument != "-h").collect();
+        let environment: Vec<(&str, &str)> = names.iter().map(|(index, value)| (VARIABLES[*index].name, value.as_str())).collect();
+        if let Err(invalid) = run(&arguments, &environment, &stdin) {
+            proptest::prop_assert!(!invalid.mistakes.is_empty());
+            for mistake in &invalid.mistakes {
+                proptest::prop_assert!(!mistake.problem.is_empty() && !mistake.remedy.is_empty());
+                proptest::prop_assert!(!mistake.to_string().contains(char::is_control), "{:?}", mistake.to_string());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_supervisor_needs_no_file() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.into_os_string()
+    };
+    let arguments: Vec<OsString> = [
+        "--spec".into(),
+        "-".into(),
+        "--prices".into(),
+        file("prices", "{}"),
+    ]
+    .into();
+    let variables = Variables::new([
+        ("ANTHROPIC_API_KEY_FILE".into(), file("key", "from-file\n")),
+        ("WHIM_CONTROL_TOKEN".into(), "0123456789abcdef".into()),
+        ("ODD".into(), OsString::from_vec(vec![0xff, b'x'])),
+    ]);
+    let given = Given::parse(&arguments, variables).unwrap();
+    let text = br#"{"version":1,"task":{"id":"t"},"config":[{"layer":"user","env":{"A":"1"},"mcp_servers":{"x":{"command":"c"}}}]}"#;
+    let first = given.resolve(Some(text)).unwrap();
+    let bytes = given.settle(first.settings.spec.as_ref()).unwrap();
+    drop(directory);
+
+    let (given, spec) = Given::from_settled(&bytes).unwrap();
+    let second = given.resolve(spec.as_deref()).unwrap();
+    assert_eq!(second.settings.spec, first.settings.spec);
+    assert_eq!(second.settings.prices, first.settings.prices);
+    assert_eq!(
+        second
+            .settings
+            .provider
+            .credentials
+            .anthropic_api_key
+            .unwrap()
+            .expose(),
+        "from-file"
+    );
+    assert_eq!(
+        second.settings.control_token.unwrap().expose(),
+        "0123456789abcdef"
+    );
+    assert_eq!(
+        given.variables.get("ODD").unwrap(),
+        &OsString::from_vec(vec![0xff, b'x'])
+    );
+    assert!(!format!("{given:?}").contains("0123456789abcdef"));
+    assert!(matches!(
+        Given::from_settled(b"x"),
+        Err(SettledError::Format(_))
+    ));
 }

@@ -7,7 +7,7 @@
 use whim_wire::state::Dialog;
 
 use crate::state::moment::Moment;
-use crate::state::observation::{Osc, Word};
+use crate::state::observation::{Osc, Title, Word};
 
 use super::evidence::Evidence;
 use super::limits::{DIALOG_SETTLE, INTERRUPT, SOURCES_APART, START_SLACK, STILL};
@@ -31,6 +31,13 @@ pub(super) fn open(evidence: &Evidence, timers: &mut Timers<'_>) -> Option<Open>
                     return None;
                 }
                 let dialog = hooked(evidence).map(|(_, dialog)| dialog.clone());
+                // The hook of the end of what was asked for is ahead of the file.
+                if let Some(over) = evidence.hooks.dialogs_over.filter(|over| *over > word.at)
+                    && dialog.is_none()
+                    && !timers.over(over, SOURCES_APART)
+                {
+                    return None;
+                }
                 let what = (dialog.as_ref().map(|dialog| dialog.text.clone()))
                     .or_else(|| waiting_for.clone())
                     .unwrap_or_else(|| "an answer".to_owned());
@@ -109,6 +116,12 @@ fn answered(evidence: &Evidence, asked: Moment, timers: &mut Timers<'_>) -> bool
     if osc.is_some_and(|osc| osc.at > asked && osc.value != Osc::Blocked) {
         return true;
     }
+    // Claude Code's title rests while a dialog is open.
+    let title = evidence.title.as_ref();
+    if title.is_some_and(|title| title.value == Title::Spinning && title.at > asked + SOURCES_APART)
+    {
+        return true;
+    }
     // A process that appeared later is the tool's, unless others run beside it.
     let sole = alone && hooks.tools.len() <= 1;
     if sole && evidence.spawned > Some(asked + START_SLACK) {
@@ -138,26 +151,29 @@ fn restored(evidence: &Evidence, timers: &mut Timers<'_>) -> Option<Open> {
     })
 }
 
-/// The guess about an agent that may ask but never says so: the model asked for a tool, none runs, and the screen,
-/// which moves while the agent works, is still.
+/// The guess about an agent that may ask but never says so: the model asked for a tool, none runs, and the terminal
+/// rests: by its title, or by a screen that is still. (Claude Code's dialogs blink, but change the title.)
 fn silent(evidence: &Evidence, timers: &mut Timers<'_>) -> Option<Open> {
     let speaks = evidence.hooks.last.is_some() || evidence.osc.is_some();
     if speaks || !evidence.profile.asks || !evidence.profile.animates {
         return None;
     }
-    let end = evidence
-        .wire
-        .rest()
-        .filter(|_| evidence.wire.tool_asked().is_some())?;
+    evidence.wire.tool_asked()?;
+    let end = evidence.wire.rest()?;
     let output = evidence.output?;
-    if evidence.interrupted().is_some_and(|at| at > end.at)
-        || evidence.submit.is_some_and(|at| at > end.at)
-        || evidence.tool_child(timers).is_some()
-        || !timers.over(output.max(end.at), STILL)
-    {
+    let (title, titled) = match &evidence.title {
+        Some(title) => (title.value, title.at),
+        None => (Title::Spinning, output),
+    };
+    let over = match title {
+        Title::Resting if titled > end.at => timers.over(titled, SOURCES_APART),
+        _ => timers.over(output.max(end.at), STILL),
+    };
+    let acted = evidence.interrupt.max(evidence.submit) > Some(end.at);
+    if !over || acted || evidence.tool_child(timers).is_some() {
         return None;
     }
     Some(Open::unknown(
-        "something; it was told to run a tool, runs none, and its screen is still",
+        "something; it was told to run a tool, runs none, and its terminal rests",
     ))
 }

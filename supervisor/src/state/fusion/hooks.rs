@@ -51,7 +51,7 @@ pub(super) struct Hooks {
     /// The newest end of a tool or subagent.
     pub(super) step_ended: Option<Moment>,
     /// Dialogs until then are over, whatever is delivered late.
-    dialogs_over: Option<Moment>,
+    pub(super) dialogs_over: Option<Moment>,
 }
 
 impl Hooks {
@@ -82,10 +82,25 @@ impl Hooks {
                     .filter(|(_, open)| Some(&open.name) == tool.as_ref() && open.detail == *detail)
                     .max_by_key(|(_, open)| open.since)
                     .map(|(id, _)| id.clone());
+                if let Some(open) = &mut self.dialog
+                    && open.value.dialog.id == dialog.id
+                {
+                    open.value.dialog = dialog.clone();
+                    return;
+                }
                 let late = tool.is_none() && self.step_ended.is_some_and(|end| end > at);
                 if !late && self.dialogs_over.is_none_or(|over| over < at) {
                     let dialog = dialog.clone();
                     update(&mut self.dialog, at, Asked { dialog, tool });
+                }
+            }
+            Hook::DialogClosed { id } => {
+                if self
+                    .dialog
+                    .as_ref()
+                    .is_some_and(|open| open.value.dialog.id == *id)
+                {
+                    self.dialog_over(at);
                 }
             }
             Hook::DialogReminder => {
@@ -110,6 +125,10 @@ impl Hooks {
             }
             Hook::Compacting => advance(&mut self.opened, at),
             Hook::Stopped | Hook::IdleReminder => self.turn_over(at, false),
+            Hook::Interrupted => {
+                self.turn_over(at, false);
+                advance(&mut self.interrupted, at);
+            }
             Hook::SessionEnded => self.turn_over(at, true),
         }
         advance(&mut self.last, at);

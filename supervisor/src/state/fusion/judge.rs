@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use whim_wire::state::{AgentState, Dialog};
 
 use crate::state::moment::{Moment, Spoken};
-use crate::state::observation::{Child, Exit, Manner, Stop, Title, clean};
+use crate::state::observation::{Child, Exit, Manner, Stop, Title, Word, clean};
 
 use super::dialog;
 use super::evidence::{Evidence, Life};
@@ -273,14 +273,13 @@ fn idle(evidence: &Evidence, how: How) -> Judgement {
         How::Refused => "the turn ended; its last model call was refused",
         How::Restored => "no sign of work since the supervisor came back",
     };
-    let left = background(evidence);
-    match left.first() {
-        Some(first) => Judgement::new(
-            AgentState::Idle,
-            format!("{reason}; still running: {first}"),
-        ),
-        None => Judgement::new(AgentState::Idle, reason),
-    }
+    let shell = (evidence.word.as_ref()).is_some_and(|word| word.value == Word::Shell);
+    let reason = match background(evidence).first() {
+        Some(first) => format!("{reason}; still running: {first}"),
+        None if shell => format!("{reason}; a command runs in the background"),
+        None => reason.to_owned(),
+    };
+    Judgement::new(AgentState::Idle, reason)
 }
 
 /// What runs beneath an agent that rests and that it started for a tool, not as a helper of its own, busiest first:

@@ -39,26 +39,7 @@ impl Wire {
     pub(super) fn observe(&mut self, at: Moment, call: u64, event: &Generation) {
         match event {
             Generation::Started { side: true } => self.bury(call),
-            Generation::Started { side: false } => {
-                if self.ended.contains(&call) || self.in_flight.contains_key(&call) {
-                    return;
-                }
-                if self.in_flight.len() >= MAX_CALLS {
-                    let oldest = self.in_flight.iter().min_by_key(|(_, call)| call.started);
-                    if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                        self.in_flight.remove(&oldest);
-                    }
-                }
-                self.in_flight.insert(
-                    call,
-                    Call {
-                        started: at,
-                        progressed: None,
-                    },
-                );
-                advance(&mut self.last_start, at);
-                advance(&mut self.progress, at);
-            }
+            Generation::Started { side: false } => self.start(at, call),
             Generation::Progress => {
                 if let Some(call) = self.in_flight.get_mut(&call) {
                     advance(&mut call.progressed, at);
@@ -66,18 +47,47 @@ impl Wire {
                 }
             }
             Generation::Ended(stop) => {
-                if let Some(known) = self.in_flight.remove(&call) {
-                    self.end(at, *stop, known);
+                match self.in_flight.remove(&call) {
+                    Some(known) => self.end(at, *stop, known),
+                    // Answered without a call to the provider, so it never started.
+                    None if *stop == Stop::Refused && !self.ended.contains(&call) => {
+                        let known = Call {
+                            started: at,
+                            progressed: None,
+                        };
+                        self.end(at, *stop, known);
+                    }
+                    None => {}
                 }
                 self.bury(call);
             }
         }
     }
 
-    /// The proxy's own list of calls in flight at `at`: what it does not name has ended unseen.
-    pub(super) fn reconcile(&mut self, at: Moment, in_flight: &[u64]) {
+    fn start(&mut self, at: Moment, call: u64) {
+        if self.ended.contains(&call) || self.in_flight.contains_key(&call) {
+            return;
+        }
+        if self.in_flight.len() >= MAX_CALLS {
+            let oldest = self.in_flight.iter().min_by_key(|(_, call)| call.started);
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
+                self.in_flight.remove(&oldest);
+            }
+        }
+        let started = Call {
+            started: at,
+            progressed: None,
+        };
+        self.in_flight.insert(call, started);
+        advance(&mut self.last_start, at);
+        advance(&mut self.progress, at);
+    }
+
+    /// The proxy's own list of calls in flight at `at`: events were lost.
+    pub(super) fn reconcile(&mut self, at: Moment, in_flight: &[(u64, Moment)]) {
+        let listed = |id: &u64| in_flight.iter().any(|(call, _)| call == id);
         let gone: Vec<u64> = (self.in_flight.iter())
-            .filter(|(id, call)| call.started < at && !in_flight.contains(id))
+            .filter(|(id, call)| call.started < at && !listed(id))
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
@@ -85,6 +95,9 @@ impl Wire {
                 self.end(at, Stop::Limit, known);
             }
             self.bury(id);
+        }
+        for (id, started) in in_flight {
+            self.start((*started).min(at), *id);
         }
     }
 

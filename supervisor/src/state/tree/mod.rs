@@ -81,6 +81,20 @@ struct Before {
 /// Process ids are used again; start times tell the processes apart.
 type Identity = (u32, Moment);
 
+/// When a process started; `None` when it is not there.
+#[must_use]
+pub fn started(pid: u32) -> Option<Moment> {
+    let line = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    stat::parse(&line).map(|stat| stat.started)
+}
+
+/// The same in clock ticks since boot, as `/proc/PID/stat` and Claude Code's session file have it.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    let milliseconds = started(pid)?.since_boot().as_millis();
+    u64::try_from(milliseconds).ok().map(|milliseconds| milliseconds * TICKS_PER_SECOND / 1000)
+}
+
 impl Tree {
     #[must_use]
     pub fn new(top: Top) -> Self {

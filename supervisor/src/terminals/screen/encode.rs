@@ -193,6 +193,31 @@ fn is_blank(cell: &Cell) -> bool {
         && cell.extra.is_none()
 }
 
+/// What a cell is of a wide character.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    /// A character of its own (wide ones: the first half).
+    Whole,
+    /// The second half, drawn with the first; or the column left free in front of a wrapped one.
+    Covered,
+    /// One half whose other half was overwritten: shown as a blank.
+    Orphan,
+}
+
+pub(super) fn half(row: &Row<Cell>, column: usize) -> Half {
+    let has = |column: usize, flag: Flags| column < row.len() && row[Column(column)].flags.contains(flag);
+    if has(column, Flags::LEADING_WIDE_CHAR_SPACER) {
+        Half::Covered
+    } else if has(column, Flags::WIDE_CHAR_SPACER) {
+        let drawn = column.checked_sub(1).is_some_and(|before| has(before, Flags::WIDE_CHAR));
+        if drawn { Half::Covered } else { Half::Orphan }
+    } else if has(column, Flags::WIDE_CHAR) && !has(column + 1, Flags::WIDE_CHAR_SPACER) {
+        Half::Orphan
+    } else {
+        Half::Whole
+    }
+}
+
 /// Where a row stands among its neighbours.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Flow<'a> {
@@ -207,7 +232,14 @@ pub(super) struct Flow<'a> {
 pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mut Vec<u8>) {
     let printed = printed_cells(row).max(usize::from(flow.from_above)).min(row.len());
     for column in 0..printed {
-        write_cell(&row[Column(column)], pen, out);
+        match half(row, column) {
+            Half::Whole => write_cell(&row[Column(column)], pen, out),
+            Half::Covered => {}
+            Half::Orphan => {
+                let blank = Cell { c: ' ', flags: row[Column(column)].flags & STYLE, ..row[Column(column)].clone() };
+                write_cell(&blank, pen, out);
+            }
+        }
     }
     // The last column was left free for a wide character that has been overwritten since.
     let last = row.len().saturating_sub(1);
@@ -227,11 +259,8 @@ pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mu
     }
 }
 
-/// Appends what prints one cell; nothing for the second half of a wide character.
+/// Appends what prints one whole character.
 pub(super) fn write_cell(cell: &Cell, pen: &mut Pen, out: &mut Vec<u8>) {
-    if cell.flags.intersects(Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
-        return;
-    }
     if !pen.draws(cell) {
         pen.change(Pen::of(cell), out);
     }

@@ -36,7 +36,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use alacritty_terminal::grid::Dimensions;
 use alacritty_terminal::index::{Column, Line};
 use alacritty_terminal::term::TermMode;
-use alacritty_terminal::term::cell::Flags;
 use alacritty_terminal::vte::ansi::{Processor, Timeout};
 
 pub use self::model::clean_title;
@@ -280,11 +279,14 @@ impl Screen {
             let start = text.len();
             for column in 0..grid.columns() {
                 let cell = &row[Column(column)];
-                if cell.flags.intersects(Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
-                    continue;
+                match encode::half(row, column) {
+                    encode::Half::Covered => {}
+                    encode::Half::Orphan => text.push(' '),
+                    encode::Half::Whole => {
+                        text.push(cell.c);
+                        text.extend(cell.zerowidth().unwrap_or_default());
+                    }
                 }
-                text.push(cell.c);
-                text.extend(cell.zerowidth().unwrap_or_default());
             }
             let end = text.trim_end_matches(' ').len().max(start);
             text.truncate(end);

@@ -194,6 +194,7 @@ proptest::proptest! {
         let mut second = copy(&mut first);
         second.feed(&stream[cut..], &mut Effects::default());
         proptest::prop_assert_eq!(second.text(), all.text());
-        proptest::prop_assert_eq!(state(&mut second), state(&mut all));
+        // A copy of each: half a wide character comes back as the blank that it shows as.
+        proptest::prop_assert_eq!(state(&mut copy(&mut second)), state(&mut copy(&mut all)));
     }
 }

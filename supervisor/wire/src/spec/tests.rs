@@ -90,6 +90,7 @@ fn idle_action_takes_an_absolute_program_only() {
     assert_eq!("exec:/bin/x".parse(), Ok(IdleAction::Exec("/bin/x".into())));
     assert!("exec:x".parse::<IdleAction>().is_err());
     assert!("exec:".parse::<IdleAction>().is_err());
+    assert!("exec:/a\0b".parse::<IdleAction>().is_err());
     assert!(serde_json::from_str::<IdleAction>(r#""sleep""#).is_err());
 }
 

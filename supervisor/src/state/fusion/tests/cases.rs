@@ -948,6 +948,97 @@ fn lost_ends_of_calls_are_reconciled() {
 }
 
 #[test]
+fn lost_starts_of_calls_are_reconciled() {
+    case(
+        CLAUDE,
+        "0 start
+         1000 calls 7
+         9000 ends 7 turn",
+        "0 starting
+         1000 working ~ model
+         9500..10000 idle",
+    );
+}
+
+#[test]
+fn a_refused_call_never_started() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         2010 ends 1 refused
+         2600 stop",
+        "0 starting
+         2000 working
+         2600..3600 idle ~ refused",
+    );
+}
+
+#[test]
+fn the_transcript_tells_of_the_interrupt() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         2020 call 1
+         3000 ends 1 tool
+         3010 pre a Bash sleep 60
+         3100..8050 child 0 sleep 60
+         8100 interrupted",
+        "0 starting
+         2000 working
+         8100..9100 idle ~ interrupted",
+    );
+}
+
+#[test]
+fn a_dialog_gains_options_and_is_answered_by_record() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         3010 pre a shell ls
+         3050 ask d1 shell ls
+         3400 ask d1 shell ls -la
+         9000 answered d1
+         9500 post a
+         9600 stop",
+        "0 starting
+         2000 working
+         3050..4000 needs_input ~ shell: ls
+         9000 working
+         9600..10600 idle",
+    );
+}
+
+#[test]
+fn an_interrupted_turn_is_no_stop_for_a_steered_one() {
+    // Codex: Enter while busy steers; the call is cut and a new one carries both messages.
+    case(
+        CLAUDE,
+        "0 start
+         1000 osc idle
+         2000 prompt
+         2001 osc working
+         2050 call 1
+         4000 key enter
+         4010 prompt
+         4020 ends 1 left
+         4050 call 2
+         6000 ends 2 turn
+         6010 stop
+         6012 osc done",
+        "0 starting
+         1000..1500 idle
+         2000 working
+         6010..7000 idle ~ ended",
+    );
+}
+
+#[test]
 fn custom_agents_work_while_they_print_or_compute() {
     case(
         Profile::CUSTOM,

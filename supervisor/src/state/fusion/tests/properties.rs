@@ -43,6 +43,8 @@ fn hook() -> impl Strategy<Value = Hook> {
         Just(Hook::SubagentStopped { id: "s1".into() }),
         Just(Hook::Compacting),
         Just(Hook::Stopped),
+        Just(Hook::Interrupted),
+        name().prop_map(|id| Hook::DialogClosed { id }),
         Just(Hook::SessionEnded),
     ]
 }
@@ -91,7 +93,7 @@ fn evidence() -> impl Strategy<Value = Observation> {
         2 => (0..3000usize).prop_map(|bytes| Observation::Output { bytes }),
         1 => prop::sample::select(vec![Key::Interrupt, Key::Submit, Key::Other]).prop_map(Observation::Key),
         1 => Just(Observation::PromptDelivered),
-        1 => Just(Observation::Calls { in_flight: vec![1] }),
+        1 => Just(Observation::Calls { in_flight: vec![(1, ms(0))] }),
     ]
 }
 

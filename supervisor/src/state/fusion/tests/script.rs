@@ -46,7 +46,7 @@ pub(super) fn parse(script: &str) -> Vec<(u64, Step)> {
     for line in script
         .lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
     {
         let (time, event) = line.split_once(' ').unwrap_or_else(|| panic!("{line}"));
         let (from, to) = match time.split_once("..") {
@@ -147,6 +147,8 @@ fn observation(words: &[&str]) -> Observation {
             tool: Some(text(tool)),
             detail: (!detail.is_empty()).then(|| detail.join(" ")),
         }),
+        ["answered", id] => Observation::Hook(Hook::DialogClosed { id: text(id) }),
+        ["interrupted"] => Observation::Hook(Hook::Interrupted),
         ["remind"] => Observation::Hook(Hook::DialogReminder),
         ["idle-reminder"] => Observation::Hook(Hook::IdleReminder),
         ["sub+", id] => Observation::Hook(Hook::SubagentStarted { id: text(id) }),
@@ -175,7 +177,7 @@ fn observation(words: &[&str]) -> Observation {
             generation(id, Generation::Ended(stop))
         }
         ["calls", ids @ ..] => Observation::Calls {
-            in_flight: ids.iter().map(|id| id.parse().unwrap()).collect(),
+            in_flight: ids.iter().map(|id| (id.parse().unwrap(), ms(0))).collect(),
         },
         ["title", "spinning"] => Observation::Title(Title::Spinning),
         ["title", "resting"] => Observation::Title(Title::Resting),

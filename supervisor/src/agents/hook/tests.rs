@@ -1,5 +1,9 @@
 use proptest::prelude::*;
 
+use serde_json::{Value, json};
+
+use super::super::setup::HookTransport;
+use super::wiring::{codex_trust, shell_command};
 use super::*;
 
 fn transport() -> HookTransport {
@@ -148,6 +152,10 @@ fn questions_come_with_their_choices() {
     assert_eq!(
         asked.signal,
         Signal::QuestionAsked {
+            tool: Tool {
+                name: "AskUserQuestion".into(),
+                ..Tool::default()
+            },
             questions: vec![Question {
                 text: "Which?".into(),
                 options: vec!["A".into(), "B".into()],
@@ -161,8 +169,26 @@ fn questions_come_with_their_choices() {
         &json!({"toolName": "ask_user", "toolArgs": {"question": "Why?", "choices": ["x", "y"]}}),
     );
     assert!(
-        matches!(&asked.signal, Signal::QuestionAsked { questions } if questions[0].options == ["x", "y"])
+        matches!(&asked.signal, Signal::QuestionAsked { questions, .. } if questions[0].options == ["x", "y"])
     );
+}
+
+#[test]
+fn copilots_form_is_a_question() {
+    let form = |fields: Value| {
+        json!({"toolName": "ask_user", "toolArgs": {"message": "Which?", "requestedSchema": {
+            "type": "object", "properties": fields}}})
+    };
+    let asked = |fields: Value| match heard("copilot", "preToolUse", &form(fields)).signal {
+        Signal::QuestionAsked { questions, .. } => questions[0].clone(),
+        other => panic!("{other:?}"),
+    };
+    let one = asked(json!({"c": {"type": "string", "enum": ["Red", "Blue"]}}));
+    assert_eq!((one.text.as_str(), one.several), ("Which?", false));
+    assert_eq!(one.options, ["Red", "Blue"]);
+    let titled = asked(json!({"c": {"oneOf": [{"const": "r", "title": "Red"}]}}));
+    assert_eq!(titled.options, ["Red"]);
+    assert!(asked(json!({"a": {}, "b": {}})).several);
 }
 
 #[test]

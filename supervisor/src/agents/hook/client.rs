@@ -1,6 +1,6 @@
 //! The hook command's own work: read standard input, send one line, be gone.
 //!
-//! The only part of this room that does I/O; it runs in a process of its own, started by the agent's CLI. The CLI waits
+//! The only part of the agents' room that does I/O; it runs in a process of its own, started by the agent's CLI. The CLI waits
 //! for it, so everything has a deadline and nothing is tried twice: a line that cannot be sent at once is dropped, the
 //! state then comes from the other sources.
 
@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
 
-use super::hook::{MAX_PAYLOAD, record};
+use super::{MAX_PAYLOAD, record};
 
 /// How long standard input may take to end. CLIs write it at once; the shortest patience of one is 3 s.
 pub const READ_DEADLINE: Duration = Duration::from_secs(1);
@@ -139,7 +139,7 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use super::super::hook::{MAX_RECORD, Signal, parse};
+    use super::super::{MAX_RECORD, Signal, parse};
     use super::*;
 
     fn socket_path() -> (tempfile::TempDir, std::path::PathBuf) {

@@ -1,0 +1,528 @@
+//! One model call's account: what it may cost, what it did cost, and its end, exactly once.
+//!
+//! A call is admitted (money held, slot taken, activity told) before anything goes upstream. Whoever holds it settles
+//! it; if it is dropped unsettled, the agent left before an answer, and that is settled.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use whim_wire::generation::{CostSource, LedgerLine, Outcome, Usage};
+use whim_wire::money::NanoUsd;
+use whim_wire::time::Time;
+
+use super::activity::{InFlight, Purpose, What};
+use super::budget::{ALLOWANCE_TOKENS, Ask, Denied, Hold, MINIMUM_TOKENS};
+use super::ledger::slots::{Record, Slot};
+use super::price::ModelPrice;
+use super::provider::Provider;
+use super::proxy::{GenerationProxy, UnknownModel};
+use super::refuse::Refusal;
+use super::request::Request;
+use super::route::Format;
+use super::session::Session;
+use super::tap::Answer;
+use super::usage::Terms;
+
+/// Output tokens between two looks at the budget while streaming.
+const LOOK: u64 = 64;
+
+/// What is known of a request before it is admitted.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) session: Arc<Session>,
+    pub(super) provider: Provider,
+    pub(super) format: Format,
+    pub(super) path: String,
+    pub(super) purpose: Purpose,
+    pub(super) agent_session: Option<String>,
+    pub(super) started: Instant,
+    pub(super) at: Time,
+}
+
+/// A call that was admitted.
+#[derive(Debug)]
+pub(super) struct Call {
+    proxy: Arc<GenerationProxy>,
+    pub(super) asked: Asked,
+    number: u64,
+    id: String,
+    session: Arc<str>,
+    pub(super) request: Request,
+    price: Option<Arc<ModelPrice>>,
+    priced: Option<String>,
+    prompt: NanoUsd,
+    hold: Option<Hold>,
+    slot: Option<Slot>,
+    next_look: u64,
+    pub(super) capped: bool,
+    pub(super) attempts: u32,
+    pub(super) status: Option<StatusCode>,
+    pub(super) first_byte: Option<Instant>,
+    pub(super) generation_id: Option<String>,
+    pub(super) upstream_request_id: Option<String>,
+}
+
+impl Call {
+    /// Holds money and a slot for a call, and tells that it began.
+    pub(super) fn admit(
+        proxy: &Arc<GenerationProxy>,
+        asked: Asked,
+        request: Request,
+    ) -> Result<Self, Refusal> {
+        let refused = |refusal: Refusal| {
+            refuse(proxy, &asked, &request, &refusal);
+            refusal
+        };
+        let session = &asked.session;
+        let capped = proxy.budget().is_capped(session.cap);
+        let price = match dearest(proxy, &request) {
+            Some(price) => Some(price),
+            None if capped && proxy.unknown_model == UnknownModel::Dearest => {
+                proxy.prices.dearest()
+            }
+            None if capped => {
+                let model = request.model.as_deref().unwrap_or("(none)");
+                let model: String = model
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(100)
+                    .collect();
+                return Err(refused(Refusal::budget(
+                    asked.format,
+                    format!(
+                        "No price is known for the model {model:?}, so it cannot be counted against the budget. Add it to \
+                         the price file (--prices) or choose another model."
+                    ),
+                )));
+            }
+            None => None,
+        };
+        let (ask, prompt) = price.as_deref().map_or_else(Default::default, |price| {
+            estimate(proxy, session, price, &request)
+        });
+        let hold = proxy
+            .budget()
+            .admit(&session.id, session.cap, ask, asked.started);
+        let hold = hold.map_err(|denied| {
+            refused(match denied {
+                Denied::Rate { retry_after, .. } => Refusal::rate(denied.message(), retry_after),
+                _ => Refusal::budget(asked.format, denied.message()),
+            })
+        })?;
+        let (number, id) = proxy.next_call();
+        let mut call = Self {
+            proxy: Arc::clone(proxy),
+            number,
+            id,
+            session: Arc::from(session.id.as_str()),
+            price,
+            priced: request.model.clone(),
+            prompt,
+            hold: Some(hold),
+            slot: None,
+            next_look: 0,
+            capped,
+            attempts: 0,
+            status: None,
+            first_byte: None,
+            generation_id: None,
+            upstream_request_id: None,
+            asked,
+            request,
+        };
+        match proxy.ledger.reserve(&call.record()) {
+            Ok(Some(slot)) => call.slot = Some(slot),
+            taken => {
+                if let Err(error) = taken {
+                    tracing::error!(%error, "a reservation cannot be written");
+                }
+                call.release();
+                return Err(Refusal::unavailable(
+                    "too many model calls are in flight; try again".to_owned(),
+                ));
+            }
+        }
+        call.proxy.board.start(
+            number,
+            InFlight {
+                session: Arc::clone(&call.session),
+                purpose: call.asked.purpose,
+                started: call.asked.started,
+                first_byte: None,
+                last_byte: None,
+                last_progress: None,
+            },
+        );
+        call.tell(What::Started {
+            purpose: call.asked.purpose,
+            model: call.request.model.clone(),
+            agent_session: call.asked.agent_session.clone(),
+        });
+        Ok(call)
+    }
+
+    pub(super) fn proxy(&self) -> &Arc<GenerationProxy> {
+        &self.proxy
+    }
+
+    pub(super) fn tell(&self, what: What) {
+        self.proxy
+            .board
+            .tell(self.number, &self.session, Instant::now(), what);
+    }
+
+    pub(super) fn update_board(&self, change: impl FnOnce(&mut InFlight)) {
+        self.proxy.board.update(self.number, change);
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            call: self.id.clone(),
+            at: self.asked.at,
+            session: self.asked.session.id.clone(),
+            agent: self.asked.session.agent.clone(),
+            provider: self.asked.provider.name().to_owned(),
+            path: self.asked.path.clone(),
+            model: self.request.model.clone(),
+            generation_id: self.generation_id.clone(),
+            stream: self.request.stream,
+            reserved_usd: self.hold.as_ref().map_or(NanoUsd::ZERO, Hold::amount),
+            attempts: self.attempts,
+        }
+    }
+
+    fn write_record(&self) {
+        if let Some(slot) = &self.slot
+            && let Err(error) = self.proxy.ledger.update(slot, &self.record())
+        {
+            tracing::error!(%error, "a reservation cannot be rewritten; the earlier one stands");
+        }
+    }
+
+    /// Gives the hold back without a trace: nothing was sent.
+    fn release(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            let warning = self.proxy.budget().settle(hold, NanoUsd::ZERO, 0);
+            self.proxy.tell_warning(self.number, &self.session, warning);
+        }
+    }
+
+    /// Looks at the budget while an answer streams. False: it would pass the cap, so it is to be cut.
+    pub(super) fn look(&mut self, answer: &Answer) -> bool {
+        let output = answer.estimated_output();
+        if !self.capped || output < self.next_look || answer.terminal {
+            return true;
+        }
+        self.next_look = output.saturating_add(LOOK);
+        self.reprice(answer);
+        let Some(price) = self.price.clone() else {
+            return true;
+        };
+        let spent = self.estimated_cost(answer);
+        let cost_of = |tokens| output_cost(&price, tokens);
+        let Some(hold) = &mut self.hold else {
+            return true;
+        };
+        if spent.saturating_add(cost_of(2 * LOOK)) <= hold.amount() {
+            return true;
+        }
+        let wider = spent.saturating_add(cost_of(ALLOWANCE_TOKENS / 2));
+        let mut budget = self.proxy.budget();
+        let held = budget.adjust(hold, wider).is_ok();
+        let affordable = held || spent <= hold.amount() || budget.adjust(hold, spent).is_ok();
+        drop(budget);
+        if held {
+            self.write_record();
+        }
+        affordable
+    }
+
+    /// The sentence of a cut.
+    pub(super) fn cut_message(&self) -> String {
+        let (cap, spent, held) = self.proxy.budget().state();
+        let (cap, of_session) = match (cap, self.asked.session.cap) {
+            (Some(cap), _) => (cap, false),
+            (None, own) => (own.unwrap_or_default(), true),
+        };
+        Denied::Money {
+            cap,
+            spent,
+            held,
+            of_session,
+        }
+        .message()
+    }
+
+    /// Prices the model that answers, should it be another than the one asked for.
+    fn reprice(&mut self, answer: &Answer) {
+        if answer.model.is_some() && answer.model != self.priced {
+            self.priced.clone_from(&answer.model);
+            if let Some(price) = answer
+                .model
+                .as_deref()
+                .and_then(|model| self.proxy.prices.find(model))
+            {
+                self.price = Some(price);
+            }
+        }
+    }
+
+    fn one_hour(&self) -> bool {
+        self.request.one_hour
+    }
+
+    /// What an answer has cost so far, as far as it shows: reported prompt or estimated one, output shown so far.
+    fn estimated_cost(&self, answer: &Answer) -> NanoUsd {
+        let Some(price) = &self.price else {
+            return NanoUsd::ZERO;
+        };
+        let mut terms = answer.reported.terms();
+        terms.tier = terms.tier.or(self.request.tier.as_deref());
+        let output = answer.estimated_output();
+        match answer.usage(self.asked.format, self.one_hour()) {
+            Some(usage) if usage.prompt_tokens() > 0 => price
+                .cost(
+                    &Usage {
+                        output_tokens: output,
+                        ..usage
+                    },
+                    terms,
+                )
+                .ceil_nano(),
+            _ => self.prompt.saturating_add(output_cost(price, output)),
+        }
+    }
+
+    fn cost(&mut self, answer: &Answer, outcome: Outcome) -> (Usage, NanoUsd, CostSource) {
+        self.reprice(answer);
+        let usage = answer.usage(self.asked.format, self.one_hour());
+        let whole = answer.terminal && usage.is_some();
+        let table = |usage: &Usage| {
+            let mut terms: Terms<'_> = answer.reported.terms();
+            terms.tier = terms.tier.or(self.request.tier.as_deref());
+            self.price
+                .as_deref()
+                .map(|price| price.cost(usage, terms).ceil_nano())
+        };
+        let reported = usage.unwrap_or_default();
+        let provider = answer.reported.provider_cost();
+        match (self.asked.provider, provider) {
+            (Provider::OpenRouter, Some(cost)) => return (reported, cost, CostSource::Provider),
+            (Provider::Compatible, Some(cost)) if whole => {
+                let by_table = table(&reported).unwrap_or_default();
+                return if cost > by_table {
+                    (reported, cost, CostSource::Provider)
+                } else {
+                    (reported, by_table, CostSource::Table)
+                };
+            }
+            _ => {}
+        }
+        if whole {
+            return match table(&reported) {
+                Some(cost) => (reported, cost, CostSource::Table),
+                None => (reported, NanoUsd::ZERO, CostSource::None),
+            };
+        }
+        // Nothing came that is paid for: an error answered, or nobody did.
+        let nothing = usage.is_none() && answer.progress == 0;
+        let failed = matches!(outcome, Outcome::UpstreamError) || self.attempts == 0;
+        let silent_cut = matches!(outcome, Outcome::UpstreamCut) && answer.events == 0;
+        if self.price.is_none() || (nothing && (failed || silent_cut)) {
+            return (reported, NanoUsd::ZERO, CostSource::None);
+        }
+        let shown = Usage {
+            output_tokens: answer.estimated_output(),
+            ..reported
+        };
+        let shown = if usage.is_some() {
+            shown
+        } else {
+            Usage::default()
+        };
+        (shown, self.estimated_cost(answer), CostSource::Estimate)
+    }
+
+    /// Ends the call: money settled, line written, activity told.
+    pub(super) fn settle(&mut self, outcome: Outcome, answer: &Answer) {
+        let Some(hold) = self.hold.take() else { return };
+        let (usage, cost, source) = self.cost(answer, outcome);
+        self.proxy
+            .prompts()
+            .remember(&self.asked.session.id, self.priced.as_deref(), &usage);
+        let warning = self.proxy.budget().settle(hold, cost, usage.total_tokens());
+        let line = self.line(outcome, answer, usage, cost, source);
+        let slot = self.slot.take();
+        self.proxy.ledger.settle(line, slot);
+        self.proxy.board.end(self.number);
+        self.tell(What::Finished {
+            outcome,
+            stop_reason: answer.stop_reason.clone(),
+            tool_use: answer.tool_use,
+            usage,
+            cost,
+            error: answer
+                .error
+                .as_ref()
+                .map(|error| format!("{}: {}", error.kind, error.message)),
+        });
+        self.proxy.tell_warning(self.number, &self.session, warning);
+    }
+
+    fn line(
+        &self,
+        outcome: Outcome,
+        answer: &Answer,
+        usage: Usage,
+        cost: NanoUsd,
+        source: CostSource,
+    ) -> LedgerLine {
+        let since_start = |at: Instant| millis(at.saturating_duration_since(self.asked.started));
+        LedgerLine {
+            at: self.asked.at,
+            call: self.id.clone(),
+            seq: 0,
+            session: self.asked.session.id.clone(),
+            agent: self.asked.session.agent.clone(),
+            provider: self.asked.provider.name().to_owned(),
+            path: self.asked.path.clone(),
+            model: answer.model.clone().or_else(|| self.request.model.clone()),
+            generation_id: self.generation_id.clone().or_else(|| answer.id.clone()),
+            upstream_request_id: self.upstream_request_id.clone(),
+            status: self.status.map(|status| status.as_u16()),
+            stream: self.request.stream,
+            ttfb_ms: self.first_byte.map(since_start),
+            duration_ms: since_start(Instant::now()),
+            stop_reason: answer.stop_reason.clone(),
+            usage,
+            cost_usd: cost,
+            cost_source: source,
+            attempts: self.attempts,
+            outcome,
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.settle(Outcome::ClientLeft, &Answer::default());
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The line and the event of a call that a cap answered.
+fn refuse(proxy: &GenerationProxy, asked: &Asked, request: &Request, refusal: &Refusal) {
+    let (number, id) = proxy.next_call();
+    let session: Arc<str> = Arc::from(asked.session.id.as_str());
+    let line = LedgerLine {
+        at: asked.at,
+        call: id,
+        seq: 0,
+        session: asked.session.id.clone(),
+        agent: asked.session.agent.clone(),
+        provider: asked.provider.name().to_owned(),
+        path: asked.path.clone(),
+        model: request.model.clone(),
+        generation_id: None,
+        upstream_request_id: None,
+        status: Some(refusal.status.as_u16()),
+        stream: request.stream,
+        ttfb_ms: None,
+        duration_ms: millis(asked.started.elapsed()),
+        stop_reason: None,
+        usage: Usage::default(),
+        cost_usd: NanoUsd::ZERO,
+        cost_source: CostSource::None,
+        attempts: 0,
+        outcome: Outcome::Refused,
+    };
+    proxy.ledger.settle(line, None);
+    let message = refusal.message.clone();
+    proxy
+        .board
+        .tell(number, &session, Instant::now(), What::Refused { message });
+}
+
+/// The dearest of the models that may answer; none if the one asked for has no price.
+fn dearest(proxy: &GenerationProxy, request: &Request) -> Option<Arc<ModelPrice>> {
+    let asked = request
+        .model
+        .as_deref()
+        .or_else(|| request.fallbacks.first().map(String::as_str))?;
+    let first = proxy.prices.find(asked)?;
+    let others = request
+        .fallbacks
+        .iter()
+        .filter_map(|model| proxy.prices.find(model));
+    others
+        .chain(std::iter::once(first))
+        .max_by_key(|price| output_cost(price, ALLOWANCE_TOKENS))
+}
+
+fn output_cost(price: &ModelPrice, tokens: u64) -> NanoUsd {
+    let usage = Usage {
+        output_tokens: tokens,
+        ..Usage::default()
+    };
+    price.cost(&usage, Terms::default()).ceil_nano()
+}
+
+/// What to hold for a request, and the prompt's part of it.
+///
+/// What the session's last prompt to this model held is taken to be cached for as long as a cache lives; the rest is
+/// priced as if it were written to one, which is the dearest that can happen to it.
+fn estimate(
+    proxy: &GenerationProxy,
+    session: &Session,
+    price: &ModelPrice,
+    request: &Request,
+) -> (Ask, NanoUsd) {
+    let terms = Terms {
+        tier: request.tier.as_deref(),
+        ..Terms::default()
+    };
+    let tokens = request.estimated_prompt();
+    let cached = proxy
+        .prompts()
+        .cached(&session.id, request.model.as_deref())
+        .min(tokens);
+    let fresh = tokens - cached;
+    let with = |input, short, long| {
+        let usage = Usage {
+            input_tokens: input,
+            cache_read_tokens: cached,
+            cache_write_5m_tokens: short,
+            cache_write_1h_tokens: long,
+            ..Usage::default()
+        };
+        price.cost(&usage, terms).ceil_nano()
+    };
+    let written = if request.one_hour {
+        with(0, 0, fresh)
+    } else {
+        with(0, fresh, 0)
+    };
+    let prompt = with(fresh, 0, 0).max(written);
+    // A stream is watched and holds more as it grows; an answer in one piece can only be held for in advance.
+    let most = request
+        .max_output
+        .or_else(|| price.max_output())
+        .unwrap_or(u64::MAX);
+    let allowance = if request.stream {
+        most.min(ALLOWANCE_TOKENS)
+    } else {
+        request.max_output.map_or(ALLOWANCE_TOKENS, |limit| {
+            limit.min(price.max_output().unwrap_or(limit))
+        })
+    };
+    let ask = Ask {
+        prompt,
+        allowance: output_cost(price, allowance),
+        minimum: output_cost(price, allowance.min(MINIMUM_TOKENS)),
+    };
+    (ask, prompt)
+}

@@ -1,0 +1,648 @@
+//! One request: who asks, for what, may it, where to, and what comes back.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED,
+    HOST, HeaderMap, HeaderName, HeaderValue,
+};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use tokio::time::timeout;
+use whim_wire::generation::Outcome;
+use whim_wire::time::Time;
+
+use super::activity::Purpose;
+use super::body::{self, Arrived, Gate, ReadError, RequestBody};
+use super::call::{Asked, Call};
+use super::count;
+use super::decode::Decoder;
+use super::metered::{AnswerBody, Metered, Opening};
+use super::provider::{Provider, Upstream};
+use super::proxy::{Counters, GenerationProxy};
+use super::refuse::Refusal;
+use super::retry;
+use super::route::{self, Format, NoRoute, Operation};
+use super::session::Session;
+use super::tap::{Answer, Tap};
+use crate::http::guard;
+use crate::http::headers::{is_websocket, strip_hop_by_hop};
+use crate::http::pool::{CallError, PooledBody};
+
+/// The agent's credentials and what would tell the upstream about this machine: they never pass.
+const PRIVATE: [HeaderName; 9] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    COOKIE,
+    FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HOST,
+    EXPECT,
+];
+/// What an agent cannot remove by naming it in `Connection`.
+const KEPT: [HeaderName; 5] = [
+    HeaderName::from_static("anthropic-version"),
+    HeaderName::from_static("anthropic-beta"),
+    HeaderName::from_static("content-type"),
+    HeaderName::from_static("content-encoding"),
+    CONTENT_LENGTH,
+];
+/// Ids are cut to this many characters.
+const ID: usize = 256;
+
+type Answered = Response<AnswerBody>;
+
+fn own(response: Response<Bytes>) -> Answered {
+    response.map(|body| AnswerBody::Own((!body.is_empty()).then_some(body)))
+}
+
+/// Refused before its body was read: the connection cannot serve another request.
+fn refuse_early(refusal: &Refusal, format: Format) -> Answered {
+    let mut response = refusal.response(format);
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    own(response)
+}
+
+/// Serves a request.
+pub(super) async fn handle(proxy: Arc<GenerationProxy>, request: Request<Incoming>) -> Answered {
+    let (started, at) = (Instant::now(), Time::from(Timestamp::now()));
+    let (parts, incoming) = request.into_parts();
+    let path = parts.uri.path();
+    let fallback = route::format_of(path);
+    if let Err(refused) = guard::check(&parts.headers, parts.uri.authority()) {
+        Counters::add(&proxy.counters.forbidden, 1);
+        return refuse_early(&Refusal::forbidden(refused.to_string()), fallback);
+    }
+    let found = match route::route(&parts.method, path, is_websocket(&parts.headers)) {
+        Ok(found) => found,
+        Err(NoRoute::NotFound) => {
+            let refusal = Refusal::not_found(
+                StatusCode::NOT_FOUND,
+                "there is no such path here".to_owned(),
+            );
+            return refuse_early(&refusal, fallback);
+        }
+        Err(NoRoute::Method(allowed)) => {
+            let message = format!("this path takes {allowed}");
+            let refusal = Refusal::not_found(StatusCode::METHOD_NOT_ALLOWED, message);
+            let mut response = refuse_early(&refusal, fallback);
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static(allowed));
+            return response;
+        }
+    };
+    if found.operation == Operation::Probe {
+        return own(Response::new(Bytes::new()));
+    }
+    let format = found.operation.format();
+    let Some(session) = proxy.tokens.find(&parts.headers) else {
+        Counters::add(&proxy.counters.unauthorized, 1);
+        let refusal = Refusal::unauthorized("this address needs the token of a session".to_owned());
+        return refuse_early(&refusal, format);
+    };
+    let (Some(provider), path) = (session.upstreams.first().map(|u| u.provider), found.path) else {
+        let refusal = Refusal::upstream(
+            StatusCode::BAD_GATEWAY,
+            "this session has no provider".to_owned(),
+        );
+        return refuse_early(&refusal, format);
+    };
+    let forward = Forward {
+        proxy,
+        parts,
+        path,
+        operation: found.operation,
+        format,
+        session,
+        provider,
+        started,
+        at,
+    };
+    match forward.operation {
+        Operation::Generate(_) | Operation::Compact => forward.generate(incoming).await,
+        Operation::CountTokens => forward.count_tokens(incoming).await,
+        Operation::ResponsesSocket => {
+            let message = "the WebSocket is not relayed; use HTTP".to_owned();
+            let mut response =
+                Refusal::invalid(StatusCode::UPGRADE_REQUIRED, message).response(format);
+            response
+                .headers_mut()
+                .insert(http::header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+            own(response)
+        }
+        Operation::Models | Operation::Probe => forward.pass(incoming).await,
+    }
+}
+
+struct Forward {
+    proxy: Arc<GenerationProxy>,
+    parts: Parts,
+    path: String,
+    operation: Operation,
+    format: Format,
+    session: Arc<Session>,
+    provider: Provider,
+    started: Instant,
+    at: Time,
+}
+
+/// What an attempt came to.
+enum Attempt {
+    /// An answer to pass.
+    Answer(Response<PooledBody<RequestBody>>),
+    /// None; what to tell, and whether another attempt makes sense.
+    Failed { refusal: Refusal, again: bool },
+}
+
+impl Forward {
+    async fn read(&self, incoming: Incoming) -> Result<Arrived, Answered> {
+        let read = body::read(&self.parts.headers, incoming, self.proxy.limits.body).await;
+        read.map_err(|error| match error {
+            ReadError::TooLarge(_) => self.too_large(),
+            ReadError::Cut(_) => {
+                let refusal = Refusal::invalid(StatusCode::BAD_REQUEST, error.to_string());
+                refuse_early(&refusal, self.format)
+            }
+        })
+    }
+
+    fn too_large(&self) -> Answered {
+        let message = format!(
+            "the request's body is larger than {} bytes",
+            self.proxy.limits.body
+        );
+        refuse_early(
+            &Refusal::invalid(StatusCode::PAYLOAD_TOO_LARGE, message),
+            self.format,
+        )
+    }
+
+    async fn generate(self, incoming: Incoming) -> Answered {
+        let mut arrived = match self.read(incoming).await {
+            Ok(arrived) => arrived,
+            Err(refused) => return refused,
+        };
+        if let Some(rest) = arrived.rest.take() {
+            return self.generate_arriving(arrived, rest).await;
+        }
+        let call = match self.admit(&arrived.decoder) {
+            Ok(call) => call,
+            Err(refusal) => return own(refusal.response(self.format)),
+        };
+        self.attempts(call, arrived.frames).await
+    }
+
+    fn admit(&self, decoder: &Decoder<super::request::RequestReader>) -> Result<Call, Refusal> {
+        if decoder.blind() {
+            let message = "the request's content encoding cannot be read".to_owned();
+            return Err(Refusal::invalid(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                message,
+            ));
+        }
+        Call::admit(
+            &self.proxy,
+            self.asked(decoder.feed_ref().request()),
+            decoder.feed_ref().request().clone(),
+        )
+    }
+
+    fn asked(&self, request: &super::request::Request) -> Asked {
+        let purpose = match self.operation {
+            Operation::Compact => Purpose::Compaction,
+            _ if request.is_side_call() => Purpose::Side,
+            _ => Purpose::Turn,
+        };
+        Asked {
+            session: Arc::clone(&self.session),
+            provider: self.provider,
+            format: self.format,
+            path: self.path.clone(),
+            purpose,
+            agent_session: self.agent_session(),
+            started: self.started,
+            at: self.at,
+        }
+    }
+
+    /// The agent's own id of its session: Claude Code and Codex send one.
+    fn agent_session(&self) -> Option<String> {
+        let names = ["x-claude-code-session-id", "session-id", "session_id"];
+        let found = names
+            .iter()
+            .find_map(|name| self.parts.headers.get(*name))?;
+        Some(found.to_str().ok()?.chars().take(ID).collect())
+    }
+
+    /// Forwards a body that is whole: it can be sent again.
+    async fn attempts(self, mut call: Call, frames: Vec<Bytes>) -> Answered {
+        let upstreams = self.session.upstreams.len();
+        let policy = self.proxy.retry;
+        let mut at = 0;
+        self.allow().call();
+        loop {
+            call.attempts += 1;
+            call.asked.provider = self
+                .upstream(at)
+                .map_or(self.provider, |upstream| upstream.provider);
+            let more = call.attempts < policy.attempts;
+            let next = (at + 1 < upstreams).then_some(at + 1);
+            let attempt = match self.upstream(at) {
+                Some(upstream) => self.attempt(upstream, &call, &frames).await,
+                None => {
+                    return own(
+                        Refusal::unavailable("no provider".to_owned()).response(self.format)
+                    );
+                }
+            };
+            let (refusal, again) = match attempt {
+                Attempt::Failed { refusal, again } => (Some(refusal), again),
+                Attempt::Answer(answer) => {
+                    let status = answer.status();
+                    let may = match next {
+                        Some(_) => retry::is_worth_failover(status),
+                        None => retry::is_transient(status),
+                    };
+                    let wait = retry::retry_after(answer.headers(), SystemTime::now());
+                    let patient = next.is_some() || wait.is_none_or(|wait| wait <= policy.patience);
+                    if may && more && patient && self.allow().take() {
+                        Counters::add(&self.proxy.counters.retries, 1);
+                        if next.is_none() {
+                            tokio::time::sleep(wait.unwrap_or(policy.pause)).await;
+                        }
+                        at = next.unwrap_or(at);
+                        continue;
+                    }
+                    let (head, body) = answer.into_parts();
+                    call.status = Some(status);
+                    take_ids(&mut call, &head.headers);
+                    let tap = Decoder::new(&head.headers, Tap::new(self.format));
+                    let mut opening = Opening::new(body, tap);
+                    if status == StatusCode::OK && call.request.stream {
+                        let error = opening.first_event().await;
+                        let transient = error.as_deref().is_some_and(is_transient_error);
+                        if transient && more && self.allow().take() {
+                            Counters::add(&self.proxy.counters.retries, 1);
+                            if next.is_none() {
+                                tokio::time::sleep(policy.pause).await;
+                            }
+                            at = next.unwrap_or(at);
+                            continue;
+                        }
+                    }
+                    return answered(
+                        head,
+                        AnswerBody::Metered(Box::new(Metered::new(call, opening))),
+                    );
+                }
+            };
+            if again && more && self.allow().take() {
+                Counters::add(&self.proxy.counters.retries, 1);
+                if next.is_none() {
+                    tokio::time::sleep(policy.pause).await;
+                }
+                at = next.unwrap_or(at);
+                continue;
+            }
+            let refusal = refusal.unwrap_or_else(|| Refusal::unavailable("no answer".to_owned()));
+            return self.failed(call, &refusal);
+        }
+    }
+
+    fn failed(&self, mut call: Call, refusal: &Refusal) -> Answered {
+        call.status = Some(refusal.status);
+        call.settle(Outcome::UpstreamError, &Answer::default());
+        own(refusal.response(self.format))
+    }
+
+    fn upstream(&self, at: usize) -> Option<&Upstream> {
+        self.session.upstreams.get(at)
+    }
+
+    fn allow(&self) -> std::sync::MutexGuard<'_, retry::Allowance> {
+        self.proxy
+            .retries
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn attempt(&self, upstream: &Upstream, call: &Call, frames: &[Bytes]) -> Attempt {
+        let mut fresh = false;
+        loop {
+            let identity = call.capped && call.request.stream;
+            let request = match self.head(upstream, RequestBody::whole(frames), identity) {
+                Ok(request) => request,
+                Err(refusal) => {
+                    return Attempt::Failed {
+                        refusal,
+                        again: false,
+                    };
+                }
+            };
+            match self.send(upstream, request, fresh).await {
+                // The connection had died in the pool, so the provider has seen nothing: no attempt was made.
+                Err(CallError::Ended { reused: true, .. }) if !fresh => fresh = true,
+                Err(error) => {
+                    let refusal = unreachable(upstream, &error);
+                    return Attempt::Failed {
+                        refusal,
+                        again: true,
+                    };
+                }
+                Ok(None) => {
+                    let seconds = self.proxy.limits.head.as_secs();
+                    let message = format!("{} did not answer within {seconds} s", upstream.target);
+                    let refusal = Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message);
+                    return Attempt::Failed {
+                        refusal,
+                        again: false,
+                    };
+                }
+                Ok(Some(answer)) => return Attempt::Answer(answer),
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request<RequestBody>,
+        fresh: bool,
+    ) -> Result<Option<Response<PooledBody<RequestBody>>>, CallError> {
+        let call = self.proxy.pool.call(&upstream.target, request, fresh);
+        match timeout(self.proxy.limits.head, call).await {
+            Ok(answer) => answer.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Forwards a body that still arrives: one attempt, its end held back until it is admitted.
+    async fn generate_arriving(self, arrived: Arrived, rest: Incoming) -> Answered {
+        let Some(upstream) = self.upstream(0) else {
+            return refuse_early(&Refusal::unavailable("no provider".to_owned()), self.format);
+        };
+        let blind = arrived.decoder.blind();
+        let capped = self.proxy.budget().is_capped(self.session.cap);
+        let identity = capped && arrived.decoder.feed_ref().request().stream;
+        let gate = Gate::default();
+        let body = RequestBody::arriving(arrived, rest, gate.clone());
+        let request = match self.head(upstream, body, identity) {
+            Ok(request) if !blind => request,
+            Ok(_) => {
+                let message = "the request's content encoding cannot be read".to_owned();
+                return refuse_early(
+                    &Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, message),
+                    self.format,
+                );
+            }
+            Err(refusal) => return refuse_early(&refusal, self.format),
+        };
+        let mut sending = std::pin::pin!(self.send(upstream, request, true));
+        let mut call = None;
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut sending => break answer,
+                finished = gate.finished(), if call.is_none() => {
+                    let Some(request) = finished else { return self.too_large() };
+                    match Call::admit(&self.proxy, self.asked(&request), request) {
+                        Ok(mut admitted) => {
+                            admitted.attempts = 1;
+                            call = Some(admitted);
+                            gate.admit();
+                        }
+                        Err(refusal) => return own(refusal.response(self.format)),
+                    }
+                }
+            }
+        };
+        match (answer, call) {
+            (Ok(Some(answer)), Some(mut call)) => {
+                let (head, body) = answer.into_parts();
+                call.status = Some(head.status);
+                take_ids(&mut call, &head.headers);
+                let tap = Decoder::new(&head.headers, Tap::new(self.format));
+                let opening = Opening::new(body, tap);
+                answered(
+                    head,
+                    AnswerBody::Metered(Box::new(Metered::new(call, opening))),
+                )
+            }
+            // Answered before the body had passed: an error, for nobody has a whole request.
+            (Ok(Some(answer)), None) => {
+                let (head, body) = answer.into_parts();
+                answered(head, AnswerBody::Passed(body))
+            }
+            (Ok(None), call) => {
+                let message = format!("{} did not answer in time", upstream.target);
+                let refusal = Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message);
+                match call {
+                    Some(call) => self.failed(call, &refusal),
+                    None => refuse_early(&refusal, self.format),
+                }
+            }
+            (Err(error), call) => {
+                if gate.is_too_large() {
+                    return self.too_large();
+                }
+                let refusal = unreachable(upstream, &error);
+                match call {
+                    Some(call) => self.failed(call, &refusal),
+                    None => refuse_early(&refusal, self.format),
+                }
+            }
+        }
+    }
+
+    /// The head of the request to an upstream.
+    fn head(
+        &self,
+        upstream: &Upstream,
+        body: RequestBody,
+        identity: bool,
+    ) -> Result<Request<RequestBody>, Refusal> {
+        let mut headers = self.parts.headers.clone();
+        strip_hop_by_hop(&mut headers, &KEPT);
+        let forwarded: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-forwarded-"))
+            .cloned()
+            .collect();
+        for name in PRIVATE.iter().chain(&forwarded) {
+            headers.remove(name);
+        }
+        // The length is stated anew from the body that is sent.
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(HOST, upstream.host().clone());
+        if identity {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        if upstream.provider == Provider::OpenRouter {
+            self.openrouter(&mut headers);
+        }
+        if !self
+            .proxy
+            .credentials
+            .apply(upstream.provider, self.operation, &mut headers)
+        {
+            let message = format!(
+                "no key for {} is set; give the container one, or set it with PUT /v1/credentials",
+                upstream.provider
+            );
+            return Err(Refusal::unauthorized(message));
+        }
+        let target = upstream.path(&self.path, self.parts.uri.query());
+        let uri: Uri = target.parse().map_err(|_| {
+            Refusal::invalid(
+                StatusCode::BAD_REQUEST,
+                "the request's target cannot be forwarded".to_owned(),
+            )
+        })?;
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// A session's calls stay with one provider, whose cache then serves them; and the application is named.
+    fn openrouter(&self, headers: &mut HeaderMap) {
+        let session = HeaderName::from_static("x-session-id");
+        if !headers.contains_key(&session) {
+            let id = self
+                .agent_session()
+                .unwrap_or_else(|| self.session.id.clone());
+            if let Ok(value) = HeaderValue::from_str(&id) {
+                headers.insert(session, value);
+            }
+        }
+        if let Some((referer, title)) = &self.proxy.attribution {
+            for (name, value) in [("http-referer", referer), ("x-openrouter-title", title)] {
+                if let (false, Ok(value)) =
+                    (headers.contains_key(name), HeaderValue::from_str(value))
+                {
+                    headers.insert(HeaderName::from_static(name), value);
+                }
+            }
+        }
+    }
+
+    /// Forwards what costs nothing: lists of models.
+    async fn pass(self, incoming: Incoming) -> Answered {
+        let arrived = match self.read(incoming).await {
+            Ok(Arrived {
+                rest: None, frames, ..
+            }) => frames,
+            Ok(_) => return self.too_large(),
+            Err(refused) => return refused,
+        };
+        self.pass_whole(&arrived).await
+    }
+
+    async fn pass_whole(&self, frames: &[Bytes]) -> Answered {
+        let Some(upstream) = self.upstream(0) else {
+            return own(Refusal::unavailable("no provider".to_owned()).response(self.format));
+        };
+        let mut fresh = false;
+        loop {
+            let request = match self.head(upstream, RequestBody::whole(frames), false) {
+                Ok(request) => request,
+                Err(refusal) => return own(refusal.response(self.format)),
+            };
+            let refusal = match self.send(upstream, request, fresh).await {
+                Ok(Some(answer)) => {
+                    let (head, body) = answer.into_parts();
+                    return answered(head, AnswerBody::Passed(body));
+                }
+                Err(CallError::Ended { reused: true, .. }) if !fresh => {
+                    fresh = true;
+                    continue;
+                }
+                Err(error) => unreachable(upstream, &error),
+                Ok(None) => {
+                    let message = format!("{} did not answer in time", upstream.target);
+                    Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message)
+                }
+            };
+            return own(refusal.response(self.format));
+        }
+    }
+
+    /// Asks the provider, or answers with an estimate where it has no such call.
+    async fn count_tokens(self, incoming: Incoming) -> Answered {
+        let mut arrived = match self.read(incoming).await {
+            Ok(arrived) => arrived,
+            Err(refused) => return refused,
+        };
+        if let Some(rest) = arrived.rest.take() {
+            match body::drain(&mut arrived, rest).await {
+                Ok(()) => {}
+                Err(ReadError::TooLarge(_)) => return self.too_large(),
+                Err(ReadError::Cut(_)) => {
+                    return own(count::response(arrived.decoder.feed_ref().request()));
+                }
+            }
+            return own(count::response(arrived.decoder.feed_ref().request()));
+        }
+        if self.provider.counts_tokens() && self.proxy.credentials.has(self.provider) {
+            let answer = self.pass_whole(&arrived.frames).await;
+            let absent = matches!(answer.status().as_u16(), 404 | 405 | 501);
+            if self.provider == Provider::Anthropic || !absent {
+                return answer;
+            }
+        }
+        own(count::response(arrived.decoder.feed_ref().request()))
+    }
+}
+
+/// Errors that a provider may not have at the next try.
+fn is_transient_error(kind: &str) -> bool {
+    matches!(
+        kind,
+        "overloaded_error"
+            | "api_error"
+            | "server_error"
+            | "internal_server_error"
+            | "500"
+            | "502"
+            | "503"
+            | "529"
+    )
+}
+
+/// Ids in an answer's head; OpenRouter's generation id is nowhere else for messages.
+fn take_ids(call: &mut Call, headers: &HeaderMap) {
+    let text = |name: &str| {
+        let value = headers.get(name)?.to_str().ok()?;
+        Some(value.chars().take(ID).collect::<String>())
+    };
+    call.generation_id = text("x-generation-id");
+    call.upstream_request_id = text("request-id").or_else(|| text("x-request-id"));
+}
+
+/// An answer as it came, less what was about its connection.
+fn answered(mut head: http::response::Parts, body: AnswerBody) -> Answered {
+    strip_hop_by_hop(&mut head.headers, &[CONTENT_LENGTH]);
+    head.version = http::Version::HTTP_11;
+    Response::from_parts(head, body)
+}
+
+fn unreachable(upstream: &Upstream, error: &CallError) -> Refusal {
+    let mut message = format!("{} cannot be reached: {error}", upstream.provider);
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    tracing::warn!(target = %upstream.target, error = message, "a call upstream failed");
+    Refusal::upstream(StatusCode::BAD_GATEWAY, message)
+}

@@ -1,0 +1,342 @@
+//! The cap, on the wire.
+
+use whim_proxies::generation::{Provider, UnknownModel, What};
+use whim_wire::generation::{CostSource, Outcome};
+use whim_wire::money::NanoUsd;
+
+use crate::kit::*;
+
+#[tokio::test]
+async fn a_reached_cap_refuses_in_each_format_and_a_raise_lets_go_on() {
+    let mock = Mock::always(sse(anthropic_stream(1000))).await;
+    // One call costs 0.0255; two reach the cap.
+    let proxy = to(Provider::Compatible, &mock).budget("0.05").start().await;
+    for _ in 0..2 {
+        assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
+    }
+    let formats = [
+        ("/v1/messages", 402, "/error/type", "billing_error"),
+        ("/v1/responses", 400, "/error/code", "insufficient_quota"),
+        (
+            "/v1/chat/completions",
+            402,
+            "/error/code",
+            "insufficient_quota",
+        ),
+    ];
+    for (path, status, pointer, kind) in formats {
+        let reply = proxy.post(path, TURN).await;
+        assert_eq!(
+            (
+                reply.status,
+                reply.json().pointer(pointer).unwrap().as_str()
+            ),
+            (status, Some(kind))
+        );
+        assert_eq!(reply.headers["x-should-retry"], "false");
+        let message = reply.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        for part in ["$0.05", "$0.051", "PUT /v1/budget"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let line = proxy.line();
+        assert_eq!(
+            (line.outcome, line.cost_usd, line.status),
+            (Outcome::Refused, NanoUsd::ZERO, Some(status))
+        );
+    }
+    assert_eq!(mock.requests().len(), 2);
+    proxy.proxy.set_budget(Some("1.00".parse().unwrap()));
+    assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
+}
+
+#[tokio::test]
+async fn one_dollar_admits_the_first_call_of_a_coding_agent() {
+    let mock = Mock::always(sse(anthropic_stream(10))).await;
+    let proxy = to(Provider::Anthropic, &mock).budget("1.00").start().await;
+    let padding = "words of a system prompt ".repeat(4200);
+    let body = TURN.replace("\"hi\"", &format!("\"{padding}\""));
+    assert!(body.len() > 100_000);
+    assert_eq!(proxy.post("/v1/messages", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn two_hundred_calls_at_once_with_money_for_three() {
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = go.clone();
+    let mock =
+        Mock::new(move |_, _| vec![Step::Wait(wait.clone()), send(sse(anthropic_stream(4096)))])
+            .await;
+    // A call costs at most 4096 output tokens, 0.1024, and its prompt.
+    let proxy = to(Provider::Anthropic, &mock).budget("0.312").start().await;
+    let body = TURN.replace("64000", "4096");
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let request = proxy.request("/v1/messages", body.as_bytes());
+            let address = proxy.address;
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                client.send(&request).await;
+                client.reply().await.status
+            })
+        })
+        .collect();
+    within("197 refusals", async {
+        while proxy.proxy.spend().totals.refused < 197 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        go.notify_one();
+        tokio::task::yield_now().await;
+    }
+    let mut statuses = Vec::new();
+    for call in calls {
+        go.notify_waiters();
+        statuses.push(within("a call", call).await.unwrap());
+    }
+    assert_eq!(statuses.iter().filter(|s| **s == 200).count(), 3);
+    assert_eq!(mock.requests().len(), 3);
+    let spend = proxy.proxy.spend();
+    assert!(spend.totals.usd <= spend.budget_usd.unwrap(), "{spend:?}");
+}
+
+fn endless(format: &str) -> (Vec<u8>, Vec<u8>) {
+    let text = "x".repeat(300);
+    match format {
+        "messages" => (
+            b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_9\",\"model\":\"claude-opus-4-8\",\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n".to_vec(),
+            format!("event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n").into_bytes(),
+        ),
+        "responses" => (
+            b"data: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_9\",\"model\":\"gpt-5.5\",\"status\":\"in_progress\"}}\n\n".to_vec(),
+            format!("data: {{\"type\":\"response.output_text.delta\",\"delta\":\"{text}\"}}\n\n").into_bytes(),
+        ),
+        _ => (
+            b": PROCESSING\n\n".to_vec(),
+            format!("data: {{\"id\":\"gen-9\",\"model\":\"gpt-5.5\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n").into_bytes(),
+        ),
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_would_pass_the_cap_ends_with_an_error_of_its_format() {
+    let cases = [
+        (
+            "/v1/messages",
+            "messages",
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"billing_error\"",
+        ),
+        (
+            "/v1/responses",
+            "responses",
+            "event: response.failed\ndata: {\"type\":\"response.failed\"",
+        ),
+        (
+            "/v1/chat/completions",
+            "chat",
+            "\"code\":\"insufficient_quota\"",
+        ),
+    ];
+    for (path, format, mark) in cases {
+        for split in [false, true] {
+            let (begin, event) = endless(format);
+            let sent = [begin.clone(), event.repeat(400)].concat();
+            let (first, second) = event.split_at(event.len() / 2);
+            let mut steps = vec![send(SSE), send(chunk(&begin))];
+            for _ in 0..400 {
+                if split {
+                    steps.extend([send(chunk(first)), send(chunk(second))]);
+                } else {
+                    steps.push(send(chunk(&event)));
+                }
+            }
+            steps.push(Step::Gone);
+            let mock = Mock::new(move |_, _| steps.clone()).await;
+            let mut proxy = to(Provider::Compatible, &mock).budget("0.20").start().await;
+            let model = if format == "messages" {
+                "claude-opus-4-8"
+            } else {
+                "gpt-5.5"
+            };
+            let reply = proxy
+                .post(path, TURN.replace("claude-opus-4-8", model))
+                .await;
+            assert_eq!((reply.status, reply.whole), (200, true), "{format}");
+            let text = reply.text();
+            let at = text
+                .find(mark)
+                .unwrap_or_else(|| panic!("{format}: {}", &text[text.len() - 500..]));
+            assert!(text.contains("$0.20"), "{format}");
+            let before = &reply.body[..at];
+            let whole_events = before
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(&before[..0], |end| &before[..=end]);
+            assert!(
+                sent.starts_with(whole_events),
+                "{format}: nothing else is altered"
+            );
+            assert!(
+                (whole_events.len() - begin.len()).is_multiple_of(event.len()),
+                "{format}: between two events"
+            );
+            let line = proxy.finished().await;
+            assert_eq!(
+                (line.outcome, line.cost_source),
+                (Outcome::CutAtCap, CostSource::Estimate),
+                "{format}"
+            );
+            let spent = line.cost_usd.0;
+            assert!(
+                (150_000_000..=203_000_000).contains(&spent),
+                "{format}: {spent}"
+            );
+            mock.gone(0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn raising_the_cap_reaches_a_stream_under_way() {
+    let (begin, event) = endless("messages");
+    let (half, rest) = (event.repeat(60), event.repeat(100));
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = go.clone();
+    let stop = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":16000}}\n\ndata: {\"type\":\"message_stop\"}\n\n";
+    let mock = Mock::new(move |_, _| {
+        vec![
+            send(SSE),
+            send(chunk(&begin)),
+            send(chunk(&half)),
+            Step::Wait(wait.clone()),
+            send(chunk(&rest)),
+            send(chunk(stop)),
+            send("0\r\n\r\n"),
+        ]
+    })
+    .await;
+    let mut proxy = to(Provider::Anthropic, &mock).budget("0.20").start().await;
+    let mut client = proxy.connect().await;
+    client
+        .send(&proxy.request("/v1/messages", TURN.as_bytes()))
+        .await;
+    let (_, headers) = client.head().await;
+    let mut body = Vec::new();
+    client.chunked(&mut body, b"content_block_delta").await;
+    proxy.proxy.set_budget(Some("2.00".parse().unwrap()));
+    go.notify_one();
+    assert!(client.body(&headers, &mut body).await);
+    let line = proxy.finished().await;
+    assert_eq!(
+        (line.outcome, line.usage.output_tokens),
+        (Outcome::Complete, 16000)
+    );
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_refused_by_name_or_priced_as_the_dearest() {
+    let mock = Mock::always(sse(
+        anthropic_stream(10).replace("claude-opus-4-8", "mystery-1")
+    ))
+    .await;
+    let body = TURN.replace("claude-opus-4-8", "mystery-1");
+    let proxy = to(Provider::Compatible, &mock).budget("5.00").start().await;
+    let reply = proxy.post("/v1/messages", &body).await;
+    assert_eq!(reply.status, 402);
+    assert!(
+        reply.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("mystery-1")
+    );
+    assert!(mock.requests().is_empty());
+
+    let setup = to(Provider::Compatible, &mock)
+        .budget("5.00")
+        .with(|c| c.unknown_model = UnknownModel::Dearest);
+    let mut proxy = setup.start().await;
+    assert_eq!(proxy.post("/v1/messages", &body).await.status, 200);
+    assert!(
+        proxy.finished().await.cost_usd.0 > 1_000_000,
+        "dearer than opus"
+    );
+
+    let mut proxy = to(Provider::Compatible, &mock).start().await;
+    assert_eq!(
+        proxy.post("/v1/messages", &body).await.status,
+        200,
+        "without a cap nobody needs a price"
+    );
+    let line = proxy.finished().await;
+    assert_eq!((line.cost_usd.0, line.cost_source), (0, CostSource::None));
+}
+
+#[tokio::test]
+async fn warnings_are_told() {
+    let mock = Mock::always(sse(anthropic_stream(1000))).await;
+    let mut proxy = to(Provider::Anthropic, &mock).budget("0.055").start().await;
+    for percent in [50, 80] {
+        // 0.0255 each: 46 %, 92 %.
+        if percent == 50 {
+            assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
+            proxy.finished().await;
+        }
+    }
+    assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
+    let warned = proxy
+        .event(|a| match &a.what {
+            What::Budget(warning) => Some(warning.percent),
+            _ => None,
+        })
+        .await;
+    assert_eq!(warned, 80);
+}
+
+#[tokio::test]
+async fn costs_in_answers_count_for_openrouter_and_never_below_the_table_elsewhere() {
+    let stream = |cost: &str| {
+        format!(
+            "data: {{\"id\":\"gen-1\",\"model\":\"anthropic/claude-opus-4.8\",\"choices\":[{{\"delta\":{{}},\"finish_reason\":\"stop\"}}],\
+             \"usage\":{{\"prompt_tokens\":100,\"completion_tokens\":100,\"cost\":{cost}}}}}\n\ndata: [DONE]\n\n"
+        )
+    };
+    // By the table: 100 · 5 + 100 · 25 per million.
+    let table = 3_000_000;
+    let cases = [
+        (
+            Provider::OpenRouter,
+            "0.001",
+            1_000_000,
+            CostSource::Provider,
+        ),
+        (Provider::OpenRouter, "-0.001", table, CostSource::Table),
+        (Provider::OpenRouter, "1e308", table, CostSource::Table),
+        (Provider::OpenRouter, "\"0.001\"", table, CostSource::Table),
+        (Provider::OpenRouter, "0", 0, CostSource::Provider),
+        (Provider::Compatible, "0.001", table, CostSource::Table),
+        (
+            Provider::Compatible,
+            "0.01",
+            10_000_000,
+            CostSource::Provider,
+        ),
+        (Provider::OpenAi, "0.01", table, CostSource::Table),
+    ];
+    for (provider, cost, expected, source) in cases {
+        let mock = Mock::always(sse(stream(cost))).await;
+        let mut proxy = to(provider, &mock).start().await;
+        let body = r#"{"model":"anthropic/claude-opus-4.8","stream":true,"messages":[]}"#;
+        proxy.post("/api/v1/chat/completions", body).await;
+        let line = proxy.finished().await;
+        assert_eq!(
+            (line.cost_usd.0, line.cost_source),
+            (expected, source),
+            "{provider} {cost}"
+        );
+        assert_eq!(line.generation_id.as_deref(), Some("gen-1"));
+    }
+}

@@ -1,0 +1,14 @@
+//! The generation proxy between raw sockets: a scripted provider on one side, an agent on the other.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that cannot go on ends by panicking"
+)]
+
+mod budget;
+mod cuts;
+mod kit;
+mod pass;

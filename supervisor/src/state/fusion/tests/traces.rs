@@ -1,0 +1,180 @@
+//! What real agents did, as their sources told it, and what remains true when sources are missing.
+//!
+//! The traces were recorded on a busy machine from the real CLIs before a scripted model: times are real, names and
+//! commands shortened, processes that lived for less than 200 ms left out.
+
+use whim_wire::state::AgentState::{self, Idle, NeedsInput, Working};
+
+use crate::state::fusion::Fusion;
+use crate::state::observation::{Observation, Profile};
+
+use super::script::{Step, case, parse, play};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Word,
+    Hooks,
+    Wire,
+    Tree,
+    Terminal,
+}
+
+fn source(observation: &Observation) -> Option<Source> {
+    match observation {
+        Observation::Word(_) | Observation::WordGone => Some(Source::Word),
+        Observation::Hook(_) => Some(Source::Hooks),
+        Observation::Generation { .. } | Observation::Calls { .. } => Some(Source::Wire),
+        Observation::Tree(_) => Some(Source::Tree),
+        Observation::Osc(_)
+        | Observation::Title(_)
+        | Observation::Output { .. }
+        | Observation::Key(_) => Some(Source::Terminal),
+        _ => None,
+    }
+}
+
+/// Plays `trace` without `missing` and says where the state is not the expected one.
+fn wrong(trace: &str, missing: &[Source], points: &[(u64, AgentState)]) -> Vec<String> {
+    let kept = |step: &Step| match step {
+        Step::See(observation) => source(observation).is_none_or(|it| !missing.contains(&it)),
+        Step::Suspend { .. } | Step::Look => true,
+    };
+    let steps: Vec<_> = parse(trace)
+        .into_iter()
+        .filter(|(_, step)| kept(step))
+        .collect();
+    let end = points.last().unwrap().0;
+    let changes = play(&mut Fusion::new(Profile::INTERACTIVE), &steps, end);
+    let told: Vec<String> = (changes.iter())
+        .map(|change| format!("{} {}", change.at, change.verdict.state))
+        .collect();
+    let state = |at: u64| {
+        let change = changes.iter().rfind(|change| change.at <= at);
+        change.map(|change| change.verdict.state)
+    };
+    points
+        .iter()
+        .filter(|(at, expected)| state(*at) != Some(*expected))
+        .map(|(at, expected)| {
+            format!("without {missing:?} not {expected} at {at}; published {told:?}")
+        })
+        .collect()
+}
+
+/// Whatever one source, or two, are missing: the state in the middle of each phase is right.
+#[track_caller]
+fn right_without_any(trace: &str, points: &[(u64, AgentState)]) {
+    use Source::{Hooks, Terminal, Tree, Wire, Word};
+    let missing: [&[Source]; 11] = [
+        &[],
+        &[Word],
+        &[Hooks],
+        &[Wire],
+        &[Tree],
+        &[Terminal],
+        &[Word, Hooks],
+        &[Word, Wire],
+        &[Word, Tree],
+        &[Hooks, Wire],
+        // The agent's status file and nothing else.
+        &[Hooks, Wire, Tree, Terminal],
+    ];
+    let wrong: Vec<String> = (missing.iter())
+        .flat_map(|missing| wrong(trace, missing, points))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+const PERMISSION: &str = include_str!("traces/claude_permission.txt");
+const INTERRUPT: &str = include_str!("traces/claude_interrupt.txt");
+const AGENTS: &str = include_str!("traces/claude_agents.txt");
+
+#[test]
+fn claude_permission() {
+    case(
+        Profile::INTERACTIVE,
+        PERMISSION,
+        "0 starting
+         3074..4100 idle
+         5021 working
+         6698..7427 idle
+         7970 working
+         8850..9850 needs_input ~ asks: Bash: sleep 6; touch /home/node/x
+         12017 working ~ Bash
+         18778..19683 idle ~ ended
+         22911 working
+         23247..24247 needs_input ~ asks: Bash: touch /home/node/z
+         28026..30882 idle",
+    );
+    right_without_any(
+        PERMISSION,
+        &[
+            (7_450, Idle),
+            (10_500, NeedsInput),
+            (15_000, Working),
+            (21_000, Idle),
+            (26_000, NeedsInput),
+            (31_500, Idle),
+        ],
+    );
+}
+
+#[test]
+fn claude_interrupts() {
+    case(
+        Profile::INTERACTIVE,
+        INTERRUPT,
+        "0 starting
+         1890..2900 idle
+         3300 working
+         4019..4876 idle ~ ended
+         6285 working
+         9364..12243 idle ~ interrupted
+         14267 working
+         18458..21245 idle ~ interrupted
+         24355 working
+         25135..25917 idle ~ ended",
+    );
+    right_without_any(
+        INTERRUPT,
+        &[
+            (5_500, Idle),
+            (8_500, Working),
+            (12_500, Idle),
+            (17_500, Working),
+            (21_500, Idle),
+            (27_000, Idle),
+        ],
+    );
+}
+
+#[test]
+fn claude_background_command_and_question() {
+    case(
+        Profile::INTERACTIVE,
+        AGENTS,
+        "0 starting
+         6418..7500 idle
+         11267 working
+         12610..13610 idle
+         24127 working
+         26334..27010 idle ~ a command runs in the background
+         31219 working
+         31736..32636 idle
+         37119 working
+         37537..38537 needs_input ~ AskUserQuestion
+         40107..40200 working
+         40528..41414 idle",
+    );
+    right_without_any(
+        AGENTS,
+        &[
+            (14_500, Idle),
+            (24_500, Working),
+            (28_500, Idle),
+            (34_000, Idle),
+            (39_500, NeedsInput),
+            (43_000, Idle),
+        ],
+    );
+}

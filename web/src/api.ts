@@ -1,0 +1,169 @@
+// The API of the server that this page came from. The control token comes in the address's fragment, stays in
+// sessionStorage, and is sent as bearer; it never travels in an address.
+
+export interface Dialog {
+  id: string;
+  kind: 'permission' | 'question';
+  text: string;
+  options: (string | { id?: string; label?: string; text?: string })[];
+}
+
+export interface Session {
+  id: string;
+  agent: string;
+  mode: string;
+  state: string;
+  reason: string;
+  terminal: string | null;
+  queued_prompts: number;
+  dialog?: Dialog | null;
+  spend?: { usd: string; budget_usd: string | null };
+}
+
+export interface State {
+  state: string;
+  reason: string;
+  since: string;
+  seq: number;
+  phase: string;
+  step?: string;
+  error?: string;
+  stalled: boolean;
+  sessions: Session[];
+  ports: number[];
+  dialog?: Dialog | null;
+}
+
+export interface Port {
+  port: number;
+  preview?: string | null;
+  http?: boolean | null;
+  process?: { name?: string; command?: string } | null;
+}
+
+export interface TerminalInfo {
+  id: string;
+  kind: 'agent' | 'shell';
+  state: 'running' | 'exited';
+  exit: { code?: number; signal?: number } | null;
+  title: string;
+}
+
+export interface Turn {
+  role: string;
+  text?: string;
+  at?: string;
+  content?: unknown;
+}
+
+export class ApiError extends Error {
+  constructor(readonly status: number, message: string) {
+    super(message);
+  }
+}
+
+const KEY = 'whim.token';
+
+/** Takes the token out of the address, so that it is not in the history or in a shared link. */
+export function takeToken(): string | null {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const token = fragment.get('token');
+  if (token) {
+    sessionStorage.setItem(KEY, token);
+    history.replaceState(null, '', location.pathname + location.search);
+  }
+  return sessionStorage.getItem(KEY);
+}
+
+export class Api {
+  constructor(private token: string) {}
+
+  static remember(token: string): void {
+    sessionStorage.setItem(KEY, token);
+  }
+
+  static forget(): void {
+    sessionStorage.removeItem(KEY);
+  }
+
+  private async call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+    const headers: Record<string, string> = { authorization: `Bearer ${this.token}` };
+    if (body !== undefined) {
+      headers['content-type'] = 'application/json';
+    }
+    const response = await fetch(path, {
+      method,
+      headers,
+      body: body === undefined ? null : JSON.stringify(body),
+      cache: 'no-store',
+      credentials: 'omit',
+      signal: signal ?? null,
+    });
+    if (!response.ok) {
+      let detail = `${response.status} ${response.statusText}`;
+      try {
+        detail = ((await response.json()) as { detail?: string }).detail ?? detail;
+      } catch {
+        // Not every refusal has a document.
+      }
+      throw new ApiError(response.status, detail);
+    }
+    return response;
+  }
+
+  private async get<T>(path: string, signal?: AbortSignal): Promise<T> {
+    return (await (await this.call('GET', path, undefined, signal)).json()) as T;
+  }
+
+  /** The state, or with `after` the next one that differs (at most 25 s later). */
+  state(after: number | null, signal?: AbortSignal): Promise<State> {
+    return this.get(after === null ? '/v1/state' : `/v1/state?after_seq=${after}&timeout_s=25`, signal);
+  }
+
+  async ports(): Promise<Port[]> {
+    return this.get('/v1/ports');
+  }
+
+  async terminals(): Promise<TerminalInfo[]> {
+    return (await this.get<{ terminals: TerminalInfo[] }>('/v1/terminals')).terminals;
+  }
+
+  async openShell(): Promise<TerminalInfo> {
+    return (await (await this.call('POST', '/v1/terminals', {})).json()) as TerminalInfo;
+  }
+
+  async closeTerminal(id: string): Promise<void> {
+    await this.call('DELETE', `/v1/terminals/${encodeURIComponent(id)}`);
+  }
+
+  async prompt(session: string, text: string): Promise<void> {
+    await this.call('POST', `/v1/sessions/${encodeURIComponent(session)}/prompts`, { text });
+  }
+
+  async interrupt(session: string): Promise<void> {
+    await this.call('POST', `/v1/sessions/${encodeURIComponent(session)}/interrupt`);
+  }
+
+  async answer(session: string, dialog: string, option: string | number): Promise<void> {
+    await this.call('POST', `/v1/sessions/${encodeURIComponent(session)}/answers`, { dialog, option });
+  }
+
+  /** `null` where this server has no conversation view. */
+  async conversation(session: string): Promise<Turn[] | null> {
+    try {
+      const answer = await this.get<{ turns?: Turn[] } | Turn[]>(
+        `/v1/sessions/${encodeURIComponent(session)}/conversation`,
+      );
+      return Array.isArray(answer) ? answer : (answer.turns ?? []);
+    } catch (error) {
+      if (error instanceof ApiError && (error.status === 404 || error.status === 501)) {
+        return null;
+      }
+      throw error;
+    }
+  }
+
+  async terminalToken(id: string): Promise<string> {
+    return (await this.get<{ token: string }>(`/t/${encodeURIComponent(id)}/token`)).token;
+  }
+}

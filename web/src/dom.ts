@@ -1,0 +1,45 @@
+// Small helpers to build elements. Text always goes in as text, never as markup.
+
+type Child = Node | string | null | undefined;
+
+type Properties = Record<string, string | boolean | ((event: Event) => void) | undefined>;
+
+/** An element with attributes (`class`, `aria-label`, …), listeners (`onclick`) and children. */
+export function h<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  properties: Properties = {},
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (typeof value === 'function') {
+      element.addEventListener(name.slice(2), value);
+    } else if (value === true) {
+      element.setAttribute(name, '');
+    } else if (typeof value === 'string') {
+      element.setAttribute(name, value);
+    }
+  }
+  element.append(...children.filter((child): child is Node | string => child != null));
+  return element;
+}
+
+/** Sets text only when it differs, so that screen readers are not told twice. */
+export function setText(element: HTMLElement, text: string): void {
+  if (element.textContent !== text) {
+    element.textContent = text;
+  }
+}
+
+/** Opens an address in a new tab if it is a web address; nothing else is ever opened. */
+export function openLink(address: string): void {
+  let url: URL;
+  try {
+    url = new URL(address);
+  } catch {
+    return;
+  }
+  if (url.protocol === 'http:' || url.protocol === 'https:') {
+    window.open(url.href, '_blank', 'noopener,noreferrer');
+  }
+}
