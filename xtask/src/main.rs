@@ -65,6 +65,8 @@ enum Failed {
     #[error(transparent)]
     Repo(#[from] whim_kit::repo::RepoError),
     #[error(transparent)]
+    Root(#[from] whim_kit::RootError),
+    #[error(transparent)]
     Agents(#[from] whim_kit::agents::AgentsError),
     #[error("cannot start the scripted model: {0}")]
     Model(io::Error),

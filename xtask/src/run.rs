@@ -75,6 +75,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     })?;
     let sample = demo.join("sample");
     repo::sample(&sample)?;
+    // Cloned by the agents' user, and git reads no repository of another user.
+    whim_kit::give(&sample, whim_kit::agents_user()?)?;
     let repository = options
         .repo
         .clone()

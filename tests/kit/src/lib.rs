@@ -22,6 +22,6 @@ mod whim;
 
 pub use client::{Client, ClientError};
 pub use model::Upstream;
-pub use root::{AGENTS_USER, Root, RootError};
+pub use root::{AGENTS_USER, Root, RootError, agents_user, give};
 pub use run::Run;
 pub use whim::{Ready, Whim, WhimError, reachable};

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, geteuid};
@@ -100,14 +100,7 @@ impl Root {
     /// # Errors
     /// When one of its files cannot be given.
     pub fn give_to_agent(&self, path: &Path) -> Result<(), RootError> {
-        let meta = fs::symlink_metadata(path).map_err(|source| failed(path, source))?;
-        if meta.is_dir() {
-            for entry in fs::read_dir(path).map_err(|source| failed(path, source))? {
-                self.give_to_agent(&entry.map_err(|source| failed(path, source))?.path())?;
-            }
-        }
-        std::os::unix::fs::lchown(path, Some(self.agents.0), Some(self.agents.1))
-            .map_err(|source| failed(path, source))
+        give(path, self.agents)
     }
 
     fn made(agents: (u32, u32)) -> Result<Self, RootError> {
@@ -151,8 +144,28 @@ impl Root {
     }
 }
 
+/// Gives a tree to this user and group. Links are not followed.
+///
+/// # Errors
+/// When one of its files cannot be given.
+pub fn give(path: &Path, (user, group): (u32, u32)) -> Result<(), RootError> {
+    let meta = fs::symlink_metadata(path).map_err(|source| failed(path, source))?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path).map_err(|source| failed(path, source))? {
+            give(
+                &entry.map_err(|source| failed(path, source))?.path(),
+                (user, group),
+            )?;
+        }
+    }
+    lchown(path, Some(user), Some(group)).map_err(|source| failed(path, source))
+}
+
 /// The ids of [`AGENTS_USER`]; one's own when not root, because no other can be taken on.
-fn agents_user() -> Result<(u32, u32), RootError> {
+///
+/// # Errors
+/// When there is no such user.
+pub fn agents_user() -> Result<(u32, u32), RootError> {
     if !geteuid().is_root() {
         return Ok((geteuid().as_raw(), nix::unistd::getegid().as_raw()));
     }

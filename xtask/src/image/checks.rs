@@ -22,7 +22,25 @@ pub(super) fn all(daemon: &Daemon) -> Result<(), Failed> {
         path: std::env::temp_dir(),
         source,
     })?;
-    repo::sample(&sample.path().join("repo"))?;
+    let repository = sample.path().join("repo");
+    repo::sample(&repository)?;
+    // Cloned by the image's agents' user, and git reads no repository of another user.
+    let id = |which| {
+        output(&mut daemon.docker([
+            "run",
+            "--rm",
+            "--network=none",
+            "--entrypoint=id",
+            IMAGE,
+            which,
+            "node",
+        ]))
+    };
+    let number = |text: String| {
+        text.parse()
+            .map_err(|_| Failed::Check(format!("the image has no user node: {text}")))
+    };
+    whim_kit::give(&repository, (number(id("-u")?)?, number(id("-g")?)?))?;
     let model = Upstream::start(demo::script()).map_err(Failed::Model)?;
     let lab = Lab {
         daemon,
@@ -95,6 +113,26 @@ impl Container<'_> {
         )
     }
 
+    /// Waits for a condition, as long as it runs.
+    fn soon(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failed> {
+        let found = wait::until(what, PATIENCE, || {
+            if holds() {
+                return Some(true);
+            }
+            self.inspect("{{.State.Running}}")
+                .is_ok_and(|running| running == "false")
+                .then_some(false)
+        });
+        match found {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failed::Wait(format!(
+                "it ended before there was {what}\n{}",
+                self.logs()
+            ))),
+            Err(error) => Err(Failed::Wait(format!("{error}\n{}", self.logs()))),
+        }
+    }
+
     /// Waits for its end; the exit code.
     fn ended(&self) -> Result<i32, Failed> {
         wait::until("the container's end", PATIENCE, || {
@@ -152,14 +190,11 @@ impl Lab<'_> {
         let container = self.start(&["--env", &key], &whim)?;
         let told = |error: Failed| Failed::Check(format!("{error}\n{}", container.logs()));
         let turn = |file: &str, text: &str| {
-            wait::until(&format!("{file} in the checkout"), PATIENCE, || {
-                (container
+            container.soon(&format!("{file} in the checkout"), || {
+                container
                     .exec(&["cat", &format!("/app/repo/{file}")])
-                    .ok()?
-                    == text)
-                    .then_some(())
+                    .is_ok_and(|found| found == text)
             })
-            .map_err(|error| Failed::Wait(format!("{error}\n{}", container.logs())))
         };
         turn("first.txt", &format!("{agent}-one"))?;
         container
@@ -172,10 +207,11 @@ impl Lab<'_> {
         turn("second.txt", &format!("{agent}-two"))?;
         let owner = container.exec(&["stat", "--format=%U", "/app/repo/second.txt"])?;
         expect("the files' owner", owner.as_str(), "node")?;
-        wait::until("the health check", PATIENCE, || {
-            (container.inspect("{{.State.Health.Status}}").ok()? == "healthy").then_some(())
-        })
-        .map_err(|error| Failed::Wait(error.to_string()))?;
+        container.soon("a healthy container", || {
+            container
+                .inspect("{{.State.Health.Status}}")
+                .is_ok_and(|health| health == "healthy")
+        })?;
         let keeper: i32 = container
             .inspect("{{.State.Pid}}")?
             .parse()

@@ -89,7 +89,7 @@ impl Conversation {
             prompt: String::new(),
             round: 0,
             last_result: String::new(),
-            tools: list(&body["tools"]).iter().map(tool_name).collect(),
+            tools: tools_of(body),
             cwd: None,
         };
         match dialect {
@@ -214,6 +214,30 @@ pub(super) fn text(value: &Value) -> String {
         Value::Object(_) => value["text"].as_str().unwrap_or_default().to_owned(),
         _ => String::new(),
     }
+}
+
+/// Names of all tools on offer. Codex gives those of its newer models in the conversation (`additional_tools`), grouped
+/// in namespaces.
+fn tools_of(body: &Value) -> Vec<String> {
+    let added = list(&body["input"])
+        .iter()
+        .filter(|item| item["type"] == "additional_tools");
+    let mut open: Vec<&Value> = list(&body["tools"])
+        .iter()
+        .chain(added.flat_map(|item| list(&item["tools"])))
+        .collect();
+    let mut names = Vec::new();
+    while !open.is_empty() {
+        let (groups, tools): (Vec<&Value>, Vec<&Value>) = open
+            .into_iter()
+            .partition(|tool| tool["type"] == "namespace");
+        names.extend(tools.into_iter().map(tool_name));
+        open = groups
+            .into_iter()
+            .flat_map(|group| list(&group["tools"]))
+            .collect();
+    }
+    names
 }
 
 fn tool_name(tool: &Value) -> String {

@@ -19,6 +19,9 @@
 //!   `-p` and `exec` there is none.
 //! * Copilot with a GPT model offers `apply_patch` (a free-form tool, also over chat) and no `edit` or `create`; edits
 //!   go through its shell. It puts `<current_datetime>…</current_datetime>` before the prompt.
+//! * Codex's default model (`gpt-6.1-sol`) gets its tools as an `additional_tools` item of the conversation, in
+//!   namespaces, and has no shell among them: a free-form tool `exec` takes JavaScript that calls
+//!   `tools.exec_command({cmd})`. A model that Codex does not know (`gpt-5.1-codex`) has `exec_command` itself.
 //! * Codex shows a failing command as an item with status `failed` when it has no sandbox.
 //! * Codex with its home under `/tmp` warns that it makes no helper binaries there, and works.
 //! * All read a directory from their own instructions (`<cwd>`, `Primary working directory:`), which is how

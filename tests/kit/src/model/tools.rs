@@ -4,7 +4,7 @@
 //!
 //! | wish | Claude Code (and CCR) | Codex | Copilot |
 //! |---|---|---|---|
-//! | shell | `Bash {command, description}` | `exec_command {cmd}` | `bash {command, description, mode, initial_wait}` |
+//! | shell | `Bash {command, description}` | `exec_command {cmd}`, or `exec` (JavaScript) | `bash {command, description, mode, initial_wait}` |
 //! | read | `Read {file_path}` | by shell | `view {path}` |
 //! | write | `Write {file_path, content}` | by shell | `create {path, file_text}` |
 //! | edit | `Edit {file_path, old_string, new_string}` | by shell | `edit {path, old_str, new_str}` |
@@ -14,7 +14,7 @@
 
 use serde_json::{Value, json};
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Dialect};
 use super::script::ToolCall;
 
 /// A call as an agent understands it.
@@ -70,6 +70,14 @@ fn shell<'a>(conversation: &'a Conversation, command: &str) -> (&'a str, Value) 
             json!({"command": command, "description": summary(command), "mode": "sync", "initial_wait": 30}),
         ),
         "exec_command" => Some(json!({"cmd": command})),
+        // Codex's newer models have no shell but a JavaScript interpreter, in which the shell is a function.
+        "exec" if conversation.dialect == Dialect::Responses => {
+            let call = format!(
+                "const done = await tools.exec_command({});",
+                json!({"cmd": command})
+            );
+            Some(format!("{call}\ntext(done.output ?? done);").into())
+        }
         "shell" => Some(json!({"command": ["sh", "-c", command]})),
         _ => None,
     };

@@ -131,10 +131,19 @@ fn claude_does_the_task() {
 }
 
 #[test]
-fn codex_does_the_task() {
+fn codex_does_the_task_with_a_shell() {
+    codex_does_the_task("model = \"gpt-5.1-codex\"");
+}
+
+#[test]
+fn codex_does_the_task_with_its_default_model() {
+    codex_does_the_task("");
+}
+
+fn codex_does_the_task(model: &str) {
     let lab = Lab::new();
     let config = format!(
-        "model = \"gpt-5.1-codex\"\nmodel_provider = \"lab\"\napproval_policy = \"never\"\n\
+        "{model}\nmodel_provider = \"lab\"\napproval_policy = \"never\"\n\
          sandbox_mode = \"danger-full-access\"\n[analytics]\nenabled = false\n[features]\nplugins = false\n\
          [model_providers.lab]\nname = \"lab\"\nbase_url = \"{}/v1\"\nenv_key = \"LAB_KEY\"\nwire_api = \"responses\"\n\
          [projects.\"{}\"]\ntrust_level = \"trusted\"\n",

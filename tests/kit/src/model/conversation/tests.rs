@@ -98,3 +98,12 @@ fn chat_counts_replies_with_tool_calls() {
         ("hello there", 1, "out")
     );
 }
+
+#[test]
+fn tools_that_come_with_the_conversation_are_on_offer() {
+    let exec = json!({"type": "custom", "name": "exec"});
+    let namespace = json!({"type": "namespace", "name": "functions", "tools": [exec]});
+    let body = json!({"model": "m", "input": [{"type": "additional_tools", "role": "developer", "tools": [namespace]}]});
+    let seen = Conversation::read(Dialect::Responses, Agent::Codex, &body);
+    assert_eq!(seen.tools, ["exec"]);
+}
