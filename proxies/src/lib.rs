@@ -1,1 +1,3 @@
 //! HTTP mechanism and the two proxies.
+
+pub mod local;
