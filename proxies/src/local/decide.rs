@@ -36,6 +36,11 @@ pub(crate) struct Permit {
 }
 
 impl Load {
+    #[cfg(test)]
+    pub(crate) fn count(&self, port: u16) -> usize {
+        self.counts.lock().unwrap().get(&port).copied().unwrap_or(0)
+    }
+
     fn enter(&self, port: u16, limit: usize) -> Option<Permit> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(port).or_default();

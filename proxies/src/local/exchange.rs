@@ -385,8 +385,8 @@ async fn check_answer(
     if head.status == 101 && asked.head.upgrade().is_none() {
         return Err(Wait::Failed(Failure::Unasked));
     }
-    let is_fresh_http = head.status == 400;
-    if !(asked.may_refuse && refusal::may_be(head)) && !is_fresh_http {
+    let may_want_tls = head.status == 400;
+    if !(may_want_tls || asked.may_refuse && refusal::may_be(head)) {
         return Ok(());
     }
     let mut progress = Progress::new(framing);
@@ -408,7 +408,7 @@ async fn check_answer(
     let body = buffer
         .get(..buffer.len().min(refusal::PREFIX))
         .unwrap_or_default();
-    if is_fresh_http && wants_tls(body) {
+    if may_want_tls && wants_tls(body) {
         return Err(Wait::Failed(Failure::WantsTls));
     }
     if asked.may_refuse && refusal::is(asked.head, head, body) {

@@ -5,7 +5,7 @@
 //! frame cannot be told from a ping and does not count either. Bytes that are no WebSocket all count.
 
 /// Longest payload that may be an application's own ping.
-const SHORT: u64 = 64;
+const SHORT: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -26,7 +26,7 @@ pub(crate) struct Frames {
     held: [u8; 14],
     filled: u8,
     mask: [u8; 4],
-    text: [u8; SHORT as usize],
+    text: [u8; SHORT],
     text_length: u8,
 }
 
@@ -38,7 +38,7 @@ impl Frames {
             held: [0; 14],
             filled: 0,
             mask: [0; 4],
-            text: [0; SHORT as usize],
+            text: [0; SHORT],
             text_length: 0,
         }
     }
@@ -121,7 +121,7 @@ impl Frames {
         }
         let is_control = first & 0x08 != 0;
         let is_compressed = first & 0x40 != 0;
-        let is_short = !is_control && !is_compressed && size <= SHORT;
+        let is_short = !is_control && !is_compressed && size <= SHORT as u64;
         self.text_length = 0;
         self.filled = 0;
         if size > 0 {
@@ -130,7 +130,7 @@ impl Frames {
                 is_short,
             };
         }
-        !is_control && size > SHORT
+        !is_control && size > SHORT as u64
     }
 
     fn is_news(&self) -> bool {

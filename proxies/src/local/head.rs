@@ -63,13 +63,6 @@ impl Fields {
             .flat_map(|value| value.split(|byte| *byte == b','))
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
-
-    pub(crate) fn push(&mut self, name: &'static str, value: impl Into<Bytes>) {
-        self.0.push(Field {
-            name: Bytes::from_static(name.as_bytes()),
-            value: value.into(),
-        });
-    }
 }
 
 /// A request without its body.
@@ -88,7 +81,6 @@ pub(crate) struct RequestHead {
 pub(crate) enum Version {
     Http10,
     Http11,
-    Http2,
 }
 
 impl RequestHead {

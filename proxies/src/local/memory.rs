@@ -65,7 +65,7 @@ impl Memory {
             .get(&port)
             .filter(|known| known.program == program)
             .copied()
-            .unwrap_or(Known {
+            .unwrap_or_else(|| Known {
                 program,
                 ..Known::default()
             })

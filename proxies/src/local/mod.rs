@@ -270,3 +270,6 @@ impl Proxy {
         self.memory.set_mode(port, mode);
     }
 }
+
+#[cfg(test)]
+mod tests;

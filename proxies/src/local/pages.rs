@@ -173,7 +173,7 @@ mod tests {
         let end = answer.body.find("</script>").unwrap();
         let hash = STANDARD.encode(digest::digest(
             &digest::SHA256,
-            answer.body[start..end].as_bytes(),
+            &answer.body.as_bytes()[start..end],
         ));
         assert!(policy.contains(&hash));
         assert!(answer.body.contains("port 3000"));

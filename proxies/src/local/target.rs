@@ -16,13 +16,6 @@ pub(crate) enum Form {
     Default,
 }
 
-impl Form {
-    /// All ports share one origin in this form.
-    pub(crate) fn is_path(self) -> bool {
-        matches!(self, Self::Stripped(_) | Self::Kept(_))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     Port(u16, Form),

@@ -161,9 +161,8 @@ fn authority(target: Bytes, fields: &Fields, version: Version) -> Result<(Bytes,
 }
 
 fn request_framing(head: &RequestHead) -> Result<Framing, Refusal> {
-    let length = match content_length(&head.fields) {
-        Ok(length) => length,
-        Err(()) => return refuse(400, "Content-Length is malformed"),
+    let Ok(length) = content_length(&head.fields) else {
+        return refuse(400, "Content-Length is malformed");
     };
     let mut codings = head.fields.all("transfer-encoding");
     match (codings.next(), length) {
@@ -452,7 +451,7 @@ mod tests {
         fn a_head_cut_anywhere_is_the_same_head(at in 0usize..80) {
             let text = "POST /p?q=1 HTTP/1.1\r\nHost: example\r\nX-Case: Kept\r\nContent-Length: 5\r\n\r\nhello";
             let at = at.min(text.len());
-            let mut buffer = BytesMut::from(&text[..at]);
+            let mut buffer = BytesMut::from(&text.as_bytes()[..at]);
             let first = request(&mut buffer, &Limits::default()).unwrap();
             let (head, framing) = match first {
                 Some(found) => found,
