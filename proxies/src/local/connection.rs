@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::Client;
 use super::decide::{Decision, Permit};
 use super::exchange::{self, Asked, Failure, Outcome};
 use super::head::{RequestHead, Version};
@@ -22,7 +23,7 @@ use super::pages::{self, Answer};
 use super::rewrite::{Guise, Route, is_local};
 use super::upstream::{self, DialError, Key, Upstream};
 use super::wire::{self, Framing};
-use super::{Limits, Lookup, Proxy, Server, tunnel};
+use super::{Limits, Lookup, Proxy, Server, http2, tunnel};
 
 /// How long a server that is listed but refuses is given before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -30,6 +31,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(5);
 /// After an error of accept (too many open files).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room for one read of a head.
+const FIRST_READ: usize = 4096;
 const SWEEP: Duration = Duration::from_secs(2);
 /// Ways to ask a server differently before its answer is taken as it is: TLS, another name, a fresh connection.
 const ATTEMPTS: u8 = 4;
@@ -117,7 +121,7 @@ async fn accept(
             continue;
         }
         let drain = proxy.limits.drain;
-        let work = connection(Arc::clone(&proxy), stream, peer, stop.clone());
+        let work = first(Arc::clone(&proxy), stream, peer, stop.clone());
         let stop = stop.clone();
         tasks.spawn(async move {
             let _place = place;
@@ -127,6 +131,30 @@ async fn accept(
             }
         });
     }
+}
+
+/// Tells HTTP/2 (by its preface, RFC 9113 §3.4) from HTTP/1.
+async fn first(
+    proxy: Arc<Proxy>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
+    let mut buffer = BytesMut::with_capacity(FIRST_READ);
+    let deadline = Instant::now() + proxy.limits.idle;
+    while PREFACE.starts_with(&buffer) {
+        let read = tokio::select! {
+            read = timeout_at(deadline, stream.read_buf(&mut buffer)) => read,
+            () = stop.cancelled() => return,
+        };
+        if !matches!(read, Ok(Ok(size)) if size > 0) {
+            return;
+        }
+        if buffer.starts_with(PREFACE) {
+            return http2::serve(proxy, stream, buffer, peer, stop).await;
+        }
+    }
+    connection(proxy, stream, buffer, peer, stop).await;
 }
 
 /// What follows a request.
@@ -140,13 +168,13 @@ enum Next {
     Tunnel(Upstream, bool, Permit, u16),
 }
 
-async fn connection(
+pub(crate) async fn connection(
     proxy: Arc<Proxy>,
-    mut stream: TcpStream,
+    mut stream: impl Client,
+    mut buffer: BytesMut,
     peer: SocketAddr,
     stop: CancellationToken,
 ) {
-    let mut buffer = BytesMut::new();
     loop {
         let (head, framing) = match read_head(&mut stream, &mut buffer, &proxy.limits, &stop).await
         {
@@ -164,10 +192,7 @@ async fn connection(
             Next::Close => return,
             Next::Linger => return linger(&mut stream).await,
             Next::Reset => {
-                // Closing with unsent or unread bytes would do as well, but not where all was sent and read.
-                socket2::SockRef::from(&stream)
-                    .set_linger(Some(Duration::ZERO))
-                    .ok();
+                stream.reset();
                 return;
             }
             Next::Tunnel(upstream, is_websocket, permit, port) => {
@@ -191,7 +216,7 @@ enum Read {
 }
 
 async fn read_head(
-    stream: &mut TcpStream,
+    stream: &mut impl Client,
     buffer: &mut BytesMut,
     limits: &Limits,
     stop: &CancellationToken,
@@ -200,12 +225,13 @@ async fn read_head(
         if buffer.capacity() > 64 * 1024 {
             *buffer = BytesMut::new();
         }
+        buffer.reserve(FIRST_READ);
         // Nothing is owed to a client that has not asked.
         let waited = tokio::select! {
-            waited = timeout(limits.idle, stream.readable()) => waited,
+            waited = timeout(limits.idle, stream.read_buf(buffer)) => waited,
             () = stop.cancelled() => return Read::End,
         };
-        if !matches!(waited, Ok(Ok(()))) {
+        if !matches!(waited, Ok(Ok(size)) if size > 0) {
             return Read::End;
         }
     }
@@ -220,7 +246,7 @@ async fn read_head(
                 }
             }
         }
-        buffer.reserve(4096);
+        buffer.reserve(FIRST_READ);
         match timeout_at(deadline, stream.read_buf(buffer)).await {
             Ok(Ok(0) | Err(_)) => return Read::End,
             Ok(Ok(_)) => {}
@@ -233,7 +259,7 @@ async fn read_head(
 }
 
 /// Lets the client read the answer although it still sends: closing now would make its kernel drop it (RFC 9112 §9.6).
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut impl Client) {
     if stream.shutdown().await.is_err() {
         return;
     }
@@ -245,7 +271,7 @@ async fn linger(stream: &mut TcpStream) {
 
 async fn request(
     proxy: &Proxy,
-    stream: &mut TcpStream,
+    stream: &mut impl Client,
     buffer: &mut BytesMut,
     head: RequestHead,
     framing: Framing,
@@ -275,7 +301,7 @@ async fn request(
 
 /// Sends an answer of our own.
 async fn reply(
-    stream: &mut TcpStream,
+    stream: &mut impl Client,
     head: &RequestHead,
     framing: Framing,
     answer: &Answer,
@@ -318,7 +344,7 @@ impl Forward<'_> {
         !self.has_body() && self.head.is_safe()
     }
 
-    async fn run(&self, stream: &mut TcpStream, buffer: &mut BytesMut, permit: Permit) -> Next {
+    async fn run(&self, stream: &mut impl Client, buffer: &mut BytesMut, permit: Permit) -> Next {
         let proxy = self.proxy;
         let port = self.route.port;
         let is_upgrade = self.head.upgrade().is_some();
@@ -445,7 +471,7 @@ impl Forward<'_> {
     /// A connection to the server, waited for if the request may wait.
     async fn connect(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut impl Client,
         buffer: &mut BytesMut,
         fresh_only: bool,
     ) -> Result<(Arc<Server>, Upstream), NoServer> {
@@ -548,7 +574,7 @@ impl Forward<'_> {
         .with("Retry-After", "1")
     }
 
-    async fn report(&self, stream: &mut TcpStream, server: &Server, failure: Failure) -> Next {
+    async fn report(&self, stream: &mut impl Client, server: &Server, failure: Failure) -> Next {
         let (status, detail) = match failure {
             Failure::NoAnswer => (502, "The server closed the connection without an answer."),
             Failure::WantsTls => (502, "The server wants TLS; the next request will use it."),
@@ -584,20 +610,21 @@ impl Forward<'_> {
         self.fail(stream, status, detail).await
     }
 
-    async fn fail(&self, stream: &mut TcpStream, status: u16, detail: &str) -> Next {
+    async fn fail(&self, stream: &mut impl Client, status: u16, detail: &str) -> Next {
         let answer = Answer::explain(self.head.is_navigation(), status, detail);
         reply(stream, self.head, self.framing, &answer).await
     }
 }
 
 /// Done when the client has gone; never while it may still be there.
-async fn left(stream: &mut TcpStream, buffer: &mut BytesMut) {
+async fn left(stream: &mut impl Client, buffer: &mut BytesMut) {
     loop {
         if buffer.len() >= 16 * 1024 {
             return std::future::pending().await;
         }
         match stream.read_buf(buffer).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) => return tokio::time::sleep(exchange::HALF_CLOSED).await,
+            Err(_) => return,
             Ok(_) => {}
         }
     }

@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Limits;
 use super::body::Progress;
+use super::client::Client;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::refusal;
 use super::rewrite::{self, Guise, Route};
@@ -29,6 +28,9 @@ const SMALL: usize = 8 * 1024;
 const LARGE: usize = 128 * 1024;
 /// Most that is read ahead of a client while its answer is on the way.
 const AHEAD: usize = 16 * 1024;
+/// A client that has closed its sending side may only have finished sending, which looks the same as leaving: an answer
+/// that comes within this still goes out, and a server works no longer than this for nobody.
+pub(crate) const HALF_CLOSED: Duration = Duration::from_millis(500);
 /// How long the beginning of a refusal may take to come.
 const PREFIX_WITHIN: Duration = Duration::from_secs(1);
 
@@ -119,7 +121,7 @@ enum ClientEnd {
 
 /// Sends the request and passes the answer on.
 pub(crate) async fn run(
-    client: &mut TcpStream,
+    client: &mut impl Client,
     buffer: &mut BytesMut,
     mut upstream: Upstream,
     asked: &Asked<'_>,
@@ -187,14 +189,14 @@ enum Ended {
 
 /// The rest of the request and the whole answer, at once.
 async fn both_ways(
-    client: &mut TcpStream,
+    client: &mut impl Client,
     buffer: &mut BytesMut,
     upstream: &mut Upstream,
     progress: &mut Progress,
     asked: &Asked<'_>,
     upload: &UploadState,
 ) -> Ended {
-    let (mut client_read, mut client_write) = client.split();
+    let (mut client_read, mut client_write) = tokio::io::split(client);
     let client_side = async {
         if upload.is(Upload::Running) {
             let sent = send_body(
@@ -274,7 +276,7 @@ enum SendError {
 
 /// The rest of the request's body. Read once, never kept.
 async fn send_body(
-    from: &mut ReadHalf<'_>,
+    from: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
     to: &mut (impl AsyncWrite + Unpin),
     progress: &mut Progress,
@@ -305,13 +307,17 @@ async fn send_body(
 }
 
 /// Returns when the client has closed. What it sends meanwhile is its next request.
-async fn gone(from: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> ClientEnd {
+async fn gone(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> ClientEnd {
     loop {
         if buffer.len() >= AHEAD {
             return pending().await;
         }
         match from.read_buf(buffer).await {
-            Ok(0) | Err(_) => return ClientEnd::Gone,
+            Ok(0) => {
+                sleep(HALF_CLOSED).await;
+                return ClientEnd::Gone;
+            }
+            Err(_) => return ClientEnd::Gone,
             Ok(_) => {}
         }
     }
@@ -326,7 +332,7 @@ enum Wait {
 async fn await_answer(
     from: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
-    client: &mut WriteHalf<'_>,
+    client: &mut (impl AsyncWrite + Unpin),
     asked: &Asked<'_>,
     upload: &UploadState,
 ) -> Result<(ResponseHead, Framing), Wait> {
@@ -429,7 +435,7 @@ fn wants_tls(body: &[u8]) -> bool {
 
 async fn interim(
     head: &ResponseHead,
-    client: &mut WriteHalf<'_>,
+    client: &mut (impl AsyncWrite + Unpin),
     asked: &Asked<'_>,
 ) -> io::Result<()> {
     if asked.head.version != Version::Http11 {
@@ -441,7 +447,11 @@ async fn interim(
     client.write_all(&out).await
 }
 
-async fn switch(head: &ResponseHead, client: &mut WriteHalf<'_>, asked: &Asked<'_>) -> Ended {
+async fn switch(
+    head: &ResponseHead,
+    client: &mut (impl AsyncWrite + Unpin),
+    asked: &Asked<'_>,
+) -> Ended {
     let mut out = Vec::with_capacity(512);
     rewrite::response(head, asked.route, asked.guise, true, &[], &mut out);
     out.extend_from_slice(b"\r\n");
@@ -472,7 +482,7 @@ async fn relay_answer(
     framing: Framing,
     from: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
-    client: &mut WriteHalf<'_>,
+    client: &mut (impl AsyncWrite + Unpin),
     asked: &Asked<'_>,
     upload: &UploadState,
 ) -> Result<bool, BrokenOff> {
@@ -559,7 +569,11 @@ fn push_chunk(data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-async fn send(client: &mut WriteHalf<'_>, bytes: &[u8], limits: &Limits) -> Result<(), BrokenOff> {
+async fn send(
+    client: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(), BrokenOff> {
     if bytes.is_empty() {
         return Ok(());
     }

@@ -14,12 +14,14 @@
 
 mod access;
 mod body;
+mod client;
 mod connection;
 mod decide;
 mod environment;
 mod exchange;
 mod frames;
 mod head;
+mod http2;
 mod memory;
 mod pages;
 mod refusal;

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
+use super::client::Client;
 use super::frames::Frames;
 use super::upstream::{Io, Upstream};
 
@@ -44,7 +46,7 @@ impl Meter<'_> {
 
 /// Runs until both directions have ended or one is broken. `early` is what the client sent behind its request.
 pub(crate) async fn run(
-    mut client: TcpStream,
+    client: impl Client,
     early: BytesMut,
     upstream: Upstream,
     is_websocket: bool,
@@ -57,8 +59,8 @@ pub(crate) async fn run(
         report,
     };
     let (mut up, mut down) = (meter(), meter());
-    match io {
-        Io::Tcp(mut server) => {
+    match (io, client.into_tcp()) {
+        (Io::Tcp(mut server), Ok(mut client)) => {
             write_first(&mut server, early, &mut up).await?;
             write_first(&mut client, first, &mut down).await?;
             both(
@@ -67,11 +69,14 @@ pub(crate) async fn run(
             )
             .await
         }
-        Io::Tls(server) => {
+        (server, client) => {
             let (mut server_read, mut server_write) = tokio::io::split(server);
+            let (mut client_read, mut client_write) = match client {
+                Ok(tcp) => tokio::io::split(Either::Left(tcp)),
+                Err(other) => tokio::io::split(Either::Right(other)),
+            };
             write_first(&mut server_write, early, &mut up).await?;
-            write_first(&mut client, first, &mut down).await?;
-            let (mut client_read, mut client_write) = client.split();
+            write_first(&mut client_write, first, &mut down).await?;
             both(
                 copy(&mut client_read, &mut server_write, &mut up),
                 copy(&mut server_read, &mut client_write, &mut down),
@@ -152,7 +157,7 @@ async fn pump(from: &TcpStream, to: &TcpStream, meter: &mut Meter<'_>) -> io::Re
     }
 }
 
-/// One direction with TLS on a side.
+/// One direction with TLS on a side, or a client that is no socket.
 async fn copy(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),

@@ -4,6 +4,7 @@ mod access;
 mod bodies;
 mod down;
 mod hosts;
+mod http2;
 mod kit;
 mod limits;
 mod upgrades;
