@@ -3,3 +3,6 @@
 
 pub mod generation;
 pub mod http;
+//! HTTP mechanism and the two proxies.
+
+pub mod local;
