@@ -177,6 +177,25 @@ impl Evidence {
         (!survived).then_some(at)
     }
 
+    /// When the agent went to rest after an interrupt key, by its state sequence or title: even if what it had started
+    /// lives on, as commands of Codex do. Neither the key nor the rest would do alone.
+    pub(super) fn obeyed(&self) -> Option<Moment> {
+        let key = self.interrupt?;
+        let osc = self
+            .osc
+            .as_ref()
+            .filter(|osc| osc.value.rests())
+            .map(|osc| osc.at);
+        let title = self
+            .title
+            .as_ref()
+            .filter(|title| title.value == Title::Resting);
+        let rest = osc
+            .max(title.map(|title| title.at))
+            .filter(|rest| *rest >= key)?;
+        (self.wire.last_start <= Some(key)).then_some(rest)
+    }
+
     /// The newest sign that work goes on, other than the wish to work.
     pub(super) fn progress(&self) -> Option<Moment> {
         let newest = self.wire.progress.max(self.hooks.last).max(self.advanced);

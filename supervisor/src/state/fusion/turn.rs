@@ -8,7 +8,7 @@
 use whim_wire::state::AgentState;
 
 use crate::state::moment::Moment;
-use crate::state::observation::{Osc, Stop, Title, Word};
+use crate::state::observation::{Stop, Title, Word};
 
 use super::evidence::Evidence;
 use super::limits::{
@@ -102,6 +102,17 @@ fn own(evidence: &Evidence, timers: &mut Timers<'_>) -> Option<Own> {
     }
 }
 
+/// A state sequence says, later than `after` and than any work that ended, that a turn begins. Codex prints it some 30 ms
+/// before its hook runs; alone it is believed for a while.
+fn announced(evidence: &Evidence, after: Moment, timers: &mut Timers<'_>) -> bool {
+    evidence.osc.as_ref().is_some_and(|osc| {
+        !osc.value.rests()
+            && osc.at > after
+            && evidence.step_ended() < Some(osc.at)
+            && !timers.over(osc.at, OSC_CREDIT)
+    })
+}
+
 /// Wire or processes show work right now.
 fn stirs(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
     !evidence.wire.in_flight.is_empty() || evidence.tool_child(timers).is_some()
@@ -109,6 +120,14 @@ fn stirs(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
 
 /// Hooks opened a turn at `opened` and did not end it. No hook tells of an interrupt, and hooks get lost.
 fn doubted(evidence: &Evidence, opened: Moment, timers: &mut Timers<'_>) -> Turn {
+    if (evidence.interrupt).is_some_and(|key| key > opened && announced(evidence, key, timers)) {
+        return Turn::Open;
+    }
+    if let Some(rest) = evidence.obeyed().filter(|rest| *rest > opened)
+        && timers.over(rest, SETTLE)
+    {
+        return Turn::Closed(How::Interrupted);
+    }
     if stirs(evidence, timers) {
         return Turn::Open;
     }
@@ -121,7 +140,7 @@ fn doubted(evidence: &Evidence, opened: Moment, timers: &mut Timers<'_>) -> Turn
         return Turn::Closed(How::Interrupted);
     }
     if let Some(osc) = &evidence.osc
-        && rests(osc.value)
+        && osc.value.rests()
         && osc.at > opened
         && step.is_none_or(|step| step <= osc.at)
         && timers.over(osc.at, SETTLE)
@@ -163,6 +182,9 @@ fn reopened(evidence: &Evidence, closed: Moment, file: bool, timers: &mut Timers
     if hooks.tools.values().any(|tool| tool.since > closed) {
         return Turn::Open;
     }
+    if !file && announced(evidence, closed, timers) {
+        return Turn::Open;
+    }
     let background = !hooks.subagents.is_empty();
     if background && !evidence.wire.in_flight.is_empty() {
         return Turn::Open;
@@ -202,7 +224,7 @@ fn reopened(evidence: &Evidence, closed: Moment, file: bool, timers: &mut Timers
 fn without_word(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
     let wire = &evidence.wire;
     let osc = evidence.osc.as_ref();
-    let osc_rest = osc.filter(|osc| rests(osc.value)).map(|osc| osc.at);
+    let osc_rest = osc.filter(|osc| osc.value.rests()).map(|osc| osc.at);
     if let Some(newest) = wire.newest() {
         // Codex's title thread can outlive the turn: the wire itself saw the end of another call, and so says Codex.
         let ended = wire
@@ -214,11 +236,13 @@ fn without_word(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
             return Turn::Open;
         }
     }
+    if let Some(rest) = evidence.obeyed()
+        && evidence.prompt <= evidence.interrupt
+    {
+        return settled(rest, How::Interrupted, timers);
+    }
     if evidence.tool_child(timers).is_some() {
-        let interrupted = evidence.interrupted() > evidence.tool_asked();
-        if !(interrupted && osc_rest > evidence.interrupted()) {
-            return Turn::Open;
-        }
+        return Turn::Open;
     }
     let last_end = wire.last_end.as_ref();
     let newest_work = last_end.map(|end| end.at).max(wire.newest());
@@ -230,11 +254,12 @@ fn without_word(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
     }
     match osc {
         Some(osc)
-            if rests(osc.value) && last_end.is_none_or(|end| end.at <= osc.at + SOURCES_APART) =>
+            if osc.value.rests() && last_end.is_none_or(|end| end.at <= osc.at + SOURCES_APART) =>
         {
-            settled(osc.at.max(newest_work.unwrap_or(osc.at)), evidence, timers)
+            let newest = osc.at.max(newest_work.unwrap_or(osc.at));
+            settled(newest, ended(evidence), timers)
         }
-        Some(osc) if !rests(osc.value) => match last_end {
+        Some(osc) if !osc.value.rests() => match last_end {
             Some(end) if end.value.stop == Stop::EndTurn => {
                 let credit = if osc.at > end.at {
                     OSC_CREDIT
@@ -248,7 +273,10 @@ fn without_word(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
                 }
             }
             Some(_) => Turn::Open,
-            None if timers.over(osc.at, OSC_CREDIT) => Turn::Closed(How::Ended),
+            // No call was ever seen: the wire is no witness. Its animation is, a little.
+            None if timers.over(osc.at, OSC_CREDIT) && still(evidence, timers) => {
+                Turn::Closed(How::Ended)
+            }
             None => Turn::Open,
         },
         _ => wire_alone(evidence, timers),
@@ -286,9 +314,9 @@ fn wire_alone(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
     }
 }
 
-fn settled(newest: Moment, evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
+fn settled(newest: Moment, how: How, timers: &mut Timers<'_>) -> Turn {
     if timers.over(newest, SETTLE) {
-        Turn::Closed(ended(evidence))
+        Turn::Closed(how)
     } else {
         Turn::Settling
     }
@@ -322,10 +350,6 @@ fn still(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
 fn title_rests(evidence: &Evidence, since: Moment) -> bool {
     let title = evidence.title.as_ref();
     title.is_some_and(|title| title.value == Title::Resting && title.at > since)
-}
-
-fn rests(osc: Osc) -> bool {
-    matches!(osc, Osc::Idle | Osc::Done | Osc::Clear)
 }
 
 /// How the newest turn ended, as far as wire and keys tell.
