@@ -19,8 +19,10 @@
 mod dialog;
 mod evidence;
 mod hooks;
+mod inferred;
 mod judge;
 mod limits;
+mod reason;
 mod timers;
 mod turn;
 mod verdict;
@@ -138,7 +140,7 @@ impl Fusion {
             verdict.since = now;
         }
         if verdict.state == AgentState::Idle {
-            verdict.background = judge::background(&self.evidence);
+            verdict.background = reason::background(&self.evidence);
         }
         self.due = timers.due().map(|due| due.min(now + BEAT));
         self.verdict = Some(verdict.clone());
