@@ -52,7 +52,7 @@ pub(super) fn judge(
                 exited(*exit, note.as_deref()),
             ));
         }
-        Life::Running { since } => *since,
+        Life::Running { since, .. } => *since,
     };
     match evidence.profile.manner {
         Manner::Custom => Some(custom(evidence, before, running, since, timers)),

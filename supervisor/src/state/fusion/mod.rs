@@ -73,7 +73,10 @@ impl Fusion {
     #[must_use]
     pub fn resume(profile: Profile, last: Remembered, running: Moment, now: Moment) -> Self {
         let mut fusion = Self::new(profile);
-        fusion.evidence.life = Life::Running { since: running };
+        fusion.evidence.life = Life::Running {
+            since: running,
+            pid: None,
+        };
         fusion.verdict = Some(Verdict {
             state: last.state,
             reason: last.reason.clone(),
@@ -93,9 +96,10 @@ impl Fusion {
     /// Takes in what a source saw. `at`: when it was so; a date in the future counts as `now`.
     pub fn observe(&mut self, at: Moment, now: Moment, observation: Observation) {
         self.notice_lost_time(now);
-        let restarts = matches!(observation, Observation::Started { .. });
+        let before = self.evidence.began();
         self.evidence.observe(at.min(now), observation);
-        if restarts {
+        let began = self.evidence.began();
+        if began.is_some() && began != before {
             self.verdict = None;
         }
     }

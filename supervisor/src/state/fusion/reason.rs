@@ -73,7 +73,7 @@ pub(super) fn between(evidence: &Evidence, now: Moment) -> String {
 /// What runs beneath an agent that rests and that it started for a tool, not as a helper of its own, busiest first:
 /// only what uses CPU, so that a dev server that waits does not hold the machine.
 pub(super) fn background(evidence: &Evidence) -> Vec<String> {
-    let Life::Running { since } = &evidence.life else {
+    let Life::Running { since, .. } = &evidence.life else {
         return Vec::new();
     };
     let helpers_until = evidence.wire.last_end.as_ref().map(|end| end.value.started);

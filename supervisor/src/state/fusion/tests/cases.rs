@@ -3,7 +3,7 @@
 use whim_wire::state::{AgentState, Dialog, DialogKind};
 
 use crate::state::fusion::{Fusion, Remembered};
-use crate::state::observation::{Manner, Profile};
+use crate::state::observation::{Exit, Manner, Observation, Profile};
 
 use super::script::{case, case_with, ms, parse, play};
 
@@ -1112,6 +1112,41 @@ fn after_a_restart_of_the_supervisor_the_last_word_stands() {
         let verdict = fusion.evaluate(ms(100_001));
         assert_eq!(verdict.state, state);
     }
+}
+
+#[test]
+fn an_agent_that_is_taken_up_is_no_agent_that_starts() {
+    for state in [
+        AgentState::Working,
+        AgentState::Idle,
+        AgentState::NeedsInput,
+    ] {
+        let mut fusion = Fusion::resume(CLAUDE, left(state), ms(0), ms(100_000));
+        let started = Observation::Started { pid: 31 };
+        fusion.observe(ms(100_000), ms(100_000), started.clone());
+        assert_eq!(fusion.evaluate(ms(100_001)).state, state);
+        // Another one is.
+        let exit = Exit::Code(1);
+        let ended = Observation::Exited { exit, note: None };
+        fusion.observe(ms(100_002), ms(100_002), ended);
+        fusion.observe(ms(100_003), ms(100_003), started);
+        assert_eq!(fusion.evaluate(ms(100_003)).state, AgentState::Starting);
+    }
+}
+
+#[test]
+fn the_start_of_a_process_may_be_told_twice() {
+    case(
+        CLAUDE,
+        "0 start
+         500 word idle
+         2000 prompt
+         2010 word busy
+         3000 start",
+        "0 starting
+         500..1000 idle
+         2000 working",
+    );
 }
 
 #[test]
