@@ -257,6 +257,27 @@ fn a_dialog_stays_while_subagents_and_other_tools_go_on() {
 }
 
 #[test]
+fn a_dialog_of_an_unnamed_tool_is_that_of_the_newest() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         3050 pre b Read
+         3060 pre a Bash curl x
+         3070 ask d1
+         3500 post b
+         9000 post a
+         9100 stop",
+        "0 starting
+         2000 working
+         3070..4070 needs_input
+         9000 working
+         9100..10100 idle",
+    );
+}
+
+#[test]
 fn a_permission_that_a_rule_answers_is_no_dialog() {
     case(
         CLAUDE,
