@@ -49,11 +49,26 @@ const LINGER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Command {
     Attach(Attach, oneshot::Sender<Attached>),
-    Snapshot { viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot> },
-    Input { viewer: ViewerId, piece: input::Piece },
-    Resize { viewer: ViewerId, size: Size },
-    TakeOver { viewer: ViewerId },
-    Paused { viewer: ViewerId, paused: bool },
+    Snapshot {
+        viewer: ViewerId,
+        from: u64,
+        reply: oneshot::Sender<Snapshot>,
+    },
+    Input {
+        viewer: ViewerId,
+        piece: input::Piece,
+    },
+    Resize {
+        viewer: ViewerId,
+        size: Size,
+    },
+    TakeOver {
+        viewer: ViewerId,
+    },
+    Paused {
+        viewer: ViewerId,
+        paused: bool,
+    },
     /// Bytes of a prompt or of the API; no viewer's.
     Type(input::Piece),
     Text(oneshot::Sender<ScreenText>),
@@ -265,7 +280,11 @@ impl<S: Source> Engine<S> {
         }
         self.shared.touch_output();
         let head = {
-            let mut backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut backlog = self
+                .shared
+                .backlog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             backlog.push(&self.read);
             backlog.head()
         };
@@ -291,8 +310,11 @@ impl<S: Source> Engine<S> {
     fn lost(&mut self, bytes: u64) {
         self.parse();
         let at = self.source.offset() - self.read.len() as u64;
-        *self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner) =
-            super::backlog::Backlog::at(at);
+        *self
+            .shared
+            .backlog
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = super::backlog::Backlog::at(at);
         self.screen.feed(&[0x18], &mut self.effects);
         self.effects.found.clear();
         tracing::warn!(terminal = %self.shared.id, bytes, "output was lost before it could be read");
@@ -355,7 +377,9 @@ impl<S: Source> Engine<S> {
     /// The viewer whose terminal answers: the size's owner if it reads along and may type, else the newest that does.
     fn answerer(&self) -> Option<ViewerId> {
         let able = |id: &ViewerId| {
-            self.viewers.get(id).is_some_and(|viewer| !viewer.read_only && !viewer.paused)
+            self.viewers
+                .get(id)
+                .is_some_and(|viewer| !viewer.read_only && !viewer.paused)
         };
         self.policy
             .owner()
@@ -396,7 +420,11 @@ impl<S: Source> Engine<S> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Attach(attach, reply) => self.attach(attach, reply),
-            Command::Snapshot { viewer, from, reply } => self.snapshot(viewer, from, reply),
+            Command::Snapshot {
+                viewer,
+                from,
+                reply,
+            } => self.snapshot(viewer, from, reply),
             Command::Input { viewer, piece } => self.viewer_input(viewer, piece),
             Command::Type(piece) => {
                 self.input.push(piece);
@@ -443,8 +471,11 @@ impl<S: Source> Engine<S> {
             match self.source.read(&mut self.read, READ) {
                 Ok(taken) if taken.bytes > 0 => {
                     let head = {
-                        let mut backlog =
-                            self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut backlog = self
+                            .shared
+                            .backlog
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner);
                         backlog.push(&self.read);
                         backlog.head()
                     };
@@ -459,7 +490,13 @@ impl<S: Source> Engine<S> {
     }
 
     fn attach(&mut self, attach: Attach, reply: oneshot::Sender<Attached>) {
-        let Attach { viewer, size, read_only, resume, lines } = attach;
+        let Attach {
+            viewer,
+            size,
+            read_only,
+            resume,
+            lines,
+        } = attach;
         let alone = self.viewers.values().all(|viewer| viewer.read_only);
         if !read_only {
             self.policy.join(viewer, size);
@@ -470,21 +507,39 @@ impl<S: Source> Engine<S> {
         }
         self.parse();
         let (start, head) = {
-            let backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            let backlog = self
+                .shared
+                .backlog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             (backlog.start(), backlog.head())
         };
         let rows = size.map(|size| size.rows);
         let attached = match resume.filter(|offset| (start..=head).contains(offset)) {
-            Some(offset) => Attached { offset, snapshot: None, live_from: head },
+            Some(offset) => Attached {
+                offset,
+                snapshot: None,
+                live_from: head,
+            },
             None => {
                 let skipped = resume.map_or(0, |offset| head.saturating_sub(offset));
                 let options = self.options(rows, lines, skipped);
                 let snapshot = Some(self.screen.snapshot(options));
-                Attached { offset: head, snapshot, live_from: head }
+                Attached {
+                    offset: head,
+                    snapshot,
+                    live_from: head,
+                }
             }
         };
         if reply.send(attached).is_ok() {
-            let state = Viewer { read_only, paused: false, rows, lines, live_from: head };
+            let state = Viewer {
+                read_only,
+                paused: false,
+                rows,
+                lines,
+                live_from: head,
+            };
             self.viewers.insert(viewer, state);
             self.publish();
         } else {
@@ -494,24 +549,37 @@ impl<S: Source> Engine<S> {
     }
 
     fn options(&self, rows: Option<u16>, lines: usize, skipped: u64) -> SnapshotOptions {
-        let rows = rows.unwrap_or(self.screen.size().rows);
-        SnapshotOptions { rows, lines: lines.min(MAX_LINES), skipped }
+        let rows = rows.unwrap_or_else(|| self.screen.size().rows);
+        SnapshotOptions {
+            rows,
+            lines: lines.min(MAX_LINES),
+            skipped,
+        }
     }
 
     fn snapshot(&mut self, viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot>) {
         self.parse();
         let head = *self.shared.head.borrow();
-        let Some(state) = self.viewers.get_mut(&viewer) else { return };
+        let Some(state) = self.viewers.get_mut(&viewer) else {
+            return;
+        };
         state.live_from = head;
         let (rows, lines) = (state.rows, state.lines);
         let options = self.options(rows, lines, head.saturating_sub(from));
         let bytes = self.screen.snapshot(options);
         // The viewer may have left.
-        drop(reply.send(Snapshot { bytes, offset: head }));
+        drop(reply.send(Snapshot {
+            bytes,
+            offset: head,
+        }));
     }
 
     fn viewer_input(&mut self, viewer: ViewerId, piece: input::Piece) {
-        if self.viewers.get(&viewer).is_none_or(|state| state.read_only) {
+        if self
+            .viewers
+            .get(&viewer)
+            .is_none_or(|state| state.read_only)
+        {
             return;
         }
         if let Some(key) = input::interrupt_key(&piece.bytes) {
@@ -549,7 +617,10 @@ impl<S: Source> Engine<S> {
         if typed {
             self.typed(viewer);
         }
-        self.input.push(input::Piece { bytes: keys, ..piece });
+        self.input.push(input::Piece {
+            bytes: keys,
+            ..piece
+        });
         self.write_input();
     }
 
@@ -561,7 +632,9 @@ impl<S: Source> Engine<S> {
 
     /// Uses up one open query that this viewer saw live, if it is the one that answers.
     fn may_answer(&mut self, viewer: ViewerId) -> bool {
-        let Some(state) = self.viewers.get(&viewer) else { return false };
+        let Some(state) = self.viewers.get(&viewer) else {
+            return false;
+        };
         if self.answerer() != Some(viewer) {
             return false;
         }

@@ -25,7 +25,9 @@ pub mod viewer;
 
 pub use engine::ScreenText;
 pub use input::TypeError;
-pub use terminal::{Exit, Kind, Signal, Status, Terminal, TerminalError, TerminalId, TerminalOptions};
+pub use terminal::{
+    Exit, Kind, Signal, Status, Terminal, TerminalError, TerminalId, TerminalOptions,
+};
 pub use viewer::{Frame, Viewer, ViewerInput, ViewerOptions};
 
 #[cfg(test)]
