@@ -40,6 +40,7 @@ impl LocalShells {
             kind,
             size: Size::DEFAULT,
             signals: None,
+            keep: None,
         };
         let terminal = Terminal::start(options, source, Master::new(master)?);
         self.0.add(terminal.clone())?;

@@ -178,6 +178,7 @@ async fn attached(
         read_only: hello.read_only || !may_type,
         resume: None,
         lines: 0,
+        counted: true,
     };
     let mut viewer = match terminal.attach(options).await {
         Ok(viewer) => viewer,

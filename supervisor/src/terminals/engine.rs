@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answers::{self, Piece};
 use super::input::{self, Input, TypeError};
+use super::keep::{Keep, KeepError};
 use super::pty::Master;
 use super::screen::{Effect, Effects, MAX_LINES, Screen, SnapshotOptions};
 use super::size::{Size, SizePolicy, ViewerId};
@@ -85,6 +86,7 @@ pub(super) struct Attach {
     pub(super) read_only: bool,
     pub(super) resume: Option<u64>,
     pub(super) lines: usize,
+    pub(super) counted: bool,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,7 @@ struct Viewer {
     paused: bool,
     rows: Option<u16>,
     lines: usize,
+    counted: bool,
     live_from: u64,
 }
 
@@ -138,6 +141,7 @@ pub(super) struct Engine<S> {
     master: Master,
     commands: mpsc::Receiver<Command>,
     signals: Option<mpsc::Sender<Signal>>,
+    keep: Option<Keep>,
     screen: Screen,
     effects: Effects,
     policy: SizePolicy,
@@ -166,6 +170,7 @@ impl<S: Source> Engine<S> {
         master: Master,
         commands: mpsc::Receiver<Command>,
         signals: Option<mpsc::Sender<Signal>>,
+        keep: Option<Keep>,
         screen: Screen,
     ) -> Self {
         let policy = SizePolicy::new(screen.size());
@@ -175,6 +180,7 @@ impl<S: Source> Engine<S> {
             master,
             commands,
             signals,
+            keep,
             screen,
             effects: Effects::default(),
             policy,
@@ -279,6 +285,19 @@ impl<S: Source> Engine<S> {
             return;
         }
         self.shared.touch_output();
+        self.forward();
+        // Viewers first: what the model does with the bytes delays nobody's echo.
+        tokio::task::yield_now().await;
+        if self.unparsed.len() < PARSE_AT_ONCE || self.unparsed.len() >= UNPARSED {
+            self.parse();
+        } else if self.parse_at.is_none() {
+            self.parse_at = Some(Instant::now() + PARSE_WITHIN);
+        }
+    }
+
+    /// Hands on what was read: to the viewers, to the file that outlives this process, to the model. Only then may the
+    /// source forget it.
+    fn forward(&mut self) {
         let head = {
             let mut backlog = self
                 .shared
@@ -290,14 +309,33 @@ impl<S: Source> Engine<S> {
         };
         self.shared.head.send_replace(head);
         self.unparsed.extend_from_slice(&self.read);
+        self.keep(|keep, read| keep.output(read));
         self.source.acknowledge(head);
-        // Viewers first: what the model does with the bytes delays nobody's echo.
-        tokio::task::yield_now().await;
-        if self.unparsed.len() < PARSE_AT_ONCE || self.unparsed.len() >= UNPARSED {
-            self.parse();
-        } else if self.parse_at.is_none() {
-            self.parse_at = Some(Instant::now() + PARSE_WITHIN);
+        if self.keep.as_ref().is_some_and(Keep::is_long) {
+            self.checkpoint(head);
         }
+    }
+
+    fn keep(&mut self, act: impl FnOnce(&mut Keep, &[u8]) -> Result<(), KeepError>) {
+        if let Some(keep) = &mut self.keep
+            && let Err(error) = act(keep, &self.read)
+        {
+            self.keeping_failed(&error);
+        }
+    }
+
+    fn checkpoint(&mut self, head: u64) {
+        self.parse();
+        if let Some(keep) = &mut self.keep
+            && let Err(error) = keep.checkpoint(&mut self.screen, head)
+        {
+            self.keeping_failed(&error);
+        }
+    }
+
+    fn keeping_failed(&mut self, error: &KeepError) {
+        tracing::warn!(terminal = %self.shared.id, %error, "the screen is not kept for the next supervisor any more");
+        self.keep = None;
     }
 
     fn source_failed(&mut self, error: &std::io::Error) {
@@ -316,6 +354,7 @@ impl<S: Source> Engine<S> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = super::backlog::Backlog::at(at);
         self.screen.feed(&[0x18], &mut self.effects);
+        self.checkpoint(at);
         self.effects.found.clear();
         tracing::warn!(terminal = %self.shared.id, bytes, "output was lost before it could be read");
     }
@@ -470,18 +509,7 @@ impl<S: Source> Engine<S> {
             self.read.clear();
             match self.source.read(&mut self.read, READ) {
                 Ok(taken) if taken.bytes > 0 => {
-                    let head = {
-                        let mut backlog = self
-                            .shared
-                            .backlog
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
-                        backlog.push(&self.read);
-                        backlog.head()
-                    };
-                    self.shared.head.send_replace(head);
-                    self.unparsed.extend_from_slice(&self.read);
-                    self.source.acknowledge(head);
+                    self.forward();
                     self.parse();
                 }
                 _ => return true,
@@ -496,6 +524,7 @@ impl<S: Source> Engine<S> {
             read_only,
             resume,
             lines,
+            counted,
         } = attach;
         let alone = self.viewers.values().all(|viewer| viewer.read_only);
         if !read_only {
@@ -538,6 +567,7 @@ impl<S: Source> Engine<S> {
                 paused: false,
                 rows,
                 lines,
+                counted,
                 live_from: head,
             };
             self.viewers.insert(viewer, state);
@@ -682,11 +712,19 @@ impl<S: Source> Engine<S> {
             tracing::debug!(terminal = %self.shared.id, %error, "the window size could not be set");
         }
         self.screen.resize(size);
+        self.keep(|keep, _| keep.resize(size));
         self.publish();
     }
 
+    fn counted(&self) -> usize {
+        self.viewers
+            .values()
+            .filter(|viewer| viewer.counted)
+            .count()
+    }
+
     fn publish(&self) {
-        let (size, owner, viewers) = (self.screen.size(), self.policy.owner(), self.viewers.len());
+        let (size, owner, viewers) = (self.screen.size(), self.policy.owner(), self.counted());
         self.shared.status.send_if_modified(|status| {
             let changed = (status.size, status.owner, status.viewers) != (size, owner, viewers);
             (status.size, status.owner, status.viewers) = (size, owner, viewers);

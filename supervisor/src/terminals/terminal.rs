@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::backlog::Backlog;
 use super::engine::{Attach, COMMANDS, Command, Engine, ScreenText};
 use super::input::{self, TypeError};
+use super::keep::Keep;
 use super::pty::Master;
 use super::screen::Screen;
 use super::size::{Size, ViewerId};
@@ -236,6 +237,8 @@ pub struct TerminalOptions {
     pub size: Size,
     /// Takes titles, OSC, bells and printed addresses; signals that find it full are dropped and counted.
     pub signals: Option<mpsc::Sender<Signal>>,
+    /// Where the screen is kept for the next supervisor, see [`Keep`].
+    pub keep: Option<Keep>,
 }
 
 /// Why a terminal did not answer.
@@ -268,6 +271,7 @@ impl Terminal {
             kind,
             size: _,
             signals,
+            keep,
         } = options;
         let offset = source.offset();
         let status = Status {
@@ -298,6 +302,7 @@ impl Terminal {
             master,
             receiver,
             signals,
+            keep,
             screen,
         );
         tokio::spawn(engine.run());
@@ -374,6 +379,7 @@ impl Terminal {
             read_only: options.read_only,
             resume: options.resume,
             lines: options.lines,
+            counted: options.counted,
         };
         let attached = self.ask(Command::Attach(attach, reply), answer).await?;
         Ok(Viewer::new(ticket, options.read_only, attached))

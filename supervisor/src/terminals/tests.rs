@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Program {
     pub(in crate::terminals) fn start(id: &str, kind: Kind, script: &str) -> Self {
+        Self::start_kept(id, kind, script, None)
+    }
+
+    fn start_kept(id: &str, kind: Kind, script: &str, keep: Option<&std::path::Path>) -> Self {
         let pair = native_pty_system()
             .openpty(PtySize {
                 rows: SIZE.rows,
@@ -46,11 +50,15 @@ impl Program {
         let master: OwnedFd = borrow(fd).try_clone_to_owned().unwrap();
         let source = PtySource::new(&master).unwrap();
         let (sender, signals) = mpsc::channel(1024);
+        let id = TerminalId::new(id).unwrap();
+        let keep = keep
+            .map(|directory| keep::Keep::begin(directory, &id, &mut Screen::new(SIZE), 0).unwrap());
         let options = TerminalOptions {
-            id: TerminalId::new(id).unwrap(),
+            id,
             kind,
             size: SIZE,
             signals: Some(sender),
+            keep,
         };
         let terminal = Terminal::start(options, source, Master::new(master).unwrap());
         Self {
@@ -530,4 +538,30 @@ async fn viewers_that_leave_are_forgotten() {
         .await
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_screen_and_its_offset_survive_the_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    // More than one checkpoint's worth, with colours, so that nothing of it is skipped over.
+    let script =
+        r"seq 1 360000 | sed 's/.*/\x1b[31m& of a lot of output/'; printf 'the end'; read x";
+    let program = Program::start_kept("main", Kind::Agent, script, Some(directory.path()));
+    let (mut viewer, mut screen) = watch(&program.terminal, sized(100, 30)).await;
+    show_until(&mut viewer, &mut screen, "the end").await;
+    let text = program.terminal.text().await.unwrap().text;
+    let offset = program.terminal.offset();
+    assert!(offset > 9 << 20, "{offset}");
+    let restored = keep::Keep::restore(directory.path(), program.terminal.id())
+        .unwrap()
+        .unwrap();
+    assert_eq!(restored.offset, offset);
+    assert_eq!(
+        restored.screen.size(),
+        Size {
+            columns: 100,
+            rows: 30
+        }
+    );
+    assert_eq!(restored.screen.text(), text);
 }

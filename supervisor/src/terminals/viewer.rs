@@ -30,6 +30,8 @@ pub struct ViewerOptions {
     pub resume: Option<u64>,
     /// Lines of scrollback it wants in a snapshot.
     pub lines: usize,
+    /// Whether it counts as a viewer to others; the recorder does not.
+    pub counted: bool,
 }
 
 impl Default for ViewerOptions {
@@ -39,6 +41,7 @@ impl Default for ViewerOptions {
             read_only: false,
             resume: None,
             lines: MAX_LINES,
+            counted: true,
         }
     }
 }

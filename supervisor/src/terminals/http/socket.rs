@@ -123,6 +123,7 @@ impl Session {
             read_only: self.grant.read_only,
             resume: hello.resume.filter(|_| protocol == Protocol::TtyV2),
             lines: hello.lines.unwrap_or(MAX_LINES),
+            counted: true,
         };
         let viewer = match self.terminal.attach(options).await {
             Ok(viewer) => viewer,
