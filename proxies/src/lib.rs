@@ -3,6 +3,4 @@
 
 pub mod generation;
 pub mod http;
-//! HTTP mechanism and the two proxies.
-
 pub mod local;

@@ -13,7 +13,10 @@ impl Paths {
     /// `home`: the agents' home as it is in the system (`/home/node`); under a root other than `/` it moves below it.
     #[must_use]
     pub fn new(root: &Path, home: &Path) -> Self {
-        Self { root: root.to_owned(), home: under(root, home) }
+        Self {
+            root: root.to_owned(),
+            home: under(root, home),
+        }
     }
 
     #[must_use]
@@ -85,6 +88,12 @@ impl Paths {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.state().join("logs")
+    }
+
+    /// Screens and recordings of terminals.
+    #[must_use]
+    pub fn terminals(&self) -> PathBuf {
+        self.state().join("terminals")
     }
 
     #[must_use]

@@ -11,15 +11,13 @@ use tokio::time::Instant;
 
 use super::evidence::Evidence;
 use crate::agents::observe::escape::Scanner;
-use crate::keeper::Output;
 use crate::clock::boot_now;
+use crate::keeper::Output;
 use crate::state::observation::Observation;
 use crate::terminals::source::{Source, Taken};
 
 /// Between two reports of output.
 const PACE: Duration = Duration::from_millis(200);
-/// Output that stays in the ring for the next supervisor to draw the screen from; half of the ring.
-const REPLAY: u64 = 512 * 1024;
 /// Evidence that may wait for the session.
 pub(super) const WAITING: usize = 128;
 
@@ -35,7 +33,13 @@ pub(super) struct Tap {
 
 impl Tap {
     pub(super) fn new(output: Output, evidence: mpsc::Sender<Evidence>) -> Self {
-        Self { output, scanner: Scanner::new(), evidence, unreported: 0, reported: None }
+        Self {
+            output,
+            scanner: Scanner::new(),
+            evidence,
+            unreported: 0,
+            reported: None,
+        }
     }
 }
 
@@ -47,7 +51,10 @@ fn look(
     bytes: &[u8],
 ) {
     for sign in scanner.feed(bytes) {
-        drop(evidence.try_send(Evidence::Sign { at: boot_now(), sign }));
+        drop(evidence.try_send(Evidence::Sign {
+            at: boot_now(),
+            sign,
+        }));
     }
     *unreported += bytes.len();
     if !bytes.is_empty() && reported.is_none_or(|reported| reported.elapsed() >= PACE) {
@@ -73,11 +80,21 @@ impl Source for Tap {
         let (_, lost) = self.output.read(into, most);
         let bytes = into.get(start..).unwrap_or_default();
         let count = bytes.len();
-        look(&mut self.scanner, &self.evidence, &mut self.unreported, &mut self.reported, bytes);
-        Ok(Taken { lost, bytes: count, ended: count == 0 && self.output.is_over() })
+        look(
+            &mut self.scanner,
+            &self.evidence,
+            &mut self.unreported,
+            &mut self.reported,
+            bytes,
+        );
+        Ok(Taken {
+            lost,
+            bytes: count,
+            ended: count == 0 && self.output.is_over(),
+        })
     }
 
     fn acknowledge(&mut self, offset: u64) {
-        self.output.acknowledge(offset.saturating_sub(REPLAY));
+        self.output.acknowledge(offset);
     }
 }
