@@ -329,7 +329,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             match task.recv().await {
                 Some(Resolved {
                     settings: claimed, ..
-                }) => settings = Box::new(claimed),
+                }) => *settings = claimed,
                 None => std::future::pending().await,
             }
             remember_spec(keeper, &settings).await?;

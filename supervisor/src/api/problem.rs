@@ -5,8 +5,12 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 /// An error answer. `detail` names the field, the value and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(Box<Document>);
+
+/// The document itself; boxed, because every handler's result would else be as large.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+struct Document {
     /// A stable word for programs, as a URN.
     #[serde(rename = "type")]
     kind: String,
@@ -20,19 +24,19 @@ pub struct Problem {
 impl Problem {
     #[must_use]
     pub fn new(status: StatusCode, word: &str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Document {
             kind: format!("urn:whim:{word}"),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
             errors: None,
-        }
+        }))
     }
 
     /// Adds the single mistakes of a document, each with its place.
     #[must_use]
     pub fn with_errors(mut self, errors: serde_json::Value) -> Self {
-        self.errors = Some(errors);
+        self.0.errors = Some(errors);
         self
     }
 
@@ -68,8 +72,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(self)).into_response();
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(self.0)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if status == StatusCode::UNAUTHORIZED {

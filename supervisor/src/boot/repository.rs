@@ -68,21 +68,11 @@ impl Checkout {
             return Ok(Checked::Kept);
         }
         self.fetch(git).await?;
-        let start = match self.start(git).await? {
-            Some(start) => start,
-            None => {
-                git.run(
-                    directory,
-                    &[
-                        "symbolic-ref",
-                        "HEAD",
-                        &format!("refs/heads/{}", self.branch),
-                    ],
-                    QUICK,
-                )
+        let Some(start) = self.start(git).await? else {
+            let head = format!("refs/heads/{}", self.branch);
+            git.run(directory, &["symbolic-ref", "HEAD", &head], QUICK)
                 .await?;
-                return Ok(Checked::Empty);
-            }
+            return Ok(Checked::Empty);
         };
         // A crash during a checkout leaves the index locked and files half-written; nobody else works here yet.
         git.run(

@@ -209,8 +209,3 @@ impl Show {
         self.output(bytes)
     }
 }
-
-/// The size of this process's terminal, clamped to what a terminal may have.
-pub fn window() -> Option<Size> {
-    raw::size()
-}

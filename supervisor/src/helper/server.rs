@@ -139,13 +139,9 @@ fn report_changes(socket: &mut UnixStream, watches: &Watches) -> io::Result<()> 
 
 fn failed(error: &io::Error) -> Answer {
     Answer::Failed {
-        errno: error.raw_os_error().unwrap_or(libc_eio()),
+        errno: error.raw_os_error().unwrap_or(Errno::EIO as i32),
         message: error.to_string(),
     }
-}
-
-fn libc_eio() -> i32 {
-    Errno::EIO as i32
 }
 
 fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(Answer, Vec<u8>)> {

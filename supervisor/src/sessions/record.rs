@@ -95,20 +95,3 @@ impl Record {
 pub fn fresh_id() -> String {
     crate::random::uuid()
 }
-
-/// Ids of the sessions that have a directory, `main` first.
-///
-/// # Errors
-/// When the directory cannot be listed.
-pub fn known(sessions: &Path) -> io::Result<Vec<String>> {
-    let entries = match std::fs::read_dir(sessions) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut ids: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    ids.sort_by_key(|id| (id != super::MAIN, id.clone()));
-    Ok(ids)
-}

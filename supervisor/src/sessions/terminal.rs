@@ -1,7 +1,7 @@
 //! Opening a terminal on what the keeper gave: with the screen as an earlier supervisor left it, kept for the next one,
 //! and recorded.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::launch::{COLUMNS, Ground, ROWS};
 use crate::keeper::Output;
@@ -84,7 +84,7 @@ pub(super) fn open<S: Source>(
     Some(terminal)
 }
 
-fn restore(directory: &PathBuf, id: &TerminalId) -> Option<(Screen, u64)> {
+fn restore(directory: &Path, id: &TerminalId) -> Option<(Screen, u64)> {
     match Keep::restore(directory, id) {
         Ok(restored) => restored.map(|restored| (restored.screen, restored.offset)),
         Err(error) => {

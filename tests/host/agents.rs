@@ -1,0 +1,250 @@
+//! The real agents, end to end.
+
+use serde_json::json;
+use whim_kit::model::{Reply, Rule, Script};
+use whim_kit::{Upstream, proc, wait};
+
+use crate::support::{KEY, PATIENCE, agent, repository, says, start, state, word};
+
+/// One prompt, the agent's text on standard output, its exit code, its cost, and no key anywhere near it.
+fn oneshot(kind: &str) {
+    let upstream = Upstream::start(says("the work is done")).unwrap();
+    let repository = repository();
+    let run = agent(kind, &upstream, repository.path()).args([
+        "--mode",
+        "oneshot",
+        "--permission-mode",
+        "bypass",
+        "go on",
+    ]);
+    let mut whim = run.start(whim_kit::Root::new().unwrap()).unwrap();
+    let code = whim.ended(PATIENCE).unwrap();
+    assert_eq!(code, 0, "{kind}\n{}", whim.output());
+    assert!(
+        whim.stdout().contains("the work is done"),
+        "{kind}\n{}",
+        whim.output()
+    );
+    let turns = upstream.turns();
+    assert!(!turns.is_empty(), "{kind}: no call came through");
+    assert!(
+        turns.iter().all(|turn| turn.key() == Some(KEY)),
+        "{kind}: the provider's key is put in by the proxy"
+    );
+    let ledger = std::fs::read_to_string(whim.root().at("/whim/state/generations.jsonl")).unwrap();
+    assert!(
+        ledger
+            .lines()
+            .any(|line| line.contains("\"outcome\":\"complete\"")),
+        "{kind}: {ledger}"
+    );
+    assert!(!whim.output().contains(KEY) && !ledger.contains(KEY));
+    let last = std::fs::read_to_string(whim.root().at("/tmp/claude_state")).unwrap();
+    assert_eq!(last, "stopped\n");
+}
+
+#[test]
+fn claude_does_one_task() {
+    oneshot("claude");
+}
+
+#[test]
+fn codex_does_one_task() {
+    oneshot("codex");
+}
+
+#[test]
+fn the_router_does_one_task() {
+    oneshot("ccr");
+}
+
+#[test]
+fn copilot_does_one_task() {
+    oneshot("copilot");
+}
+
+/// Interactive: first prompt, a second one queued by the API, both done; then an ordered end in time.
+fn two_turns(kind: &str) {
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let repository = repository();
+    let run = agent(kind, &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (mut whim, client) = start(&run);
+    state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    });
+    let queued = client
+        .post(
+            "/v1/sessions/main/prompts",
+            &json!({"text": "second\ntask, two lines"}),
+        )
+        .unwrap();
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    let id = queued.json().unwrap()["prompt_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("/v1/sessions/main/prompts/{id}");
+    let done = wait::until("the second prompt's end", PATIENCE, || {
+        client.json(&path).ok().filter(|prompt| {
+            ["done", "failed"].contains(&prompt["state"].as_str().unwrap_or_default())
+        })
+    });
+    let done = done.unwrap_or_else(|error| {
+        panic!(
+            "{kind}: {error}\n{:?}\n{}",
+            client.json(&path),
+            whim.output()
+        )
+    });
+    assert_eq!(done["state"], "done", "{kind}: {done}");
+    let asked = upstream.turns();
+    assert!(
+        asked.iter().any(|turn| turn.mentions("two lines")),
+        "{kind}"
+    );
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+}
+
+#[test]
+fn claude_takes_two_prompts_in_its_terminal() {
+    two_turns("claude");
+}
+
+#[test]
+fn codex_takes_two_prompts_in_its_terminal() {
+    two_turns("codex");
+}
+
+#[test]
+fn a_running_tool_is_work_and_is_named() {
+    let script = Script::of([Rule::prompt(
+        "build",
+        [Reply::shell("sleep 20"), Reply::say("built")],
+    )]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "build it",
+    ]);
+    let (whim, client) = start(&run);
+    let working = state(&client, &whim, "the tool", |state| {
+        state["state"] == "working"
+            && state["reason"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("sleep 20")
+    });
+    assert_eq!(
+        working["active_generations"], 0,
+        "no model call is open while the tool runs: {working}"
+    );
+    assert!(
+        working["reason"].as_str().unwrap().contains("Bash"),
+        "{working}"
+    );
+    // Esc ends the turn.
+    let interrupted = client
+        .post("/v1/sessions/main/interrupt", &json!({}))
+        .unwrap();
+    assert_eq!(interrupted.status, 202);
+    word(&client, &whim, "idle");
+}
+
+#[test]
+fn a_permission_dialog_is_seen_and_answered() {
+    let script = Script::of([Rule::prompt(
+        "touch",
+        [Reply::shell("touch made-by-agent"), Reply::say("made")],
+    )]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "default",
+        "touch a file",
+    ]);
+    let (whim, client) = start(&run);
+    let asking = state(&client, &whim, "the dialog", |state| {
+        state["state"] == "needs_input"
+            && state["dialog"]["options"]
+                .as_array()
+                .is_some_and(|options| options.len() > 1)
+    });
+    let dialog = asking["dialog"]["id"].as_str().unwrap();
+    let stale = client
+        .post(
+            "/v1/sessions/main/answers",
+            &json!({"dialog": "none", "option": 0}),
+        )
+        .unwrap();
+    assert_eq!(stale.status, 409);
+    let answered = client
+        .post(
+            "/v1/sessions/main/answers",
+            &json!({"dialog": dialog, "option": 0}),
+        )
+        .unwrap();
+    assert_eq!(answered.status, 202, "{}", answered.text());
+    word(&client, &whim, "idle");
+    assert!(
+        whim.root().at("/app/repo/made-by-agent").exists(),
+        "{}",
+        whim.output()
+    );
+}
+
+#[test]
+fn the_agent_outlives_its_supervisor_and_comes_back_from_a_crash() {
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "first",
+    ]);
+    let (whim, client) = start(&run);
+    let before = word(&client, &whim, "idle");
+    let pid = before["sessions"][0]["pid"].as_i64().unwrap();
+    for round in 1..=5 {
+        let supervisor = whim.supervisor().unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(supervisor),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        let after = state(&client, &whim, "the next supervisor", |state| {
+            state["supervisor"]["restarts"] == round
+        });
+        assert_eq!(
+            after["sessions"][0]["pid"].as_i64(),
+            Some(pid),
+            "the agent is another one: {after}"
+        );
+        assert_ne!(after["state"], "starting", "{after}");
+    }
+    let idle = word(&client, &whim, "idle");
+    assert_eq!(idle["sessions"][0]["pid"].as_i64(), Some(pid));
+    // The agent itself dies: it resumes its own conversation.
+    let id = idle["sessions"][0]["agent_session_id"].clone();
+    let pid = i32::try_from(pid).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    let again = state(&client, &whim, "the agent's return", |state| {
+        state["state"] == "idle"
+            && state["sessions"][0]["pid"]
+                .as_i64()
+                .is_some_and(|now| now != i64::from(pid))
+    });
+    assert_eq!(again["sessions"][0]["agent_session_id"], id);
+    assert!(!proc::alive(pid));
+}

@@ -1,0 +1,125 @@
+//! The container's life: what is left behind, how it ends, who may ask what.
+
+use serde_json::json;
+use whim_kit::{Root, proc, wait};
+
+use crate::support::{PATIENCE, custom, repository, start, state, whim};
+
+#[test]
+fn nothing_of_a_session_outlives_it() {
+    // A daemon with a session of its own, an empty environment and no parent.
+    let leave = "setsid -f env -i /bin/sh -c 'while :; do sleep 987; done' ; exec sleep 100000";
+    let (mut whim, client) = start(&custom(whim().as_pid_1(), leave));
+    let daemons = || proc::with_argument("sleep 987").len();
+    wait::until("the daemon", PATIENCE, || (daemons() > 0).then_some(())).unwrap();
+    let stopped = client.post("/v1/sessions/main/stop", &json!({})).unwrap();
+    assert_eq!(stopped.status, 202, "{}", stopped.text());
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    assert_eq!(daemons(), 0);
+}
+
+#[test]
+fn the_end_is_ordered_also_for_an_agent_that_ignores_it() {
+    let (mut whim, client) = start(&custom(
+        whim().args(["--grace", "3"]),
+        "trap '' TERM; while :; do sleep 1; done",
+    ));
+    state(&client, &whim, "the agent", |state| {
+        state["phase"] == "ready"
+    });
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    let last = std::fs::read_to_string(whim.root().at("/tmp/claude_state")).unwrap();
+    assert_eq!(last, "stopped\n");
+}
+
+#[test]
+fn it_hosts_with_dockers_capabilities_and_as_an_ordinary_user() {
+    let script = "printf 'uid %s' \"$(id -u)\" > uid; exec sleep 100000";
+    let repository = repository();
+    let hosted = |run: whim_kit::Run, root: Root| {
+        let whim = custom(run.arg("--repo").arg(repository.path()), script)
+            .start(root)
+            .unwrap();
+        let client = whim.client(PATIENCE).unwrap();
+        state(&client, &whim, "ready", |state| state["phase"] == "ready");
+        let path = whim.root().at("/app/repo/uid");
+        let uid = wait::until("the agent", PATIENCE, || {
+            std::fs::read_to_string(&path)
+                .ok()
+                .filter(|text| !text.is_empty())
+        });
+        let agents = whim.root().agents().0;
+        assert_eq!(uid.unwrap(), format!("uid {agents}"), "{}", whim.output());
+    };
+    hosted(
+        whim().with_docker_capabilities().as_pid_1(),
+        Root::new().unwrap(),
+    );
+    hosted(whim().ordinary(), Root::ordinary().unwrap());
+}
+
+#[test]
+fn a_shell_is_opened_used_and_closed() {
+    let (whim, client) = start(&custom(whim(), "exec sleep 100000"));
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let opened = client.post(
+        "/v1/terminals",
+        &json!({"command": ["/bin/sh", "-c", "id -u > /tmp/whim-shell-uid; exec sleep 1000"]}),
+    );
+    let opened = opened.unwrap();
+    assert_eq!(opened.status, 201, "{}", opened.text());
+    let id = opened.json().unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(id, "shell-1");
+    let listed = client.json("/v1/terminals").unwrap();
+    let ids: Vec<&str> = listed["terminals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["id"].as_str().unwrap())
+        .collect();
+    assert!(
+        ids.contains(&"main") && ids.contains(&"shell-1"),
+        "{listed}"
+    );
+    let closed = client.delete("/v1/terminals/shell-1").unwrap();
+    assert!((200..300).contains(&closed.status), "{}", closed.text());
+}
+
+#[test]
+fn the_socket_tells_owner_and_agents_user_apart() {
+    let (whim, client) = start(&custom(whim(), "exec sleep 100000"));
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let socket = whim.root().at("/run/whim/whim.sock");
+    let as_user = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "node",
+            "--regid",
+            "node",
+            "--clear-groups",
+            env!("CARGO_BIN_EXE_whim"),
+        ]);
+        command
+            .args(arguments)
+            .arg("--root")
+            .arg(whim.root().path())
+            .env_clear()
+            .output()
+            .unwrap()
+    };
+    assert!(socket.exists());
+    assert!(as_user(&["status"]).status.success());
+    let refused = as_user(&["stop"]);
+    assert!(!refused.status.success());
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("may not"),
+        "{refused:?}"
+    );
+    // Without a token nobody gets past the TCP door.
+    let ready = whim.ready(PATIENCE).unwrap();
+    let stranger = whim_kit::Client::tcp(whim_kit::reachable(ready.ui)).unwrap();
+    assert_eq!(stranger.get("/v1/state").unwrap().status, 401);
+    assert_eq!(stranger.get("/healthz").unwrap().status, 200);
+}

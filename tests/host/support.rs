@@ -1,0 +1,88 @@
+//! What the tests of this binary share.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use whim_kit::model::{Reply, Rule, Script};
+use whim_kit::{Client, Root, Run, Upstream, Whim, repo, wait};
+
+/// For things that a busy machine does slowly; nothing is asserted about how long they take.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+/// The provider's key, which no agent may see.
+pub const KEY: &str = "sk-secret-of-the-platform";
+
+pub fn whim() -> Run {
+    Run::new(env!("CARGO_BIN_EXE_whim"))
+}
+
+/// A repository with one commit, readable by the agents' user.
+pub fn repository() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    repo::with(directory.path(), &[("README.md", "hello\n")]).unwrap();
+    open_to_all(directory.path());
+    directory
+}
+
+fn open_to_all(directory: &Path) {
+    let status = std::process::Command::new("chmod")
+        .args(["-R", "a+rX"])
+        .arg(directory)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Answers every prompt with one sentence.
+pub fn says(text: &str) -> Script {
+    Script::of([Rule::always(Reply::say(text))])
+}
+
+/// A `custom` agent that is a shell script.
+pub fn custom(run: Run, script: &str) -> Run {
+    let command = serde_json::json!(["/bin/sh", "-c", script]).to_string();
+    run.args(["--agent", "custom", "--agent-command", &command])
+}
+
+/// An agent of npm's in front of the scripted model.
+pub fn agent(kind: &str, upstream: &Upstream, repository: &Path) -> Run {
+    let clis = whim_kit::agents::installed().unwrap();
+    let (url, variable) = match kind {
+        "ccr" => (upstream.router_url(), "OPENROUTER_API_KEY"),
+        "codex" | "copilot" => (upstream.url(), "OPENAI_API_KEY"),
+        _ => (upstream.url(), "ANTHROPIC_API_KEY"),
+    };
+    let run = whim()
+        .path(&clis)
+        .env("WHIM_UPSTREAM_URL", url)
+        .env(variable, KEY)
+        .arg("--repo");
+    let run = run.arg(repository).args(["--agent", kind]);
+    if matches!(kind, "copilot" | "ccr") {
+        run.args(["--model", "test-model"])
+    } else {
+        run
+    }
+}
+
+pub fn start(run: &Run) -> (Whim, Client) {
+    let whim = run.start(Root::new().unwrap()).unwrap();
+    let client = whim.client(PATIENCE).unwrap();
+    (whim, client)
+}
+
+/// Waits until the state object is as wanted.
+pub fn state(client: &Client, whim: &Whim, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let found = wait::until(what, PATIENCE, || {
+        client.json("/v1/state").ok().filter(&wanted)
+    });
+    found.unwrap_or_else(|error| {
+        let last = client.json("/v1/state").ok();
+        panic!("{error}; last state {last:?}\n{}", whim.output())
+    })
+}
+
+/// Waits for a state's word.
+pub fn word(client: &Client, whim: &Whim, word: &str) -> Value {
+    state(client, whim, word, |state| state["state"] == word)
+}
