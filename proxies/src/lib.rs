@@ -3,3 +3,4 @@
 
 pub mod generation;
 pub mod http;
+pub mod local;

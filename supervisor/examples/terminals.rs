@@ -24,14 +24,24 @@ struct LocalShells(TerminalSet);
 
 impl LocalShells {
     fn start(&self, id: TerminalId, kind: Kind) -> Result<Terminal, Failure> {
-        let pair = native_pty_system().openpty(PtySize { rows: 24, cols: 80, ..PtySize::default() })?;
+        let pair = native_pty_system().openpty(PtySize {
+            rows: 24,
+            cols: 80,
+            ..PtySize::default()
+        })?;
         let mut command = CommandBuilder::new("bash");
         command.env("TERM", "xterm-256color");
         let mut child = pair.slave.spawn_command(command)?;
         drop(pair.slave);
         let master = duplicate(pair.master.as_ref())?;
         let source = PtySource::new(&master)?;
-        let options = TerminalOptions { id, kind, size: Size::DEFAULT, signals: None };
+        let options = TerminalOptions {
+            id,
+            kind,
+            size: Size::DEFAULT,
+            signals: None,
+            keep: None,
+        };
         let terminal = Terminal::start(options, source, Master::new(master)?);
         self.0.add(terminal.clone())?;
         let ended = terminal.clone();
@@ -45,7 +55,10 @@ impl LocalShells {
     }
 }
 
-#[expect(unsafe_code, reason = "portable-pty lends its descriptor as a number only")]
+#[expect(
+    unsafe_code,
+    reason = "portable-pty lends its descriptor as a number only"
+)]
 fn duplicate(master: &dyn MasterPty) -> Result<std::os::fd::OwnedFd, Failure> {
     let fd = master.as_raw_fd().ok_or("the PTY has no descriptor")?;
     // SAFETY: `master` keeps the descriptor open for the duration of this call.
@@ -76,7 +89,9 @@ impl Shells for LocalShells {
 
 fn file(path: Option<String>) -> axum::routing::MethodRouter {
     get(move || {
-        let body = path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let body = path
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok());
         async move {
             match body {
                 Some(body) => ([("content-type", "application/json")], body).into_response(),
@@ -92,7 +107,9 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let port: u16 = arguments.next().unwrap_or_default().parse().unwrap_or(7681);
     let (state, ports) = (arguments.next(), arguments.next());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async move {
         let set = TerminalSet::default();
         let shells = LocalShells(set.clone());
@@ -112,7 +129,8 @@ fn main() -> Result<(), Failure> {
             let service = hyper_util::service::TowerToHyperService::new(app.clone());
             tokio::spawn(async move {
                 let io = hyper_util::rt::TokioIo::new(stream);
-                let served = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+                let served =
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, service);
                 drop(served.with_upgrades().await);
             });
         }

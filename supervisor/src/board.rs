@@ -48,7 +48,9 @@ impl Board {
         let starting = (AgentState::Starting, "the container starts".to_owned(), now);
         let carried = carried.map(|object| (object.state, object.reason.clone(), object.since));
         let parts = Parts {
-            phase: Phase::Booting { step: "services".into() },
+            phase: Phase::Booting {
+                step: "services".into(),
+            },
             sessions: BTreeMap::new(),
             overall: carried.clone().unwrap_or(starting),
             carried,
@@ -60,7 +62,11 @@ impl Board {
             supervisor,
         };
         let object = watch::Sender::new(Arc::new(build(&parts, journal.position())));
-        Self { parts: Mutex::new(parts), object, journal }
+        Self {
+            parts: Mutex::new(parts),
+            object,
+            journal,
+        }
     }
 
     #[must_use]
@@ -204,7 +210,11 @@ impl Board {
         let now = clock::now();
         let (state, reason) = overall(&parts);
         if (parts.overall.0, &parts.overall.1) != (state, &reason) {
-            let since = if parts.overall.0 == state { parts.overall.2 } else { now };
+            let since = if parts.overall.0 == state {
+                parts.overall.2
+            } else {
+                now
+            };
             let changed = parts.overall.0 != state;
             parts.overall = (state, reason, since);
             if changed {
@@ -214,8 +224,15 @@ impl Board {
                 self.note(kind::STATE_CHANGED, Value::Object(event));
             }
         }
-        let at_work = matches!(state, AgentState::Working | AgentState::NeedsInput | AgentState::Starting);
-        parts.idle_since = if at_work { None } else { parts.idle_since.or(Some(now)) };
+        let at_work = matches!(
+            state,
+            AgentState::Working | AgentState::NeedsInput | AgentState::Starting
+        );
+        parts.idle_since = if at_work {
+            None
+        } else {
+            parts.idle_since.or(Some(now))
+        };
         let object = Arc::new(build(&parts, self.journal.position()));
         drop(parts);
         self.object.send_replace(object);
@@ -225,7 +242,10 @@ impl Board {
 fn build(parts: &Parts, seq: u64) -> StateObject {
     let now = clock::now();
     let (state, reason, since) = parts.overall.clone();
-    let leading = parts.sessions.values().find(|session| session.state == state);
+    let leading = parts
+        .sessions
+        .values()
+        .find(|session| session.state == state);
     StateObject {
         version: VERSION,
         state,
@@ -235,7 +255,9 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
         seq,
         phase: parts.phase.clone(),
         stalled: leading.is_some_and(|session| session.stalled),
-        idle_s: parts.idle_since.map_or(0, |since| clock::seconds_between(since, now)),
+        idle_s: parts
+            .idle_since
+            .map_or(0, |since| clock::seconds_between(since, now)),
         keep_awake: parts.keep_awake.values().flatten().cloned().collect(),
         active_generations: parts.generations.values().sum(),
         supervisor: parts.supervisor.clone(),
@@ -250,17 +272,35 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
 /// work, then one that starts, then idle ones; `stopped` only when every session is.
 fn overall(parts: &Parts) -> (AgentState, String) {
     match &parts.phase {
-        Phase::Failed { step, error } => return (AgentState::Stopped, format!("the boot failed at {step}: {error}")),
+        Phase::Failed { step, error } => {
+            return (
+                AgentState::Stopped,
+                format!("the boot failed at {step}: {error}"),
+            );
+        }
         Phase::WaitingForSpec => return (AgentState::Idle, "waiting for a task".into()),
         Phase::Booting { .. } | Phase::Ready | Phase::Stopping => {}
     }
     if let Some((state, reason, _)) = &parts.carried {
         return (*state, reason.clone());
     }
-    let order = [AgentState::NeedsInput, AgentState::Working, AgentState::Starting, AgentState::Idle, AgentState::Stopped];
-    let leading = order.into_iter().find_map(|state| parts.sessions.values().find(|session| session.state == state));
+    let order = [
+        AgentState::NeedsInput,
+        AgentState::Working,
+        AgentState::Starting,
+        AgentState::Idle,
+        AgentState::Stopped,
+    ];
+    let leading = order.into_iter().find_map(|state| {
+        parts
+            .sessions
+            .values()
+            .find(|session| session.state == state)
+    });
     match (leading, &parts.phase) {
-        (Some(session), _) if parts.sessions.len() > 1 => (session.state, format!("{}: {}", session.id, session.reason)),
+        (Some(session), _) if parts.sessions.len() > 1 => {
+            (session.state, format!("{}: {}", session.id, session.reason))
+        }
         (Some(session), _) => (session.state, session.reason.clone()),
         (None, Phase::Booting { step }) => (AgentState::Starting, format!("booting: {step}")),
         (None, Phase::Stopping) => (AgentState::Stopped, "the container ends".into()),

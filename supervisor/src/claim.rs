@@ -27,7 +27,10 @@ pub struct Claim {
 #[derive(Debug)]
 enum Waiting {
     No,
-    Yes { given: Box<Given>, task: mpsc::Sender<Resolved> },
+    Yes {
+        given: Box<Given>,
+        task: mpsc::Sender<Resolved>,
+    },
     Taken,
 }
 
@@ -35,14 +38,24 @@ impl Claim {
     /// For a container that has its task from the start.
     #[must_use]
     pub fn none() -> Self {
-        Self { waiting: Mutex::new(Waiting::No) }
+        Self {
+            waiting: Mutex::new(Waiting::No),
+        }
     }
 
     /// For a warm one; the task comes out of the receiver.
     #[must_use]
     pub fn open(given: Given) -> (Self, mpsc::Receiver<Resolved>) {
         let (task, receiver) = mpsc::channel(1);
-        (Self { waiting: Mutex::new(Waiting::Yes { given: Box::new(given), task }) }, receiver)
+        (
+            Self {
+                waiting: Mutex::new(Waiting::Yes {
+                    given: Box::new(given),
+                    task,
+                }),
+            },
+            receiver,
+        )
     }
 
     /// Takes the spec, if it is the first and valid. A mistake leaves the container waiting.
@@ -52,7 +65,11 @@ impl Claim {
     pub async fn claim(&self, spec: Vec<u8>) -> Result<(), ClaimError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Waiting::Yes { given, task } = &*waiting else {
-            return Err(if matches!(*waiting, Waiting::No) { ClaimError::NotWaiting } else { ClaimError::Taken });
+            return Err(if matches!(*waiting, Waiting::No) {
+                ClaimError::NotWaiting
+            } else {
+                ClaimError::Taken
+            });
         };
         let resolved = given.resolve(Some(&spec))?;
         // The channel has room for the one that is ever sent.

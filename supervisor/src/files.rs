@@ -11,7 +11,10 @@ use std::path::Path;
 /// # Errors
 /// Those of the file system; the old file is then as it was.
 pub fn write(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let name = path
+        .file_name()
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let result = replace(&temporary, path, mode, content);
     if result.is_err() {
@@ -22,7 +25,12 @@ pub fn write(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
 }
 
 fn replace(temporary: &Path, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(temporary)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
     fs::rename(temporary, path)

@@ -27,21 +27,34 @@ impl Identity {
     pub fn find(settings: &Settings) -> Result<Self, Failure> {
         let own = nix::unistd::geteuid().as_raw();
         let etc = Path::new("/etc");
-        let binary = std::env::current_exe().map_err(|error| Failure::new(70, format!("own binary: {error}")))?;
+        let binary = std::env::current_exe()
+            .map_err(|error| Failure::new(70, format!("own binary: {error}")))?;
         let user = if own == 0 {
             look_up(etc, Who::Name(&settings.user)).map_err(|error| {
-                Failure::new(78, format!("WHIM_USER: {error}; create it (useradd -m {}) or name another", settings.user))
+                Failure::new(
+                    78,
+                    format!(
+                        "WHIM_USER: {error}; create it (useradd -m {}) or name another",
+                        settings.user
+                    ),
+                )
             })?
         } else {
             look_up(etc, Who::Uid(own)).unwrap_or_else(|_| nameless(own, settings))
         };
         if own == 0 && user.uid == 0 {
-            let message = format!("WHIM_USER: {:?} is root; agents refuse to work as root: name an ordinary user", settings.user);
+            let message = format!(
+                "WHIM_USER: {:?} is root; agents refuse to work as root: name an ordinary user",
+                settings.user
+            );
             return Err(Failure::new(78, message));
         }
         let user = if own != 0 && !settings.root.is_default() {
             // Under a root of its own an ordinary user gets the container's layout, not its own home.
-            User { home: PathBuf::from("/home/node"), ..user }
+            User {
+                home: PathBuf::from("/home/node"),
+                ..user
+            }
         } else {
             user
         };
@@ -63,7 +76,11 @@ impl Identity {
     /// For processes of the agents; `None` where all run as one user.
     #[must_use]
     pub fn credentials(&self) -> Option<Credentials> {
-        self.is_split().then(|| Credentials { uid: self.user.uid, gid: self.user.gid, groups: self.user.groups.clone() })
+        self.is_split().then(|| Credentials {
+            uid: self.user.uid,
+            gid: self.user.gid,
+            groups: self.user.groups.clone(),
+        })
     }
 }
 

@@ -32,7 +32,11 @@ use std::process::ExitCode;
 /// Plays the part that the first argument names: the supervisor, its helper, a hook, or the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
+    match std::env::args_os()
+        .nth(1)
+        .as_deref()
+        .and_then(std::ffi::OsStr::to_str)
+    {
         Some("supervise") => supervise::main(),
         Some("helper") => helper::main(),
         Some("hook") => cli::hook::main(),

@@ -18,8 +18,16 @@ const BACKLOG: i32 = 1024;
 /// Why a socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("port {port} ({name}) cannot be had on {address}: {source}; free it, or choose another with {flag}")]
-    Port { name: &'static str, flag: &'static str, address: IpAddr, port: u16, source: io::Error },
+    #[error(
+        "port {port} ({name}) cannot be had on {address}: {source}; free it, or choose another with {flag}"
+    )]
+    Port {
+        name: &'static str,
+        flag: &'static str,
+        address: IpAddr,
+        port: u16,
+        source: io::Error,
+    },
     #[error("socket {path} cannot be had: {source}", path = path.display())]
     Socket { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -65,8 +73,15 @@ impl Listeners {
     /// # Errors
     /// [`ListenError::Port`].
     pub async fn tcp(&mut self, wanted: Wanted) -> Result<Vec<TcpListener>, ListenError> {
-        let names = [format!("listen:{}:0", wanted.name), format!("listen:{}:1", wanted.name)];
-        let mut found: Vec<TcpListener> = names.iter().filter_map(|name| self.held.remove(name)).map(TcpListener::from).collect();
+        let names = [
+            format!("listen:{}:0", wanted.name),
+            format!("listen:{}:1", wanted.name),
+        ];
+        let mut found: Vec<TcpListener> = names
+            .iter()
+            .filter_map(|name| self.held.remove(name))
+            .map(TcpListener::from)
+            .collect();
         if found.is_empty() {
             found = bind(wanted)?;
             for (name, listener) in names.iter().zip(&found) {
@@ -74,7 +89,9 @@ impl Listeners {
             }
         }
         for listener in &found {
-            listener.set_nonblocking(true).map_err(KeeperError::Channel)?;
+            listener
+                .set_nonblocking(true)
+                .map_err(KeeperError::Channel)?;
         }
         Ok(found)
     }
@@ -84,8 +101,14 @@ impl Listeners {
     /// # Errors
     /// [`ListenError::Socket`].
     pub async fn unix(&mut self, path: &Path) -> Result<UnixListener, ListenError> {
-        let failed = |source| ListenError::Socket { path: path.to_owned(), source };
-        let name = format!("listen:{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let failed = |source| ListenError::Socket {
+            path: path.to_owned(),
+            source,
+        };
+        let name = format!(
+            "listen:{}",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        );
         let listener = match self.held.remove(&name) {
             Some(held) => UnixListener::from(held),
             None => {
@@ -95,7 +118,8 @@ impl Listeners {
                     Err(error) => return Err(failed(error)),
                 }
                 let listener = UnixListener::bind(path).map_err(failed)?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+                    .map_err(failed)?;
                 self.keeper.hold(&name, listener.as_fd()).await?;
                 listener
             }
@@ -107,7 +131,13 @@ impl Listeners {
 
 fn bind(wanted: Wanted) -> Result<Vec<TcpListener>, ListenError> {
     let failed = |address: IpAddr| {
-        move |source| ListenError::Port { name: wanted.name, flag: wanted.flag, address, port: wanted.port, source }
+        move |source| ListenError::Port {
+            name: wanted.name,
+            flag: wanted.flag,
+            address,
+            port: wanted.port,
+            source,
+        }
     };
     match wanted.address {
         Address::Loopback => {
@@ -133,7 +163,11 @@ fn bind(wanted: Wanted) -> Result<Vec<TcpListener>, ListenError> {
 
 fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(address, port);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
@@ -156,19 +190,42 @@ mod tests {
 
     #[test]
     fn loopback_is_bound_in_both_families_on_one_port() {
-        let wanted = Wanted { name: "generation", flag: "--generation-port", port: 0, address: Address::Loopback };
+        let wanted = Wanted {
+            name: "generation",
+            flag: "--generation-port",
+            port: 0,
+            address: Address::Loopback,
+        };
         let bound = bind(wanted).unwrap();
-        let ports: Vec<u16> = bound.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        assert!(ports.iter().all(|port| *port == ports[0] && *port != 0), "{ports:?}");
-        assert!(bound.iter().all(|listener| listener.local_addr().unwrap().ip().is_loopback()));
+        let ports: Vec<u16> = bound
+            .iter()
+            .map(|listener| listener.local_addr().unwrap().port())
+            .collect();
+        assert!(
+            ports.iter().all(|port| *port == ports[0] && *port != 0),
+            "{ports:?}"
+        );
+        assert!(
+            bound
+                .iter()
+                .all(|listener| listener.local_addr().unwrap().ip().is_loopback())
+        );
     }
 
     #[test]
     fn a_taken_port_names_the_option() {
         let taken = listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let wanted = Wanted { name: "ui", flag: "--ui-port", port, address: Address::Given(IpAddr::V4(Ipv4Addr::LOCALHOST)) };
+        let wanted = Wanted {
+            name: "ui",
+            flag: "--ui-port",
+            port,
+            address: Address::Given(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        };
         let error = bind(wanted).unwrap_err().to_string();
-        assert!(error.contains(&port.to_string()) && error.contains("--ui-port"), "{error}");
+        assert!(
+            error.contains(&port.to_string()) && error.contains("--ui-port"),
+            "{error}"
+        );
     }
 }

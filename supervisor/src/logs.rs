@@ -25,7 +25,11 @@ impl Log {
     #[must_use]
     pub fn open(directory: &Path, name: &str) -> Self {
         let path = directory.join(format!("{name}.log"));
-        let mut log = Self { path, file: None, size: 0 };
+        let mut log = Self {
+            path,
+            file: None,
+            size: 0,
+        };
         log.reopen();
         log
     }
@@ -72,7 +76,11 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
@@ -87,7 +95,10 @@ pub struct Tail {
 impl Tail {
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit }
+        Self {
+            bytes: Vec::new(),
+            limit,
+        }
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -100,7 +111,11 @@ impl Tail {
     #[must_use]
     pub fn lines(&self, count: usize) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .collect();
         let skip = lines.len().saturating_sub(count);
         lines.into_iter().skip(skip).collect::<Vec<_>>().join("\n")
     }
@@ -119,10 +134,18 @@ mod tests {
             log.append(&block);
         }
         log.append(b"last\n");
-        let size = |name: &str| std::fs::metadata(directory.path().join(name)).unwrap().len();
+        let size = |name: &str| {
+            std::fs::metadata(directory.path().join(name))
+                .unwrap()
+                .len()
+        };
         assert!(size("init.log") <= LIMIT + (1 << 20));
         assert!(size("init.log.1") <= LIMIT + (1 << 20));
-        assert!(std::fs::read(directory.path().join("init.log")).unwrap().ends_with(b"last\n"));
+        assert!(
+            std::fs::read(directory.path().join("init.log"))
+                .unwrap()
+                .ends_with(b"last\n")
+        );
     }
 
     #[test]

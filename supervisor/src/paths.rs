@@ -13,7 +13,10 @@ impl Paths {
     /// `home`: the agents' home as it is in the system (`/home/node`); under a root other than `/` it moves below it.
     #[must_use]
     pub fn new(root: &Path, home: &Path) -> Self {
-        Self { root: root.to_owned(), home: under(root, home) }
+        Self {
+            root: root.to_owned(),
+            home: under(root, home),
+        }
     }
 
     #[must_use]
@@ -70,6 +73,12 @@ impl Paths {
         self.root.join("whim/bashrc")
     }
 
+    /// Global configuration of the boot's git calls.
+    #[must_use]
+    pub fn git_configuration(&self) -> PathBuf {
+        self.root.join("whim/gitconfig")
+    }
+
     /// Everything durable, mode 0700.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -79,6 +88,12 @@ impl Paths {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.state().join("logs")
+    }
+
+    /// Screens and recordings of terminals.
+    #[must_use]
+    pub fn terminals(&self) -> PathBuf {
+        self.state().join("terminals")
     }
 
     #[must_use]

@@ -23,12 +23,22 @@ pub fn uuid() -> String {
     *variant = (*variant & 0x3f) | 0x80;
     let digits = hex(&bytes);
     let part = |range: std::ops::Range<usize>| digits.get(range).unwrap_or_default().to_owned();
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+    [
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32),
+    ]
+    .join("-")
 }
 
 /// The kernel has no other answer than random bytes once it is up (getrandom(2)); if it refuses, nothing that needs
 /// them may go on.
-#[expect(clippy::expect_used, reason = "a token that can be guessed is worse than no supervisor")]
+#[expect(
+    clippy::expect_used,
+    reason = "a token that can be guessed is worse than no supervisor"
+)]
 fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("getrandom(2) fails only before the kernel is up");

@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "tokio asks for a promise about the descriptor, which an owned one keeps by itself")]
+#![expect(
+    unsafe_code,
+    reason = "tokio asks for a promise about the descriptor, which an owned one keeps by itself"
+)]
 //! Waiting for descriptors of our own with tokio.
 
 use std::io;

@@ -33,7 +33,9 @@ impl Hickory {
         if let Some(resolver) = self.resolver.get() {
             return Ok(resolver);
         }
-        let built = TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(io::Error::other)?;
+        let built = TokioResolver::builder_tokio()
+            .and_then(|builder| builder.build())
+            .map_err(io::Error::other)?;
         Ok(self.resolver.get_or_init(|| built))
     }
 }
@@ -46,9 +48,16 @@ impl Resolve for Hickory {
             }
             // Defined to be loopback (RFC 6761), also where /etc/hosts does not say so.
             if host == "localhost" || host.ends_with(".localhost") {
-                return Ok(vec![IpAddr::from([127, 0, 0, 1]), "::1".parse().map_err(io::Error::other)?]);
+                return Ok(vec![
+                    IpAddr::from([127, 0, 0, 1]),
+                    "::1".parse().map_err(io::Error::other)?,
+                ]);
             }
-            let found = self.get()?.lookup_ip(host).await.map_err(io::Error::other)?;
+            let found = self
+                .get()?
+                .lookup_ip(host)
+                .await
+                .map_err(io::Error::other)?;
             Ok(found.iter().collect())
         })
     }

@@ -22,9 +22,9 @@ use whim_wire::spec::{AgentKind, ProviderKind};
 use whim_wire::state::Spend;
 
 use crate::board::Board;
+use crate::clock::boot_now;
 use crate::config::settings::{self, Credential, Settings};
 use crate::sessions::{Evidence, Record, Sessions};
-use crate::clock::boot_now;
 use crate::state::observation::{Generation, Observation, Stop};
 
 /// Events of the proxy that may wait; beyond, the proxy drops and counts them, and the next look at its board sets
@@ -67,19 +67,29 @@ impl Spending {
     ///
     /// # Errors
     /// [`SpendingError`].
-    pub fn open(state: &Path, settings: &Settings) -> Result<(Self, mpsc::Receiver<Activity>), SpendingError> {
+    pub fn open(
+        state: &Path,
+        settings: &Settings,
+    ) -> Result<(Self, mpsc::Receiver<Activity>), SpendingError> {
         let (sender, receiver) = mpsc::channel(ACTIVITY);
         let mut config = Config::new(state.to_owned());
         config.activity = Some(sender);
         config.prices = prices(&settings.prices)?;
         config.unknown_model = match settings.unknown_model {
             settings::UnknownModel::Refuse => whim_proxies::generation::proxy::UnknownModel::Refuse,
-            settings::UnknownModel::Dearest => whim_proxies::generation::proxy::UnknownModel::Dearest,
+            settings::UnknownModel::Dearest => {
+                whim_proxies::generation::proxy::UnknownModel::Dearest
+            }
         };
         config.resolver = crate::resolve::resolver();
         let proxy = GenerationProxy::open(config)?;
         let cap = state.join("budget.json");
-        let spending = Self { proxy, cap, main: Mutex::default(), refused: Mutex::default() };
+        let spending = Self {
+            proxy,
+            cap,
+            main: Mutex::default(),
+            refused: Mutex::default(),
+        };
         spending.task(settings)?;
         Ok((spending, receiver))
     }
@@ -95,12 +105,19 @@ impl Spending {
     /// # Errors
     /// [`SpendingError`].
     pub fn task(&self, settings: &Settings) -> Result<(), SpendingError> {
-        let upstream = settings.provider.upstream.as_ref().map(|url| url.expose().to_owned());
+        let upstream = settings
+            .provider
+            .upstream
+            .as_ref()
+            .map(|url| url.expose().to_owned());
         if let Some(kind) = settings.provider.kind {
             // Checked now, so that a mistake is told at the start and not by the first call.
             Upstream::new(provider(kind), upstream.as_deref())?;
         }
-        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Main { kind: settings.provider.kind, upstream };
+        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Main {
+            kind: settings.provider.kind,
+            upstream,
+        };
         self.keys(&settings.provider);
         let asked = settings.budget.map(|usd| NanoUsd(usd.nanos()));
         let kept = self.read_cap()?;
@@ -111,23 +128,37 @@ impl Spending {
     /// Puts the keys in that are given; others stay.
     pub fn keys(&self, given: &settings::Provider) {
         for kind in ProviderKind::ALL {
-            let credential = if Some(*kind) == given.kind { given.credentials.main(*kind) } else { given.credentials.of(*kind) };
+            let credential = if Some(*kind) == given.kind {
+                given.credentials.main(*kind)
+            } else {
+                given.credentials.of(*kind)
+            };
             let key = match credential {
-                Some(Credential::ApiKey(secret) | Credential::ClaudeOauth(secret)) => secret.expose().to_owned(),
+                Some(Credential::ApiKey(secret) | Credential::ClaudeOauth(secret)) => {
+                    secret.expose().to_owned()
+                }
                 None => continue,
             };
-            self.proxy.credentials().set(provider(*kind), Some(Secret::new(key)));
+            self.proxy
+                .credentials()
+                .set(provider(*kind), Some(Secret::new(key)));
         }
     }
 
     /// Replaces one key while running.
     pub fn rotate(&self, kind: ProviderKind, key: String) {
-        self.proxy.credentials().set(provider(kind), Some(Secret::new(key)));
+        self.proxy
+            .credentials()
+            .set(provider(kind), Some(Secret::new(key)));
     }
 
     /// Lets a session's agent call with the token in its record.
     pub fn admit(&self, record: &Record, kind: ProviderKind) {
-        let main = self.main.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let main = self
+            .main
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let own = main.kind == Some(kind);
         let base = if own { main.upstream.as_deref() } else { None };
         let upstreams = match Upstream::new(provider(kind), base) {
@@ -137,15 +168,26 @@ impl Spending {
                 Vec::new()
             }
         };
-        let session = Session { id: record.id.clone(), agent: record.agent.to_string(), upstreams, cap: None };
-        self.proxy.tokens().adopt(Secret::new(record.token.clone()), session);
+        let session = Session {
+            id: record.id.clone(),
+            agent: record.agent.to_string(),
+            upstreams,
+            cap: None,
+        };
+        self.proxy
+            .tokens()
+            .adopt(Secret::new(record.token.clone()), session);
     }
 
     /// What a session cost so far.
     #[must_use]
     pub fn session(&self, id: &str) -> Spend {
         let spend = self.proxy.spend();
-        let totals = spend.by_session.iter().find(|known| known.session == id).map(|known| known.totals);
+        let totals = spend
+            .by_session
+            .iter()
+            .find(|known| known.session == id)
+            .map(|known| known.totals);
         let totals = totals.unwrap_or_default();
         Spend {
             usd: totals.usd,
@@ -154,14 +196,18 @@ impl Spending {
             input_tokens: totals.usage.input_tokens,
             output_tokens: totals.usage.output_tokens,
             cache_read_tokens: totals.usage.cache_read_tokens,
-            cache_write_tokens: totals.usage.cache_write_5m_tokens + totals.usage.cache_write_1h_tokens,
+            cache_write_tokens: totals.usage.cache_write_5m_tokens
+                + totals.usage.cache_write_1h_tokens,
         }
     }
 
     /// Whether the cap refused one of the session's calls since this supervisor began.
     #[must_use]
     pub fn was_refused(&self, id: &str) -> bool {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+        self.refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(id)
     }
 
     /// Raises, lowers or removes the cap, for good.
@@ -169,30 +215,58 @@ impl Spending {
     /// # Errors
     /// When it cannot be written down; it then does not change.
     pub fn set_cap(&self, update: BudgetUpdate) -> Result<(), SpendingError> {
-        let failed = |source| SpendingError::Cap { path: self.cap.clone(), source };
+        let failed = |source| SpendingError::Cap {
+            path: self.cap.clone(),
+            source,
+        };
         let json = serde_json::to_vec(&update).map_err(|error| failed(error.into()))?;
         crate::files::write(&self.cap, 0o600, &json).map_err(failed)?;
         self.proxy.set_budget(update.usd);
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         Ok(())
     }
 
     fn read_cap(&self) -> Result<Option<BudgetUpdate>, SpendingError> {
-        let failed = |source| SpendingError::Cap { path: self.cap.clone(), source };
+        let failed = |source| SpendingError::Cap {
+            path: self.cap.clone(),
+            source,
+        };
         match std::fs::read(&self.cap) {
-            Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| failed(error.into())),
+            Ok(json) => serde_json::from_slice(&json)
+                .map(Some)
+                .map_err(|error| failed(error.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
 
     /// Passes what the proxy sees on: to the sessions as evidence, to the journal as events.
-    pub async fn report(self: Arc<Self>, mut activity: mpsc::Receiver<Activity>, sessions: Sessions, board: Arc<Board>) {
-        while let Some(Activity { call, session, at, what }) = activity.recv().await {
+    pub async fn report(
+        self: Arc<Self>,
+        mut activity: mpsc::Receiver<Activity>,
+        sessions: Sessions,
+        board: Arc<Board>,
+    ) {
+        while let Some(Activity {
+            call,
+            session,
+            at,
+            what,
+        }) = activity.recv().await
+        {
             let moment = boot_now() - Instant::now().saturating_duration_since(at);
             if let Some(event) = observed(&what) {
                 let observation = Observation::Generation { call, event };
-                sessions.observe(&session, Evidence::Seen { at: moment, observation });
+                sessions.observe(
+                    &session,
+                    Evidence::Seen {
+                        at: moment,
+                        observation,
+                    },
+                );
             }
             match what {
                 What::Started { purpose, model, .. } => board.note(
@@ -220,12 +294,25 @@ impl Spending {
 
 fn observed(what: &What) -> Option<Generation> {
     Some(match what {
-        What::Started { purpose, .. } => Generation::Started { side: *purpose == Purpose::Side },
+        What::Started { purpose, .. } => Generation::Started {
+            side: *purpose == Purpose::Side,
+        },
         What::FirstByte | What::Progress { .. } => Generation::Progress,
-        What::Finished { outcome, tool_use, stop_reason, .. } => Generation::Ended(match outcome {
+        What::Finished {
+            outcome,
+            tool_use,
+            stop_reason,
+            ..
+        } => Generation::Ended(match outcome {
             Outcome::Complete if *tool_use => Stop::Tool,
             Outcome::Complete => match stop_reason.as_deref() {
-                Some("max_tokens" | "length" | "pause_turn" | "incomplete" | "model_context_window_exceeded") => Stop::Limit,
+                Some(
+                    "max_tokens"
+                    | "length"
+                    | "pause_turn"
+                    | "incomplete"
+                    | "model_context_window_exceeded",
+                ) => Stop::Limit,
                 _ => Stop::EndTurn,
             },
             Outcome::ClientLeft => Stop::ClientLeft,
@@ -258,7 +345,10 @@ pub fn natural(agent: AgentKind) -> ProviderKind {
 
 /// The table that ships, with the overrides of a file if it is there.
 fn prices(path: &Path) -> Result<PriceTable, SpendingError> {
-    let failed = |reason: String| SpendingError::Prices { path: path.to_owned(), reason };
+    let failed = |reason: String| SpendingError::Prices {
+        path: path.to_owned(),
+        reason,
+    };
     match std::fs::read_to_string(path) {
         Ok(text) => PriceTable::with_overrides(&text).map_err(|error| failed(error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(PriceTable::shipped()),

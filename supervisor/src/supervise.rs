@@ -72,7 +72,10 @@ impl Failure {
     /// Never.
     #[must_use]
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -89,18 +92,26 @@ pub fn main() -> ExitCode {
         complain(&format!("cannot protect its memory: {error}"));
         return ExitCode::from(70);
     }
-    #[expect(unsafe_code, reason = "the channel arrives as an inherited descriptor number")]
+    #[expect(
+        unsafe_code,
+        reason = "the channel arrives as an inherited descriptor number"
+    )]
     // SAFETY: the keeper put the channel at this number for this process and nothing else here owns it.
     let channel = SupervisorChannel::new(unsafe { OwnedFd::from_raw_fd(SUPERVISOR_DESCRIPTOR) });
     let channel = match channel {
         Ok(channel) => channel,
         Err(error) => {
-            complain(&format!("`whim supervise` is started by `whim run` only: {error}"));
+            complain(&format!(
+                "`whim supervise` is started by `whim run` only: {error}"
+            ));
             return ExitCode::from(64);
         }
     };
     // Two workers: the proxies keep two cores busy at most, and each thread has its stacks and caches.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -116,8 +127,15 @@ pub fn main() -> ExitCode {
 
 /// Names that the page may be asked for under, beside addresses and localhost: those of the preview's host.
 fn guard(settings: &Settings) -> Guard {
-    let host = settings.preview.url.as_deref().and_then(|url| url.split_once("://")).map(|(_, rest)| rest);
-    let host = host.and_then(|rest| rest.split(['/', ':']).next()).and_then(|host| host.split_once('.'));
+    let host = settings
+        .preview
+        .url
+        .as_deref()
+        .and_then(|url| url.split_once("://"))
+        .map(|(_, rest)| rest);
+    let host = host
+        .and_then(|rest| rest.split(['/', ':']).next())
+        .and_then(|host| host.split_once('.'));
     Guard::new(host.map(|(_, parent)| format!(".{parent}")))
 }
 
@@ -164,25 +182,40 @@ struct Told {
 
 async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Result<u8, Failure> {
     let begun = Instant::now();
-    let crate::keeper::Inventory { hello, mut held, processes } = inventory;
+    let crate::keeper::Inventory {
+        hello,
+        mut held,
+        processes,
+    } = inventory;
     let Some(told) = read(&mut held).await? else {
         keeper.tell(ToKeeper::Exit { code: 0 }).await?;
         return Ok(0);
     };
-    let Told { given, settings, variables } = told;
+    let Told {
+        given,
+        settings,
+        variables,
+    } = told;
     start_log(&settings);
-    keeper.tell(ToKeeper::Grace { milliseconds: milliseconds(settings.grace) }).await?;
+    keeper
+        .tell(ToKeeper::Grace {
+            milliseconds: milliseconds(settings.grace),
+        })
+        .await?;
     let identity = Identity::find(&settings)?;
     let paths = Paths::new(settings.root.as_path(), &identity.user.home);
     boot::directories::make(&paths, &identity)?;
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let state_files = StateFiles::open(&paths.tmp()).map_err(|error| Failure::new(73, error.to_string()))?;
+    let state_files =
+        StateFiles::open(&paths.tmp()).map_err(|error| Failure::new(73, error.to_string()))?;
     hold_final_state(keeper, &paths).await?;
-    let (journal, _repair) =
-        Journal::open(&paths.journal(), Limits::default()).map_err(|error| Failure::new(73, error.to_string()))?;
-    let taken_up = processes.iter().any(|process| crate::sessions::session_of(process.name()).is_some());
+    let (journal, _repair) = Journal::open(&paths.journal(), Limits::default())
+        .map_err(|error| Failure::new(73, error.to_string()))?;
+    let taken_up = processes
+        .iter()
+        .any(|process| crate::sessions::session_of(process.name()).is_some());
     let carried = if taken_up { last_word(&paths) } else { None };
     let supervisor = Supervisor {
         pid: std::process::id(),
@@ -190,16 +223,33 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         version: env!("CARGO_PKG_VERSION").into(),
     };
     let board = Arc::new(Board::new(journal.clone(), supervisor, carried.as_ref()));
-    drop(tasks.spawn(publish(state_files, board.watch(), stop.clone().cancelled_owned())));
-    board.note(kind::SUPERVISOR_STARTED, json!({"restarts": hello.restarts, "reason": hello.reason}));
+    drop(tasks.spawn(publish(
+        state_files,
+        board.watch(),
+        stop.clone().cancelled_owned(),
+    )));
+    board.note(
+        kind::SUPERVISOR_STARTED,
+        json!({"restarts": hello.restarts, "reason": hello.reason}),
+    );
     if hello.restarts > 0 {
-        tracing::warn!(restarts = hello.restarts, reason = hello.reason, "the supervisor was started again");
+        tracing::warn!(
+            restarts = hello.restarts,
+            reason = hello.reason,
+            "the supervisor was started again"
+        );
     }
 
-    let (spending, activity) = Spending::open(&paths.state(), &settings).map_err(|error| Failure::new(73, error.to_string()))?;
+    let (spending, activity) = Spending::open(&paths.state(), &settings)
+        .map_err(|error| Failure::new(73, error.to_string()))?;
     let spending = Arc::new(spending);
     let sessions = Sessions::new();
-    drop(tasks.spawn(spending.clone().report(activity, sessions.clone(), board.clone())));
+    // Not among the tasks that end with the services: it reports to the last call.
+    drop(tokio::spawn(spending.clone().report(
+        activity,
+        sessions.clone(),
+        board.clone(),
+    )));
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
     let secrets = boot::credentials::GitCredentials::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
@@ -211,7 +261,11 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     };
     let terminals = TerminalSet::default();
     let shells = Shells::default();
-    let gate = Arc::new(Gate { token: token.clone(), agents: identity.uid(), own: identity.own });
+    let gate = Arc::new(Gate {
+        token: token.clone(),
+        agents: identity.uid(),
+        own: identity.own,
+    });
     let api = Arc::new(Api {
         board: board.clone(),
         sessions: sessions.clone(),
@@ -223,7 +277,17 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     });
 
     let mut listeners = Listeners::new(held, keeper.clone());
-    let addresses = serve(&mut listeners, &settings, &paths, &identity, &api, &shells, &stop, &tasks).await?;
+    let addresses = serve(
+        &mut listeners,
+        &settings,
+        &paths,
+        &identity,
+        &api,
+        &shells,
+        &stop,
+        &tasks,
+    )
+    .await?;
     let generation = addresses.generation;
     write_ready(&paths, hello.keeper_pid, &addresses)?;
     keeper.tell(ToKeeper::Ready).await?;
@@ -234,7 +298,11 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     );
     announce(&settings, &token, &addresses);
 
-    let helper = Helper::new(keeper.clone(), identity.binary.clone(), identity.credentials());
+    let helper = Helper::new(
+        keeper.clone(),
+        identity.binary.clone(),
+        identity.credentials(),
+    );
     drop(tasks.spawn(beat(board.clone(), stop.clone())));
     let (ended, mut ends) = mpsc::channel(64);
     let grounds = Grounds {
@@ -259,13 +327,17 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         if let Some(task) = &mut task {
             board.phase(Phase::WaitingForSpec);
             match task.recv().await {
-                Some(Resolved { settings: claimed, .. }) => settings = Box::new(claimed),
+                Some(Resolved {
+                    settings: claimed, ..
+                }) => settings = Box::new(claimed),
                 None => std::future::pending().await,
             }
             remember_spec(keeper, &settings).await?;
         }
         let mode = settings.agent.mode;
-        boot::run(&grounds, &settings, processes).await.map_err(|error| failed(&board, &error))?;
+        boot::run(&grounds, &settings, processes)
+            .await
+            .map_err(|error| failed(&board, &error))?;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
         wait_for_end(&mut ends, mode).await
@@ -286,7 +358,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
 
 /// Reads what we were told. `None`: help was asked for and printed.
 async fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
-    let broken = |error: &dyn std::fmt::Display| Failure::new(70, format!("the keeper's arguments: {error}"));
+    let broken = |error: &dyn std::fmt::Display| {
+        Failure::new(70, format!("the keeper's arguments: {error}"))
+    };
     let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
     let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
     let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
@@ -305,7 +379,11 @@ async fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failu
     };
     let resolved = match claimed {
         Some(spec) => given.resolve(Some(&spec)),
-        None => match crate::config::read(&arguments.arguments, variables.clone(), &mut std::io::stdin().lock()) {
+        None => match crate::config::read(
+            &arguments.arguments,
+            variables.clone(),
+            &mut std::io::stdin().lock(),
+        ) {
             Ok(Request::Run(resolved)) => Ok(*resolved),
             Ok(Request::Help(_)) => return Ok(None),
             Err(invalid) => Err(invalid),
@@ -316,7 +394,11 @@ async fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failu
             for warning in warnings {
                 complain(&format!("warning: {warning}"));
             }
-            Ok(Some(Told { given, settings: Box::new(settings), variables }))
+            Ok(Some(Told {
+                given,
+                settings: Box::new(settings),
+                variables,
+            }))
         }
         Err(invalid) => Err(Failure::new(invalid.exit_code(), invalid.to_string())),
     }
@@ -324,14 +406,19 @@ async fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failu
 
 fn start_log(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // Set once in this process; a second setting would be a fault of ours and changes nothing.
     let set = match settings.log.format {
         LogFormat::Json => builder.json().try_init(),
         LogFormat::Text => {
             use std::io::IsTerminal;
-            builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+            builder
+                .with_ansi(std::io::stderr().is_terminal())
+                .try_init()
         }
     };
     drop(set);
@@ -369,13 +456,19 @@ async fn control_token(
     let token = match (&settings.control_token, held.remove("control-token")) {
         (Some(token), _) => token.expose().to_owned(),
         (None, Some(held)) => {
-            let bytes = read_memfd(&held, 4096).map_err(|error| Failure::new(70, error.to_string()))?;
+            let bytes =
+                read_memfd(&held, 4096).map_err(|error| Failure::new(70, error.to_string()))?;
             String::from_utf8_lossy(&bytes).into_owned()
         }
         (None, None) => {
             let token = random::token();
             let memfd = memfd_sealed("control-token", token.as_bytes());
-            keeper.hold("control-token", memfd.map_err(|error| Failure::new(73, error.to_string()))?).await?;
+            keeper
+                .hold(
+                    "control-token",
+                    memfd.map_err(|error| Failure::new(73, error.to_string()))?,
+                )
+                .await?;
             token
         }
     };
@@ -396,7 +489,10 @@ pub struct Addresses {
     pub ui: SocketAddr,
 }
 
-#[expect(clippy::too_many_arguments, reason = "the one place where all services meet")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where all services meet"
+)]
 async fn serve(
     listeners: &mut Listeners,
     settings: &Settings,
@@ -410,22 +506,52 @@ async fn serve(
     let taken = |error: crate::listeners::ListenError| Failure::new(73, error.to_string());
     let given = Address::Given(settings.bind);
     let ports = settings.ports;
-    let wanted = |name, flag, port, address| Wanted { name, flag, port, address };
-    let generation =
-        listeners.tcp(wanted("generation", "--generation-port", ports.generation, Address::Loopback)).await.map_err(taken)?;
-    let local = listeners.tcp(wanted("local", "--local-port", ports.local, given)).await.map_err(taken)?;
-    let backup = listeners.tcp(wanted("backup", "--backup-port", ports.backup, given)).await.map_err(taken)?;
-    let ui = listeners.tcp(wanted("ui", "--ui-port", ports.ui, given)).await.map_err(taken)?;
+    let wanted = |name, flag, port, address| Wanted {
+        name,
+        flag,
+        port,
+        address,
+    };
+    let generation = listeners
+        .tcp(wanted(
+            "generation",
+            "--generation-port",
+            ports.generation,
+            Address::Loopback,
+        ))
+        .await
+        .map_err(taken)?;
+    let local = listeners
+        .tcp(wanted("local", "--local-port", ports.local, given))
+        .await
+        .map_err(taken)?;
+    let backup = listeners
+        .tcp(wanted("backup", "--backup-port", ports.backup, given))
+        .await
+        .map_err(taken)?;
+    let ui = listeners
+        .tcp(wanted("ui", "--ui-port", ports.ui, given))
+        .await
+        .map_err(taken)?;
     let socket = listeners.unix(&paths.socket()).await.map_err(taken)?;
     let hook_socket = listeners.unix(&paths.hooks()).await.map_err(taken)?;
     let address = |bound: &[std::net::TcpListener]| {
-        let first = bound.first().ok_or_else(|| Failure::new(70, "nothing bound"))?;
-        first.local_addr().map_err(|error| Failure::new(73, error.to_string()))
+        let first = bound
+            .first()
+            .ok_or_else(|| Failure::new(70, "nothing bound"))?;
+        first
+            .local_addr()
+            .map_err(|error| Failure::new(73, error.to_string()))
     };
-    let addresses =
-        Addresses { generation: address(&generation)?, local: address(&local)?, backup: address(&backup)?, ui: address(&ui)? };
+    let addresses = Addresses {
+        generation: address(&generation)?,
+        local: address(&local)?,
+        backup: address(&backup)?,
+        ui: address(&ui)?,
+    };
     let asynchronous = |bound: Vec<std::net::TcpListener>| {
-        let converted: std::io::Result<Vec<TcpListener>> = bound.into_iter().map(TcpListener::from_std).collect();
+        let converted: std::io::Result<Vec<TcpListener>> =
+            bound.into_iter().map(TcpListener::from_std).collect();
         converted.map_err(|error| Failure::new(70, error.to_string()))
     };
     let proxy = api.spending.proxy();
@@ -446,11 +572,27 @@ async fn serve(
         drop(tasks.spawn(api::serve::tcp(listener, api::machine(api), stop.clone())));
     }
     for listener in asynchronous(ui)? {
-        drop(tasks.spawn(api::serve::tcp(listener, api::whole(api, pages.clone()), stop.clone())));
+        drop(tasks.spawn(api::serve::tcp(
+            listener,
+            api::whole(api, pages.clone()),
+            stop.clone(),
+        )));
     }
-    let unix = |listener| UnixListener::from_std(listener).map_err(|error| Failure::new(70, error.to_string()));
-    drop(tasks.spawn(api::serve::unix(unix(socket)?, api::whole(api, pages), stop.clone())));
-    let hooks = hooks::serve(unix(hook_socket)?, api.sessions.clone(), identity.uid(), identity.own, stop.clone());
+    let unix = |listener| {
+        UnixListener::from_std(listener).map_err(|error| Failure::new(70, error.to_string()))
+    };
+    drop(tasks.spawn(api::serve::unix(
+        unix(socket)?,
+        api::whole(api, pages),
+        stop.clone(),
+    )));
+    let hooks = hooks::serve(
+        unix(hook_socket)?,
+        api.sessions.clone(),
+        identity.uid(),
+        identity.own,
+        stop.clone(),
+    );
     drop(tasks.spawn(hooks));
     // Held open until the local proxy serves it: clients queue instead of being refused.
     let local = asynchronous(local)?;
@@ -481,7 +623,10 @@ fn announce(settings: &Settings, token: &str, addresses: &Addresses) {
     use std::io::{IsTerminal, Write};
     if settings.control_token.is_none() && std::io::stderr().is_terminal() {
         let port = addresses.ui.port();
-        drop(writeln!(std::io::stderr(), "whim: open http://127.0.0.1:{port}/#token={token}"));
+        drop(writeln!(
+            std::io::stderr(),
+            "whim: open http://127.0.0.1:{port}/#token={token}"
+        ));
     }
 }
 
@@ -498,7 +643,9 @@ async fn beat(board: Arc<Board>, stop: CancellationToken) {
 
 /// The claimed spec outlives this supervisor in the keeper's memory.
 async fn remember_spec(keeper: &Keeper, settings: &Settings) -> Result<(), Failure> {
-    let Some(spec) = &settings.spec else { return Ok(()) };
+    let Some(spec) = &settings.spec else {
+        return Ok(());
+    };
     let internal = |error: &dyn std::fmt::Display| Failure::new(70, error.to_string());
     let bytes = serde_json::to_vec(spec).map_err(|error| internal(&error))?;
     let memfd = memfd_sealed("spec", &bytes).map_err(|error| internal(&error))?;
@@ -506,7 +653,10 @@ async fn remember_spec(keeper: &Keeper, settings: &Settings) -> Result<(), Failu
 }
 
 fn failed(board: &Board, error: &BootError) -> Failure {
-    board.phase(Phase::Failed { step: error.step().into(), error: error.to_string() });
+    board.phase(Phase::Failed {
+        step: error.step().into(),
+        error: error.to_string(),
+    });
     Failure::new(error.code(), error.to_string())
 }
 
@@ -519,7 +669,8 @@ async fn wait_for_end(ends: &mut mpsc::Receiver<(String, End)>, mode: Mode) -> R
         match (mode, end) {
             (Mode::Oneshot, End::BudgetSpent) => return Ok(75),
             (Mode::Oneshot, End::Exit(exit)) => return Ok(exit.code()),
-            (Mode::Oneshot, End::Well) | (Mode::Interactive, End::Well | End::Exit(Exit::Code(0))) => return Ok(0),
+            (Mode::Oneshot, End::Well)
+            | (Mode::Interactive, End::Well | End::Exit(Exit::Code(0))) => return Ok(0),
             (Mode::Interactive, End::Exit(exit)) => return Ok(exit.code()),
             // Stays up as `stopped`: for a person to look, or for a follow-up.
             (Mode::Sticky, _) | (_, End::GaveUp) | (Mode::Interactive, End::BudgetSpent) => {}
@@ -538,7 +689,10 @@ async fn end(
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let deadline = stopping.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(5), |stopping| stopping.deadline);
+    let deadline = stopping.map_or_else(
+        || tokio::time::Instant::now() + Duration::from_secs(5),
+        |stopping| stopping.deadline,
+    );
     if !matches!(board.current_phase(), Phase::Failed { .. }) {
         board.phase(Phase::Stopping);
     }
@@ -546,7 +700,10 @@ async fn end(
     let agents_end = async {
         let mut states = board.watch();
         let done = |object: &Arc<StateObject>| {
-            object.sessions.iter().all(|session| session.state == whim_wire::state::AgentState::Stopped)
+            object
+                .sessions
+                .iter()
+                .all(|session| session.state == whim_wire::state::AgentState::Stopped)
         };
         drop(states.wait_for(done).await);
     };
@@ -560,7 +717,10 @@ async fn end(
             tracing::error!(%error, "the journal's end is not on disk");
         }
     };
-    if tokio::time::timeout_at(deadline - LAST_WORDS, flush).await.is_err() {
+    if tokio::time::timeout_at(deadline - LAST_WORDS, flush)
+        .await
+        .is_err()
+    {
         tracing::error!("the time was over before everything was on disk");
     }
     match std::fs::remove_file(paths.ready()) {

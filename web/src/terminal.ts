@@ -120,6 +120,10 @@ export class TerminalView {
   }
 
   private useWebgl(): void {
+    // Phones take the context away whenever the page is in the background, and show few cells.
+    if (matchMedia('(pointer: coarse)').matches) {
+      return;
+    }
     try {
       const webgl = new WebglAddon();
       // Without the context the addon draws nothing more; the DOM renderer takes over once it is gone.

@@ -28,13 +28,11 @@ impl Holder {
         }
     }
 
-    /// A leader that could not join the cgroup, or has left it by now, makes it worthless.
+    /// A living leader that is not in the cgroup could not join it, and what it starts is not there either.
     pub(super) fn leader_started(&mut self, leader: i32) {
-        if self
-            .cgroup
-            .as_ref()
-            .is_some_and(|cgroup| !cgroup.contains(leader))
-        {
+        let lives = procfs::stat(leader).is_some_and(|stat| stat.alive());
+        let outside = |cgroup: &Cgroup| !cgroup.contains(leader);
+        if lives && self.cgroup.as_ref().is_some_and(outside) {
             self.cgroup = None;
         }
     }

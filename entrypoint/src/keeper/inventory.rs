@@ -68,12 +68,9 @@ enum Sent {
 }
 
 impl Keeper {
-    /// A new supervisor knows nothing.
+    /// A new supervisor knows nothing. The marks of a process are set anew when it is described.
     pub(super) fn forget_what_was_told(&mut self) {
         self.outbox = Outbox::new();
-        for (_, process) in self.table.iter_mut() {
-            process.told = Told::default();
-        }
     }
 
     /// Says what is new; true when the socket is full and more is to be said.

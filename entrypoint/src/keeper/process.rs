@@ -15,6 +15,7 @@ use super::output::Output;
 use super::token::Token;
 use crate::holder::report::{FromHolder, ToHolder};
 use crate::log;
+use crate::procfs;
 use crate::signals::kill;
 use crate::spawn::{SpawnError, Starting, Step};
 use crate::tree::Ending;
@@ -250,9 +251,14 @@ impl Process {
         }
     }
 
+    /// A child of the holder's, or one that ended and was reaped since.
+    fn may_be_leader(&self, pid: i32) -> bool {
+        pid > 1 && procfs::stat(pid).is_none_or(|stat| stat.parent == self.child)
+    }
+
     fn holder_says(&mut self, message: FromHolder) {
         match message {
-            FromHolder::Started { pid } if pid > 1 && self.leader == 0 => {
+            FromHolder::Started { pid } if self.leader == 0 && self.may_be_leader(pid) => {
                 self.leader = pid;
                 self.phase = Phase::Running;
                 if let Some(holder) = &mut self.holder {
@@ -345,7 +351,10 @@ impl Process {
                 }
             }
             Some(_) => {
-                if let Some(leader) = self.adopted_leader() {
+                // Only what the kernel really gave to us: the number came from a holder.
+                let own = nix::unistd::getpid().as_raw();
+                let ours = |pid: &i32| procfs::stat(*pid).is_some_and(|stat| stat.parent == own);
+                if let Some(leader) = self.adopted_leader().filter(ours) {
                     report_kill(
                         &self.name,
                         kill(if group { -leader } else { leader }, signal),

@@ -164,3 +164,33 @@ fn memory_that_could_shrink_under_the_reader_is_refused() {
     let unsealed: OwnedFd = unsealed;
     assert!(RingReader::new(&unsealed, data, space).is_err());
 }
+
+/// A reader that copies while the writer overtakes it: what it is given was not overwritten meanwhile.
+#[test]
+fn overtaken_bytes_are_skipped_and_never_torn() {
+    const TOTAL: u64 = 20_000_000;
+    let (mut writer, reader) = ring(8192);
+    let writing = std::thread::spawn(move || {
+        while writer.head() < TOTAL {
+            writer.make_room(3000);
+            writer.write(&pattern(writer.head(), 3000)).unwrap();
+        }
+    });
+    let mut offset = 0;
+    let mut given = 0;
+    let mut bytes = Vec::new();
+    while offset < TOTAL {
+        bytes.clear();
+        let outcome = reader.read_from(offset, &mut bytes, usize::MAX);
+        assert!(outcome.start >= offset);
+        let wrong = bytes
+            .iter()
+            .zip(outcome.start..)
+            .find(|(found, at)| **found != byte(*at));
+        assert_eq!(wrong, None, "torn at {outcome:?}");
+        given += outcome.length;
+        offset = outcome.end();
+    }
+    writing.join().unwrap();
+    assert!(given > 0);
+}

@@ -43,7 +43,9 @@ pub enum ToKeeper {
     End { process: ProcessId, grace_ms: u64 },
     /// The exit was recorded: forget the process, its rings and its status. Ignored while it still runs.
     Acknowledge { process: ProcessId },
-    /// Keep a descriptor under this name for the next supervisor (descriptor 0; replaces an older one).
+    /// Keep a descriptor under this name for the next supervisor (descriptor 0; replaces an older one). The name
+    /// `final-state-dir` also asks for something: in that directory the keeper makes `claude_state` read `stopped` at its
+    /// very end. `arguments` and `stdin:…` are the keeper's own names.
     Hold { name: String },
     /// Close the held descriptor of this name.
     Release { name: String },
@@ -73,7 +75,8 @@ pub enum FromKeeper {
     /// A descriptor held since an earlier supervisor (descriptor 0). `arguments` is always there: a sealed memfd with the
     /// keeper's argv and initial environment, see [`Arguments`].
     Held { name: String },
-    /// A process that exists, or existed and is not acknowledged yet. Descriptors as in `Spawned`.
+    /// A process that exists, or existed and is not acknowledged yet. Descriptors as in `Spawned`. May follow after
+    /// `InventoryEnd` when an earlier supervisor asked for it and its exec took until then.
     Process {
         process: ProcessId,
         name: String,
@@ -87,14 +90,16 @@ pub enum FromKeeper {
     /// The inventory (`Held`, `Process`) is complete.
     InventoryEnd,
     /// The process runs: exec succeeded. Descriptors by `streams`, in this order:
-    /// terminal: the PTY master, then ring (memfd, data eventfd, space eventfd);
-    /// pipes: the write end of stdin (only with [`Stdin::Pipe`]), then ring of stdout, then ring of stderr.
+    /// terminal: the PTY master (non-blocking), then ring (memfd, data eventfd, space eventfd);
+    /// pipes: the write end of stdin (only with [`Stdin::Pipe`], non-blocking), then ring of stdout, then ring of stderr.
     Spawned {
         process: ProcessId,
         pid: i32,
         streams: Streams,
     },
-    /// It could not be started; `step` says which call failed (`exec`, `chdir`, `setuid`, …).
+    /// It could not be started, and its number is free again; `step` says which call failed (`exec`, `chdir`, `setuid`,
+    /// …), `launch` that the request made no sense, `limit` that there are too many processes, `holder` that its holder
+    /// could not be started.
     SpawnFailed {
         process: ProcessId,
         step: String,

@@ -180,14 +180,6 @@ fn a_session_has_its_cgroup_while_it_lives() {
     let session = supervisor.spawn("session/main", &with_daemons("exec sleep 1000"));
     let ring = rings(session.descriptors, Streams::Terminal).remove(0);
     let daemons = daemons(&ring);
-    let cgroup = |pid| {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let path = text
-            .lines()
-            .find_map(|line| line.strip_prefix("0::"))
-            .unwrap();
-        path.to_owned()
-    };
     let own = cgroup(session.pid);
     if own == cgroup(keeper.pid) {
         return println!("no cgroup can be made here");

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod draining;
 mod holding;
 mod launching;

@@ -471,6 +471,15 @@ pub(crate) fn wait_for(ring: &RingReader, text: &str) {
     }
 }
 
+/// Path in the hierarchy of version 2.
+pub(crate) fn cgroup(pid: i32) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or_default()
+        .to_owned()
+}
+
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -189,12 +189,14 @@ impl Call {
             stream: self.request.stream,
             reserved_usd: self.hold.as_ref().map_or(NanoUsd::ZERO, Hold::amount),
             attempts: self.attempts,
+            turn: 0,
         }
     }
 
-    fn write_record(&self) {
-        if let Some(slot) = &self.slot
-            && let Err(error) = self.proxy.ledger.update(slot, &self.record())
+    fn write_record(&mut self) {
+        let record = self.record();
+        if let Some(slot) = &mut self.slot
+            && let Err(error) = self.proxy.ledger.update(slot, &record)
         {
             tracing::error!(%error, "a reservation cannot be rewritten; the earlier one stands");
         }

@@ -404,7 +404,15 @@ impl Body for Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         if !self.settled {
-            self.settle(self.outcome(false, Outcome::ClientLeft));
+            // An answer of stated length is dropped with its last byte.
+            let whole =
+                self.inner.as_ref().is_some_and(Body::is_end_stream) && self.ahead.is_empty();
+            let otherwise = if whole {
+                Outcome::UpstreamCut
+            } else {
+                Outcome::ClientLeft
+            };
+            self.settle(self.outcome(whole, otherwise));
         }
     }
 }

@@ -32,6 +32,11 @@ const SLEPT: Duration = Duration::from_secs(2);
 /// An error of a request's body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A request's body, as connections are made for.
+pub trait Payload: Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static {}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static> Payload for B {}
+
 /// Why a call got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -49,13 +54,13 @@ pub enum CallError {
     },
 }
 
-struct Conn<B: Body + 'static> {
+struct Conn<B: Payload> {
     sender: http1::SendRequest<B>,
     connection: Pin<Box<http1::Connection<TokioIo<Stream>, B>>>,
     reused: bool,
 }
 
-struct Idle<B: Body + 'static> {
+struct Idle<B: Payload> {
     conn: Conn<B>,
     since: Clocks,
 }
@@ -92,12 +97,12 @@ impl Clocks {
 }
 
 /// Connections by target. `B` is the body of requests.
-pub struct Pool<B: Body + 'static> {
+pub struct Pool<B: Payload> {
     dialer: Dialer,
     idle: Mutex<HashMap<Target, Vec<Idle<B>>>>,
 }
 
-impl<B: Body + 'static> std::fmt::Debug for Pool<B> {
+impl<B: Payload> std::fmt::Debug for Pool<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool")
             .field("dialer", &self.dialer)
@@ -105,10 +110,7 @@ impl<B: Body + 'static> std::fmt::Debug for Pool<B> {
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
-{
+impl<B: Payload> Pool<B> {
     /// An empty pool.
     #[must_use]
     pub fn new(dialer: Dialer) -> Arc<Self> {
@@ -197,7 +199,9 @@ where
             }
         }
     }
+}
 
+impl<B: Payload> Pool<B> {
     fn checkin(&self, target: Target, conn: Conn<B>) {
         let since = Clocks::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,19 +213,19 @@ where
     }
 }
 
-struct Home<B: Body + 'static> {
+struct Home<B: Payload> {
     conn: Conn<B>,
     pool: Arc<Pool<B>>,
     target: Target,
 }
 
 /// An answer's body; drives its connection, and returns it to the pool at a clean end.
-pub struct PooledBody<B: Body + 'static> {
+pub struct PooledBody<B: Payload> {
     incoming: Incoming,
     home: Option<Home<B>>,
 }
 
-impl<B: Body + 'static> std::fmt::Debug for PooledBody<B> {
+impl<B: Payload> std::fmt::Debug for PooledBody<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PooledBody")
             .field("incoming", &self.incoming)
@@ -229,10 +233,35 @@ impl<B: Body + 'static> std::fmt::Debug for PooledBody<B> {
     }
 }
 
-impl<B> Body for PooledBody<B>
-where
-    B: Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
-{
+impl<B: Payload> PooledBody<B> {
+    /// The body was read to its end: its connection may serve another call.
+    fn go_home(&mut self) {
+        let Some(mut home) = self.home.take() else {
+            return;
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let open = home
+            .conn
+            .connection
+            .as_mut()
+            .poll(&mut context)
+            .is_pending();
+        if open && home.conn.sender.is_ready() {
+            home.pool.checkin(home.target, home.conn);
+        }
+    }
+}
+
+impl<B: Payload> Drop for PooledBody<B> {
+    fn drop(&mut self) {
+        // A body of stated length is dropped with its last byte, without a look at its end.
+        if self.incoming.is_end_stream() {
+            self.go_home();
+        }
+    }
+}
+
+impl<B: Payload> Body for PooledBody<B> {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -252,21 +281,16 @@ where
             frame = Pin::new(&mut this.incoming).poll_frame(cx);
         }
         let frame = ready!(frame);
-        if !matches!(frame, Some(Ok(_)))
-            && let Some(mut home) = this.home.take()
-            && frame.is_none()
-        {
-            let open = home.conn.connection.as_mut().poll(cx).is_pending();
-            if open && home.conn.sender.is_ready() {
-                home.pool.checkin(home.target, home.conn);
-            }
+        match frame {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => this.home = None,
+            None => this.go_home(),
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        // Only polling to the end returns the connection; an empty body is not worth one more.
-        self.incoming.is_end_stream() && self.home.is_none()
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -38,7 +38,8 @@ async fn an_agent_that_leaves_cancels_the_call_upstream() {
         let left = Instant::now();
         drop(client);
         let cancelled = mock.gone(0).await.saturating_duration_since(left);
-        assert!(cancelled < Duration::from_millis(50), "{cancelled:?}");
+        // 50 ms is the aim on a quiet machine; a busy one only must not wait for a timer of the proxy's.
+        assert!(cancelled < Duration::from_secs(2), "{cancelled:?}");
         let line = proxy.finished().await;
         assert_eq!(
             (line.outcome, line.cost_source),

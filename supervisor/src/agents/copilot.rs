@@ -146,7 +146,8 @@ impl Agent for Copilot {
             leave_dialog: b"\x1b",
             // Ctrl-C twice ends the program.
             interrupt_gap: Duration::from_secs(3),
-            clear_line: b"\x15",
+            // Ctrl-U stops at the line's beginning; the backspace joins it to the one before.
+            clear_line: b"\x15\x7f",
         }
     }
 

@@ -49,7 +49,9 @@ impl Gate {
     #[must_use]
     pub fn terminals(&self) -> crate::terminals::http::access::Access {
         let token = self.token.clone();
-        crate::terminals::http::access::Access::new(Arc::new(move |shown| same(shown, token.as_bytes())))
+        crate::terminals::http::access::Access::new(Arc::new(move |shown| {
+            same(shown, token.as_bytes())
+        }))
     }
 
     fn role(&self, door: Door, headers: &HeaderMap) -> Role {
@@ -74,7 +76,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Middleware: finds the role, and refuses what a browser on another page could send.
 pub async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Tcp);
+    let door = request
+        .extensions()
+        .get::<Door>()
+        .copied()
+        .unwrap_or(Door::Tcp);
     if door == Door::Tcp
         && let Err(problem) = check_origin(request.method(), request.headers())
     {
@@ -87,19 +93,34 @@ pub async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Ne
 
 /// A page of another origin must not reach us, whatever it knows: `Origin`, when sent, must be the host that was asked.
 fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(());
+    };
     let origin = origin.to_str().unwrap_or_default();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let authority = origin
+        .split_once("://")
+        .map_or("", |(_, authority)| authority);
     if !host.is_empty() && authority.eq_ignore_ascii_case(host) {
         return Ok(());
     }
     tracing::warn!(%method, origin, "refused a call from another origin");
-    Err(Problem::new(StatusCode::FORBIDDEN, "origin", format!("calls from the origin {origin:?} are not accepted")))
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "origin",
+        format!("calls from the origin {origin:?} are not accepted"),
+    ))
 }
 
 fn need(parts: &Parts, needed: Role) -> Result<(), Problem> {
-    let role = parts.extensions.get::<Role>().copied().unwrap_or(Role::Nobody);
+    let role = parts
+        .extensions
+        .get::<Role>()
+        .copied()
+        .unwrap_or(Role::Nobody);
     if role >= needed {
         return Ok(());
     }
@@ -141,7 +162,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         need(parts, Role::AgentsUser)?;
-        Ok(Self { owner: parts.extensions.get::<Role>() == Some(&Role::Owner) })
+        Ok(Self {
+            owner: parts.extensions.get::<Role>() == Some(&Role::Owner),
+        })
     }
 }
 
@@ -150,7 +173,11 @@ mod tests {
     use super::*;
 
     fn gate(agents: u32, own: u32) -> Gate {
-        Gate { token: "t0ken".into(), agents, own }
+        Gate {
+            token: "t0ken".into(),
+            agents,
+            own,
+        }
     }
 
     fn headers(authorization: Option<&str>) -> HeaderMap {
@@ -174,14 +201,30 @@ mod tests {
             (1000, 0, Door::Socket { uid: 0 }, None, Role::Owner),
             (1000, 0, Door::Socket { uid: 1000 }, None, Role::AgentsUser),
             (1000, 0, Door::Socket { uid: 1001 }, None, Role::Nobody),
-            (1000, 1000, Door::Socket { uid: 1000 }, None, Role::AgentsUser),
-            (1000, 1000, Door::Socket { uid: 1000 }, Some("Bearer t0ken"), Role::Owner),
+            (
+                1000,
+                1000,
+                Door::Socket { uid: 1000 },
+                None,
+                Role::AgentsUser,
+            ),
+            (
+                1000,
+                1000,
+                Door::Socket { uid: 1000 },
+                Some("Bearer t0ken"),
+                Role::Owner,
+            ),
             (1000, 1000, Door::Socket { uid: 0 }, None, Role::Owner),
             // Everything as root: the uid says nothing.
             (0, 0, Door::Socket { uid: 0 }, None, Role::AgentsUser),
         ];
         for (agents, own, door, authorization, role) in cases {
-            assert_eq!(gate(agents, own).role(door, &headers(authorization)), role, "{agents} {own} {door:?} {authorization:?}");
+            assert_eq!(
+                gate(agents, own).role(door, &headers(authorization)),
+                role,
+                "{agents} {own} {door:?} {authorization:?}"
+            );
         }
     }
 

@@ -22,7 +22,9 @@ pub(super) async fn upgrade(_: Owner, State(api): Shared, mut request: Request) 
     drop(tokio::spawn(async move {
         match upgraded.await {
             Ok(stream) => {
-                if let Err(error) = crate::terminals::attach::serve(TokioIo::new(stream), &terminals, true).await {
+                if let Err(error) =
+                    crate::terminals::attach::serve(TokioIo::new(stream), &terminals, true).await
+                {
                     tracing::debug!(%error, "attach ended");
                 }
             }
@@ -30,7 +32,11 @@ pub(super) async fn upgrade(_: Owner, State(api): Shared, mut request: Request) 
         }
     }));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     response
 }

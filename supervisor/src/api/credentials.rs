@@ -15,12 +15,22 @@ use crate::boot::credentials::Remote;
 use crate::claim::ClaimError;
 
 /// Claims a waiting container, once.
-pub(super) async fn claim(_: Owner, State(api): Shared, body: Bytes) -> Result<StatusCode, Problem> {
+pub(super) async fn claim(
+    _: Owner,
+    State(api): Shared,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
     match api.claim.claim(body.to_vec()).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
-        Err(error @ (ClaimError::NotWaiting | ClaimError::Taken)) => Err(Problem::conflict(error.to_string())),
+        Err(error @ (ClaimError::NotWaiting | ClaimError::Taken)) => {
+            Err(Problem::conflict(error.to_string()))
+        }
         Err(ClaimError::Invalid(invalid)) => {
-            let errors = crate::config::report::Check { mistakes: invalid.mistakes.clone(), warnings: Vec::new() }.to_json();
+            let errors = crate::config::report::Check {
+                mistakes: invalid.mistakes.clone(),
+                warnings: Vec::new(),
+            }
+            .to_json();
             Err(Problem::invalid(invalid.to_string()).with_errors(errors))
         }
     }
@@ -50,11 +60,16 @@ struct NewLogin {
 }
 
 /// Replaces provider key and git login while running.
-pub(super) async fn rotate(_: Owner, State(api): Shared, Json(new): Json<NewCredentials>) -> Result<StatusCode, Problem> {
+pub(super) async fn rotate(
+    _: Owner,
+    State(api): Shared,
+    Json(new): Json<NewCredentials>,
+) -> Result<StatusCode, Problem> {
     let login = match new.git {
         Some(login) => {
-            let (remote, _) = Remote::parse(login.url.expose())
-                .ok_or_else(|| Problem::invalid("git.url: a login belongs to an http or https URL"))?;
+            let (remote, _) = Remote::parse(login.url.expose()).ok_or_else(|| {
+                Problem::invalid("git.url: a login belongs to an http or https URL")
+            })?;
             Some((remote, login.username, login.password.expose().to_owned()))
         }
         None => None,

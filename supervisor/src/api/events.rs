@@ -43,15 +43,28 @@ enum Form {
     Lines,
 }
 
-pub(super) async fn get(_: Reader, State(api): Shared, Query(wanted): Query<Wanted>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn get(
+    _: Reader,
+    State(api): Shared,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let accepts = |kind: &str| {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         accept.contains(kind)
     };
     let journal = api.board.journal();
     if accepts("text/event-stream") {
-        let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
-        return Ok(follow(journal.subscribe(resumed.or(wanted.after)), Form::Stream));
+        let resumed = headers
+            .get("last-event-id")
+            .and_then(|id| id.to_str().ok()?.trim().parse().ok());
+        return Ok(follow(
+            journal.subscribe(resumed.or(wanted.after)),
+            Form::Stream,
+        ));
     }
     if accepts("application/x-ndjson") && wanted.follow {
         return Ok(follow(journal.subscribe(wanted.after), Form::Lines));
@@ -75,7 +88,11 @@ pub(super) async fn get(_: Reader, State(api): Shared, Query(wanted): Query<Want
         }
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response());
     }
-    let events: Vec<Value> = page.entries.iter().filter_map(|entry| serde_json::from_str(&entry.json).ok()).collect();
+    let events: Vec<Value> = page
+        .entries
+        .iter()
+        .filter_map(|entry| serde_json::from_str(&entry.json).ok())
+        .collect();
     Ok(Json(json!({ "events": events })).into_response())
 }
 
@@ -110,7 +127,10 @@ fn written(delivery: &Delivery, form: Form) -> String {
         (Delivery::Event(entry), Form::Stream) => {
             let Entry { seq, json, .. } = entry.as_ref();
             let kind = serde_json::from_str::<Value>(json).ok();
-            let kind = kind.as_ref().and_then(|event| event.get("type")?.as_str()).unwrap_or("event");
+            let kind = kind
+                .as_ref()
+                .and_then(|event| event.get("type")?.as_str())
+                .unwrap_or("event");
             format!("id: {seq}\nevent: {kind}\ndata: {json}\n\n")
         }
         (Delivery::Event(entry), Form::Lines) => format!("{}\n", entry.json),
@@ -119,7 +139,10 @@ fn written(delivery: &Delivery, form: Form) -> String {
             format!("id: {last}\nevent: events.missing\ndata: {data}\n\n")
         }
         (Delivery::Missing { first, last }, Form::Lines) => {
-            format!("{}\n", json!({"type": "events.missing", "first": first, "last": last}))
+            format!(
+                "{}\n",
+                json!({"type": "events.missing", "first": first, "last": last})
+            )
         }
     }
 }

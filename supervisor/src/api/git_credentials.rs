@@ -26,10 +26,21 @@ pub(super) struct Answer {
     password: String,
 }
 
-pub(super) async fn get(_: Reader, State(api): Shared, Json(question): Json<Question>) -> Result<Json<Answer>, Problem> {
-    let Question { protocol, host, path } = question;
+pub(super) async fn get(
+    _: Reader,
+    State(api): Shared,
+    Json(question): Json<Question>,
+) -> Result<Json<Answer>, Problem> {
+    let Question {
+        protocol,
+        host,
+        path,
+    } = question;
     match api.git_credentials.answer(&protocol, &host, &path).await {
         Some((username, password)) => Ok(Json(Answer { username, password })),
-        None => Err(Problem::not_found("credential for", &format!("{protocol}://{host}/{path}"))),
+        None => Err(Problem::not_found(
+            "credential for",
+            &format!("{protocol}://{host}/{path}"),
+        )),
     }
 }

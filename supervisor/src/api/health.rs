@@ -16,7 +16,9 @@ pub(super) async fn ready(State(api): Shared) -> (StatusCode, &'static str) {
     match api.board.current_phase() {
         Phase::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "failed\n"),
         Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        Phase::Booting { step } if step == crate::supervise::SERVICES => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Booting { step } if step == crate::supervise::SERVICES => {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        }
         Phase::Booting { .. } | Phase::WaitingForSpec | Phase::Ready => (StatusCode::OK, "ready\n"),
     }
 }

@@ -68,7 +68,10 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/sessions/{id}", get(sessions::get))
         .route("/v1/sessions/{id}/prompts", post(sessions::prompt))
-        .route("/v1/sessions/{id}/prompts/{prompt}", get(sessions::prompt_status))
+        .route(
+            "/v1/sessions/{id}/prompts/{prompt}",
+            get(sessions::prompt_status),
+        )
         .route("/v1/sessions/{id}/interrupt", post(sessions::interrupt))
         .route("/v1/sessions/{id}/stop", post(sessions::stop))
         .route("/v1/sessions/{id}/answers", post(sessions::answer))

@@ -30,7 +30,16 @@ struct Call {
 }
 
 const fn call(method: &'static str, path: &'static str, summary: &'static str) -> Call {
-    Call { method, path, summary, query: "", request: None, status: "200", response: None, token: true }
+    Call {
+        method,
+        path,
+        summary,
+        query: "",
+        request: None,
+        status: "200",
+        response: None,
+        token: true,
+    }
 }
 
 impl Call {
@@ -125,14 +134,21 @@ fn build() -> Value {
 }
 
 fn operation(call: &Call, generator: &mut SchemaGenerator) -> Value {
-    let in_path = call.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let in_path = call
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = in_path
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
     let in_query = call.query.split_whitespace();
-    parameters.extend(in_query.map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})));
+    parameters.extend(
+        in_query.map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})),
+    );
     let success = match call.response {
-        Some(schema) => json!({"description": call.summary, "content": {"application/json": {"schema": schema(generator)}}}),
+        Some(schema) => {
+            json!({"description": call.summary, "content": {"application/json": {"schema": schema(generator)}}})
+        }
         None => json!({"description": call.summary}),
     };
     let problem = json!({"description": "A problem document", "content": {"application/problem+json": {"schema": {"type": "object"}}}});

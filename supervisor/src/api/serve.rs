@@ -56,7 +56,9 @@ pub async fn unix(listener: UnixListener, router: Router, shutdown: Cancellation
         match accepted {
             Ok((stream, _)) => match stream.peer_cred() {
                 Ok(peer) => server.connection(stream, Door::Socket { uid: peer.uid() }, permit),
-                Err(error) => tracing::warn!(%error, "a caller without credentials was turned away"),
+                Err(error) => {
+                    tracing::warn!(%error, "a caller without credentials was turned away")
+                }
             },
             Err(error) => pause(&error).await,
         }
@@ -83,7 +85,12 @@ struct Server {
 impl Server {
     fn new(router: Router, shutdown: CancellationToken) -> Self {
         let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-        Self { router, shutdown, places, connections: TaskTracker::new() }
+        Self {
+            router,
+            shutdown,
+            places,
+            connections: TaskTracker::new(),
+        }
     }
 
     async fn admit(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
@@ -101,13 +108,27 @@ impl Server {
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(door);
             let mut router = router.clone();
-            async move { Ok::<_, Infallible>(router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {})) }
+            async move {
+                Ok::<_, Infallible>(
+                    router
+                        .call(request.map(Body::new))
+                        .await
+                        .unwrap_or_else(|never| match never {}),
+                )
+            }
         });
         let shutdown = self.shutdown.clone();
         drop(self.connections.spawn(async move {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true);
-            let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .half_close(true);
+            let mut connection = std::pin::pin!(
+                builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades()
+            );
             let served = tokio::select! {
                 served = connection.as_mut() => served,
                 () = shutdown.cancelled() => {
@@ -124,7 +145,10 @@ impl Server {
 
     async fn drain(self) {
         self.connections.close();
-        if tokio::time::timeout(DRAIN, self.connections.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN, self.connections.wait())
+            .await
+            .is_err()
+        {
             tracing::debug!(open = self.connections.len(), "connections cut at the end");
         }
     }

@@ -17,9 +17,10 @@ impl From<SessionError> for Problem {
         let detail = error.to_string();
         match error {
             SessionError::Unknown(id) => Self::not_found("session", &id),
-            SessionError::Exists(_) | SessionError::NotRunning(_) | SessionError::NoDialog(_) | SessionError::NotReady => {
-                Self::conflict(detail)
-            }
+            SessionError::Exists(_)
+            | SessionError::NotRunning(_)
+            | SessionError::NoDialog(_)
+            | SessionError::NotReady => Self::conflict(detail),
             SessionError::Prompt(PromptError::Full(_)) | SessionError::TooMany => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "full", detail)
             }
@@ -35,9 +36,19 @@ pub(super) async fn list(_: Reader, State(api): Shared) -> Json<serde_json::Valu
     Json(serde_json::json!({ "sessions": api.board.sessions() }))
 }
 
-pub(super) async fn get(_: Reader, State(api): Shared, Path(id): Path<String>) -> Result<Json<SessionState>, Problem> {
-    let found = api.board.sessions().into_iter().find(|session| session.id == id);
-    found.map(Json).ok_or_else(|| Problem::not_found("session", &id))
+pub(super) async fn get(
+    _: Reader,
+    State(api): Shared,
+    Path(id): Path<String>,
+) -> Result<Json<SessionState>, Problem> {
+    let found = api
+        .board
+        .sessions()
+        .into_iter()
+        .find(|session| session.id == id);
+    found
+        .map(Json)
+        .ok_or_else(|| Problem::not_found("session", &id))
 }
 
 /// Starts another agent in its own worktree.
@@ -61,7 +72,10 @@ pub(super) async fn prompt(
     Path(id): Path<String>,
     Json(new): Json<NewPrompt>,
 ) -> Result<(StatusCode, Json<Prompt>), Problem> {
-    Ok((StatusCode::ACCEPTED, Json(api.sessions.prompt(&id, new.text).await?)))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(api.sessions.prompt(&id, new.text).await?),
+    ))
 }
 
 pub(super) async fn prompt_status(
@@ -70,17 +84,27 @@ pub(super) async fn prompt_status(
     Path((id, prompt)): Path<(String, String)>,
 ) -> Result<Json<Prompt>, Problem> {
     let found = api.sessions.prompt_status(&id, &prompt).await?;
-    found.map(Json).ok_or_else(|| Problem::not_found("prompt", &prompt))
+    found
+        .map(Json)
+        .ok_or_else(|| Problem::not_found("prompt", &prompt))
 }
 
 /// Interrupts the turn.
-pub(super) async fn interrupt(_: Owner, State(api): Shared, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn interrupt(
+    _: Owner,
+    State(api): Shared,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     api.sessions.interrupt(&id).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
 /// Ends the session and everything that it left running.
-pub(super) async fn stop(_: Owner, State(api): Shared, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn stop(
+    _: Owner,
+    State(api): Shared,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     api.sessions.stop(&id).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -100,6 +124,8 @@ pub(super) async fn answer(
     Path(id): Path<String>,
     Json(answer): Json<Answer>,
 ) -> Result<StatusCode, Problem> {
-    api.sessions.answer(&id, &answer.dialog, &answer.option).await?;
+    api.sessions
+        .answer(&id, &answer.dialog, &answer.option)
+        .await?;
     Ok(StatusCode::ACCEPTED)
 }

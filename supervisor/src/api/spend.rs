@@ -21,7 +21,11 @@ pub(super) struct Page {
 }
 
 /// The ledger.
-pub(super) async fn generations(_: Owner, State(api): Shared, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+pub(super) async fn generations(
+    _: Owner,
+    State(api): Shared,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
     let proxy = api.spending.proxy();
     let limit = page.limit.unwrap_or(DEFAULT).min(MOST);
     let lines = tokio::task::spawn_blocking(move || proxy.generations(page.after, limit))
@@ -37,9 +41,18 @@ pub(super) async fn totals(_: Reader, State(api): Shared) -> Json<Spend> {
 }
 
 /// Raises, lowers or removes the cap.
-pub(super) async fn budget(_: Owner, State(api): Shared, Json(update): Json<BudgetUpdate>) -> Result<Json<Spend>, Problem> {
-    api.spending.set_cap(update).map_err(|error| Problem::internal(&error))?;
-    api.board.note(whim_wire::event::kind::BUDGET_CHANGED, json!({ "budget_usd": update.usd }));
+pub(super) async fn budget(
+    _: Owner,
+    State(api): Shared,
+    Json(update): Json<BudgetUpdate>,
+) -> Result<Json<Spend>, Problem> {
+    api.spending
+        .set_cap(update)
+        .map_err(|error| Problem::internal(&error))?;
+    api.board.note(
+        whim_wire::event::kind::BUDGET_CHANGED,
+        json!({ "budget_usd": update.usd }),
+    );
     Ok(Json(api.spending.proxy().spend()))
 }
 
@@ -49,16 +62,54 @@ pub(super) async fn metrics(_: Reader, State(api): Shared) -> String {
     let mut text = String::new();
     let spend = api.spending.proxy().spend();
     let mut gauge = |name: &str, help: &str, value: String| {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
+        text.push_str(&format!(
+            "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
+        ));
     };
-    gauge("whim_spend_usd", "What the model calls cost, in dollars.", spend.totals.usd.to_string());
-    gauge("whim_spend_reserved_usd", "What calls in flight may still cost, in dollars.", spend.reserved_usd.to_string());
-    gauge("whim_generations", "Model calls that reached a provider.", spend.totals.requests.to_string());
-    gauge("whim_generations_refused", "Model calls that a cap or limit answered.", spend.totals.refused.to_string());
-    gauge("whim_generations_active", "Model calls in flight.", object.active_generations.to_string());
-    gauge("whim_sessions", "Sessions known.", object.sessions.len().to_string());
-    gauge("whim_idle_seconds", "Seconds without an agent at work.", object.idle_s.to_string());
-    gauge("whim_supervisor_restarts", "Supervisors before this one.", object.supervisor.restarts.to_string());
-    gauge("whim_backup_pending_bytes", "Bytes that exist here only.", object.backup.pending_bytes.to_string());
+    gauge(
+        "whim_spend_usd",
+        "What the model calls cost, in dollars.",
+        spend.totals.usd.to_string(),
+    );
+    gauge(
+        "whim_spend_reserved_usd",
+        "What calls in flight may still cost, in dollars.",
+        spend.reserved_usd.to_string(),
+    );
+    gauge(
+        "whim_generations",
+        "Model calls that reached a provider.",
+        spend.totals.requests.to_string(),
+    );
+    gauge(
+        "whim_generations_refused",
+        "Model calls that a cap or limit answered.",
+        spend.totals.refused.to_string(),
+    );
+    gauge(
+        "whim_generations_active",
+        "Model calls in flight.",
+        object.active_generations.to_string(),
+    );
+    gauge(
+        "whim_sessions",
+        "Sessions known.",
+        object.sessions.len().to_string(),
+    );
+    gauge(
+        "whim_idle_seconds",
+        "Seconds without an agent at work.",
+        object.idle_s.to_string(),
+    );
+    gauge(
+        "whim_supervisor_restarts",
+        "Supervisors before this one.",
+        object.supervisor.restarts.to_string(),
+    );
+    gauge(
+        "whim_backup_pending_bytes",
+        "Bytes that exist here only.",
+        object.backup.pending_bytes.to_string(),
+    );
     text
 }

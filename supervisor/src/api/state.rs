@@ -27,7 +27,11 @@ pub(super) struct Wanted {
 }
 
 /// The state; with `wait` or `after_seq` as soon as it is as asked, at the latest after `timeout_s`: then as it is.
-pub(super) async fn get(_: Reader, State(api): Shared, Query(wanted): Query<Wanted>) -> Result<Json<StateObject>, Problem> {
+pub(super) async fn get(
+    _: Reader,
+    State(api): Shared,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<StateObject>, Problem> {
     let states = match &wanted.wait {
         Some(words) => words
             .split(',')

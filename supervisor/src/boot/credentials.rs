@@ -30,7 +30,11 @@ impl Remote {
             let (name, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
             (percent_decoded(name), percent_decoded(password))
         });
-        let remote = Self { protocol: protocol.to_owned(), host: host.to_owned(), path: path.to_owned() };
+        let remote = Self {
+            protocol: protocol.to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+        };
         Some((remote, login))
     }
 
@@ -59,7 +63,8 @@ pub struct GitCredentials {
 impl GitCredentials {
     /// From now on, this login is given for this remote.
     pub fn set(&self, remote: Remote, username: String, password: String) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((remote, username, password));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((remote, username, password));
     }
 
     /// From now on nothing is given.
@@ -70,13 +75,19 @@ impl GitCredentials {
     /// User name and password, for exactly the remote that they belong to. A `.git` at the end of the path makes no
     /// difference, as it makes none to the servers.
     pub async fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let (remote, username, password) = held?;
         let bare = |path: &str| {
             let path = path.trim_matches('/');
             path.strip_suffix(".git").unwrap_or(path).to_owned()
         };
-        let same = remote.protocol == protocol && remote.host.eq_ignore_ascii_case(host) && bare(&remote.path) == bare(path);
+        let same = remote.protocol == protocol
+            && remote.host.eq_ignore_ascii_case(host)
+            && bare(&remote.path) == bare(path);
         same.then_some((username, password))
     }
 }
@@ -87,7 +98,10 @@ fn percent_decoded(text: &str) -> String {
     while let [first, after @ ..] = rest {
         if *first == b'%'
             && let [high, low, tail @ ..] = after
-            && let (Some(high), Some(low)) = (char::from(*high).to_digit(16), char::from(*low).to_digit(16))
+            && let (Some(high), Some(low)) = (
+                char::from(*high).to_digit(16),
+                char::from(*low).to_digit(16),
+            )
         {
             bytes.extend(u8::try_from(high * 16 + low));
             rest = tail;
@@ -105,7 +119,8 @@ mod tests {
 
     #[test]
     fn urls_are_split_from_their_login() {
-        let (remote, login) = Remote::parse("https://x-token:p%40ss%2Fw@git.example:8443/a/b.git").unwrap();
+        let (remote, login) =
+            Remote::parse("https://x-token:p%40ss%2Fw@git.example:8443/a/b.git").unwrap();
         assert_eq!(remote.url(), "https://git.example:8443/a/b.git");
         assert_eq!(login, Some(("x-token".into(), "p@ss/w".into())));
         assert_eq!(without_login("https://tok@h/a"), "https://h/a");
@@ -124,10 +139,18 @@ mod tests {
         let yes = Some(("u".to_owned(), "p".to_owned()));
         assert_eq!(credentials.answer("https", "h", "a/b.git").await, yes);
         assert_eq!(credentials.answer("https", "H", "a/b").await, yes);
-        for (protocol, host, path) in
-            [("http", "h", "a/b.git"), ("https", "evil", "a/b.git"), ("https", "h", "a/c.git"), ("https", "h:444", "a/b"), ("https", "h", "")]
-        {
-            assert_eq!(credentials.answer(protocol, host, path).await, None, "{protocol} {host} {path}");
+        for (protocol, host, path) in [
+            ("http", "h", "a/b.git"),
+            ("https", "evil", "a/b.git"),
+            ("https", "h", "a/c.git"),
+            ("https", "h:444", "a/b"),
+            ("https", "h", ""),
+        ] {
+            assert_eq!(
+                credentials.answer(protocol, host, path).await,
+                None,
+                "{protocol} {host} {path}"
+            );
         }
     }
 }

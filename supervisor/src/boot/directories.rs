@@ -29,11 +29,21 @@ pub fn make(paths: &Paths, identity: &Identity) -> Result<(), Failure> {
         let path = path.to_owned();
         move |error: io::Error| {
             let remedy = match error.kind() {
-                io::ErrorKind::ReadOnlyFilesystem => "; put the layout elsewhere with --root, on a file system that can be written",
-                io::ErrorKind::PermissionDenied => "; start as root, or put the layout into a directory of yours with --root",
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "; put the layout elsewhere with --root, on a file system that can be written"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "; start as root, or put the layout into a directory of yours with --root"
+                }
                 _ => "",
             };
-            Failure::new(73, format!("directory {} cannot be had: {error}{remedy}", path.display()))
+            Failure::new(
+                73,
+                format!(
+                    "directory {} cannot be had: {error}{remedy}",
+                    path.display()
+                ),
+            )
         }
     };
     for (path, mode) in &ours {
@@ -55,7 +65,10 @@ fn own(path: &Path, mode: u32) -> io::Result<()> {
     let directory = open(path)?;
     let metadata = directory.metadata()?;
     if metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::other(format!("it belongs to uid {}, not to us", metadata.uid())));
+        return Err(io::Error::other(format!(
+            "it belongs to uid {}, not to us",
+            metadata.uid()
+        )));
     }
     if metadata.permissions().mode() & 0o7777 != mode {
         directory.set_permissions(Permissions::from_mode(mode))?;
@@ -87,5 +100,8 @@ fn theirs(path: &Path, identity: &Identity, take: bool) -> io::Result<()> {
 
 fn open(path: &Path) -> io::Result<std::fs::File> {
     let flags = nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_NOFOLLOW;
-    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
 }

@@ -43,7 +43,11 @@ pub enum GitError {
     Run(#[from] RunError),
     /// `stderr`: its last lines, credentials removed.
     #[error("git {command} failed ({exit}): {stderr}", exit = exit.to_string())]
-    Failed { command: String, exit: crate::keeper::Exit, stderr: String },
+    Failed {
+        command: String,
+        exit: crate::keeper::Exit,
+        stderr: String,
+    },
 }
 
 impl GitError {
@@ -64,6 +68,23 @@ pub struct Git {
     pub environment: Vec<(OsString, OsString)>,
     /// Command that git runs to ask for credentials, see `credential` in gitcredentials(7).
     pub credential_helper: String,
+    /// Global configuration of these calls, see [`write_configuration`].
+    pub configuration: PathBuf,
+}
+
+/// Writes the global configuration of the boot's git calls. A repository on this machine may belong to somebody else,
+/// and only the global configuration reaches the git at its other end; the agents' user's own follows.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_configuration(path: &Path, home: &Path) -> std::io::Result<()> {
+    let user = home.join(".gitconfig");
+    let user = user
+        .to_string_lossy()
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
+    let text = format!("[safe]\n\tdirectory = *\n[include]\n\tpath = \"{user}\"\n");
+    crate::files::write(path, 0o644, text.as_bytes())
 }
 
 impl Git {
@@ -71,26 +92,45 @@ impl Git {
     ///
     /// # Errors
     /// [`GitError`].
-    pub async fn run(&self, directory: &Path, arguments: &[&str], deadline: Duration) -> Result<String, GitError> {
+    pub async fn run(
+        &self,
+        directory: &Path,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Result<String, GitError> {
         let captured = self.capture(directory, arguments, deadline).await?;
         if captured.exit.success() {
             return Ok(String::from_utf8_lossy(&captured.stdout).into_owned());
         }
         let command = arguments.first().copied().unwrap_or_default().to_owned();
         let stderr = last_lines(&captured.stderr, 6);
-        Err(GitError::Failed { command, exit: captured.exit, stderr })
+        Err(GitError::Failed {
+            command,
+            exit: captured.exit,
+            stderr,
+        })
     }
 
     /// As [`Git::run`], but every exit is an answer.
     ///
     /// # Errors
     /// [`GitError`] when it could not run to its end.
-    pub async fn capture(&self, directory: &Path, arguments: &[&str], deadline: Duration) -> Result<Captured, GitError> {
+    pub async fn capture(
+        &self,
+        directory: &Path,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Result<Captured, GitError> {
         let launch = self.launch(directory, arguments);
-        self.keeper.run("git", &launch, deadline, OUTPUT).await.map_err(|error| match error {
-            RunError::Keeper(KeeperError::Spawn { step, source, .. }) if step == "exec" => GitError::Missing { source },
-            other => GitError::Run(other),
-        })
+        self.keeper
+            .run("git", &launch, deadline, OUTPUT)
+            .await
+            .map_err(|error| match error {
+                RunError::Keeper(KeeperError::Spawn { step, source, .. }) if step == "exec" => {
+                    GitError::Missing { source }
+                }
+                other => GitError::Run(other),
+            })
     }
 
     /// How one call is started.
@@ -102,9 +142,16 @@ impl Git {
             environment.push((name.into(), value));
         };
         set("GIT_TERMINAL_PROMPT", "0".into());
+        set(
+            "GIT_CONFIG_GLOBAL",
+            self.configuration.clone().into_os_string(),
+        );
         set("GIT_LFS_SKIP_SMUDGE", "1".into());
         set("LC_ALL", "C.UTF-8".into());
-        let helper = [("credential.helper", self.credential_helper.as_str()), ("credential.useHttpPath", "true")];
+        let helper = [
+            ("credential.helper", self.credential_helper.as_str()),
+            ("credential.useHttpPath", "true"),
+        ];
         let overrides: Vec<_> = CONFIGURATION.into_iter().chain(helper).collect();
         set("GIT_CONFIG_COUNT", overrides.len().to_string().into());
         for (index, (key, value)) in overrides.into_iter().enumerate() {
@@ -113,7 +160,10 @@ impl Git {
         }
         Launch {
             program: "git".into(),
-            arguments: std::iter::once("git").chain(arguments.iter().copied()).map(OsString::from).collect(),
+            arguments: std::iter::once("git")
+                .chain(arguments.iter().copied())
+                .map(OsString::from)
+                .collect(),
             environment,
             directory: PathBuf::from(directory),
             user: self.user.clone(),
@@ -131,7 +181,11 @@ impl Git {
 /// The last lines of an error output, on one line, without what looks like credentials in URLs.
 fn last_lines(stderr: &[u8], count: usize) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     let skip = lines.len().saturating_sub(count);
     redact(&lines.into_iter().skip(skip).collect::<Vec<_>>().join("; "))
 }
@@ -143,7 +197,10 @@ fn redact(text: &str) -> String {
     while let Some((before, after)) = rest.split_once("://") {
         clean.push_str(before);
         clean.push_str("://");
-        let authority = after.split(['/', ' ', '\'', '"']).next().unwrap_or_default();
+        let authority = after
+            .split(['/', ' ', '\'', '"'])
+            .next()
+            .unwrap_or_default();
         rest = match authority.rsplit_once('@') {
             Some((userinfo, _)) => after.get(userinfo.len() + 1..).unwrap_or_default(),
             None => after,
@@ -160,7 +217,10 @@ mod tests {
     #[test]
     fn credentials_leave_no_trace_in_messages() {
         let text = "fatal: unable to access 'https://x:ghp_secret@example.org/a.git/': 403; see http://a@b@c/d e@f";
-        assert_eq!(redact(text), "fatal: unable to access 'https://example.org/a.git/': 403; see http://c/d e@f");
+        assert_eq!(
+            redact(text),
+            "fatal: unable to access 'https://example.org/a.git/': 403; see http://c/d e@f"
+        );
         assert_eq!(redact("no url, a@b"), "no url, a@b");
     }
 }

@@ -43,7 +43,14 @@ async fn merge(helper: &Helper, edit: &FileEdit) -> Result<(), HomeError> {
             Err(error) => {
                 let aside = aside(&edit.path);
                 tracing::warn!(%error, aside = %aside.display(), "set aside and begun anew");
-                helper.write(&aside, edit.mode, None, content.unwrap_or_default().to_vec()).await?;
+                helper
+                    .write(
+                        &aside,
+                        edit.mode,
+                        None,
+                        content.unwrap_or_default().to_vec(),
+                    )
+                    .await?;
                 edit.apply(None)?.unwrap_or_default()
             }
         };
@@ -51,7 +58,10 @@ async fn merge(helper: &Helper, edit: &FileEdit) -> Result<(), HomeError> {
             Some(_) => helper.stat(&edit.path).await?.mode,
             None => edit.mode,
         };
-        match helper.write(&edit.path, mode, Some(old.map(|(_, stamp)| stamp)), new).await {
+        match helper
+            .write(&edit.path, mode, Some(old.map(|(_, stamp)| stamp)), new)
+            .await
+        {
             Ok(()) => return Ok(()),
             Err(error) if error.is_stale() => {}
             Err(error) => return Err(error.into()),

@@ -25,7 +25,10 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     #[error("cannot write {path}: {source}", path = path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("init.sh cannot be started: {0}")]
     Start(KeeperError),
     #[error("init.sh failed ({exit}); its last lines:\n{tail}")]
@@ -77,7 +80,8 @@ pub fn write(parts: &[Part], script: &Path, directory: &Path) -> Result<(), Init
         let path = part_path(directory, index, &part.layer);
         crate::files::write(&path, 0o644, part.script.as_bytes()).map_err(failed(&path))?;
     }
-    crate::files::write(script, 0o755, assemble(parts, directory).as_bytes()).map_err(failed(script))
+    crate::files::write(script, 0o755, assemble(parts, directory).as_bytes())
+        .map_err(failed(script))
 }
 
 fn part_path(directory: &Path, index: usize, layer: &str) -> PathBuf {
@@ -104,7 +108,11 @@ impl Run {
     ///
     /// # Errors
     /// [`InitError`].
-    pub async fn run(&self, keeper: &Keeper, adopted: Option<crate::keeper::Process>) -> Result<(), InitError> {
+    pub async fn run(
+        &self,
+        keeper: &Keeper,
+        adopted: Option<crate::keeper::Process>,
+    ) -> Result<(), InitError> {
         let mut process = match adopted {
             Some(process) => process,
             None => {
@@ -121,14 +129,22 @@ impl Run {
                     no_new_privs: false,
                     descriptors: Vec::new(),
                 };
-                keeper.spawn(NAME, &launch, Vec::new()).await.map_err(InitError::Start)?
+                keeper
+                    .spawn(NAME, &launch, Vec::new())
+                    .await
+                    .map_err(InitError::Start)?
             }
         };
         let mut log = Log::open(&self.log_directory, "init");
         let mut tail = Tail::new(TAIL);
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
         let ended = async {
-            if let ProcessIo::Pipes { mut stdout, mut stderr, .. } = io {
+            if let ProcessIo::Pipes {
+                mut stdout,
+                mut stderr,
+                ..
+            } = io
+            {
                 let mut status = process.status();
                 loop {
                     // The script's daemons may keep the pipes open for ever: its own end is the end of the step.
@@ -137,7 +153,9 @@ impl Run {
                         chunk = stderr.next() => chunk.map(|chunk| (chunk, &stderr)),
                         _ = status.wait_for(Option::is_some) => break,
                     };
-                    let (Some(chunk), stream) = output.map_err(KeeperError::Channel)? else { break };
+                    let (Some(chunk), stream) = output.map_err(KeeperError::Channel)? else {
+                        break;
+                    };
                     log.append(&chunk.bytes);
                     tail.push(&chunk.bytes);
                     stream.acknowledge(stream.position());
@@ -160,10 +178,20 @@ impl Run {
             Err(_) => {
                 process.end(GRACE).await?;
                 process.acknowledge().await?;
-                return Err(InitError::Deadline { limit: self.limit, tail: tail.lines(LINES) });
+                return Err(InitError::Deadline {
+                    limit: self.limit,
+                    tail: tail.lines(LINES),
+                });
             }
         };
-        if exit.success() { Ok(()) } else { Err(InitError::Failed { exit, tail: tail.lines(LINES) }) }
+        if exit.success() {
+            Ok(())
+        } else {
+            Err(InitError::Failed {
+                exit,
+                tail: tail.lines(LINES),
+            })
+        }
     }
 }
 
@@ -199,27 +227,46 @@ mod tests {
 
     fn run(parts: &[(&str, &str)]) -> (i32, String) {
         let directory = tempfile::tempdir().unwrap();
-        let parts: Vec<Part> =
-            parts.iter().map(|(layer, script)| Part { layer: (*layer).into(), script: (*script).into() }).collect();
+        let parts: Vec<Part> = parts
+            .iter()
+            .map(|(layer, script)| Part {
+                layer: (*layer).into(),
+                script: (*script).into(),
+            })
+            .collect();
         let script = directory.path().join("init.sh");
         write(&parts, &script, &directory.path().join("init.d")).unwrap();
         let output = Command::new(&script).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(text).unwrap(),
+        )
     }
 
     #[test]
     fn parts_share_one_shell_in_order() {
-        let (status, text) = run(&[("team", "export A=1; cd /usr\n"), ("user", "echo $A $PWD; [[ -n $BASH ]] && echo bash")]);
+        let (status, text) = run(&[
+            ("team", "export A=1; cd /usr\n"),
+            ("user", "echo $A $PWD; [[ -n $BASH ]] && echo bash"),
+        ]);
         assert_eq!((status, text.as_str()), (0, "1 /usr\nbash\n"));
     }
 
     #[test]
     fn the_part_that_fails_is_named_and_the_last() {
-        for script in ["echo before\nfalse", "echo before\nexit 1", "echo before\n(exit 1)", "set -e\necho before\nfalse\necho after"] {
+        for script in [
+            "echo before\nfalse",
+            "echo before\nexit 1",
+            "echo before\n(exit 1)",
+            "set -e\necho before\nfalse\necho after",
+        ] {
             let (status, text) = run(&[("workspace", script), ("user", "echo never")]);
             assert_eq!(status, 1, "{script}");
-            assert_eq!(text, "before\ninit.sh: the part of layer workspace failed with status 1\n");
+            assert_eq!(
+                text,
+                "before\ninit.sh: the part of layer workspace failed with status 1\n"
+            );
         }
     }
 

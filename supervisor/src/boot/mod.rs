@@ -76,7 +76,10 @@ pub enum BootError {
     #[error("git cannot be set up: {0}")]
     Credentials(HomeError),
     #[error("the environment cannot be written: {path}: {source}", path = path.display())]
-    Environment { path: PathBuf, source: std::io::Error },
+    Environment {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the shell's start files cannot be prepared: {0}")]
     Shell(HomeError),
     #[error(transparent)]
@@ -84,7 +87,10 @@ pub enum BootError {
     #[error(transparent)]
     Agent(#[from] StartError),
     #[error("the directory {path} cannot be made: {source}", path = path.display())]
-    Directory { path: PathBuf, source: crate::helper::HelperError },
+    Directory {
+        path: PathBuf,
+        source: crate::helper::HelperError,
+    },
     #[error(transparent)]
     Keeper(#[from] KeeperError),
 }
@@ -111,7 +117,10 @@ impl BootError {
             Self::Repository(CheckoutError::Git(GitError::Missing { .. })) => 78,
             Self::Repository(CheckoutError::Git(error)) if error.is_disk_full() => 73,
             Self::Repository(_) => 69,
-            Self::Directory { .. } | Self::Environment { .. } | Self::Shell(_) | Self::Credentials(_) => 73,
+            Self::Directory { .. }
+            | Self::Environment { .. }
+            | Self::Shell(_)
+            | Self::Credentials(_) => 73,
             Self::Init(InitError::Failed { .. } | InitError::Deadline { .. }) => 71,
             Self::Init(InitError::Start(_)) => 78,
             Self::Init(InitError::Write { .. }) => 73,
@@ -127,7 +136,11 @@ impl BootError {
 ///
 /// # Errors
 /// [`BootError`] of the first step that fails.
-pub async fn run(grounds: &Grounds, settings: &Settings, processes: Vec<Process>) -> Result<(), BootError> {
+pub async fn run(
+    grounds: &Grounds,
+    settings: &Settings,
+    processes: Vec<Process>,
+) -> Result<(), BootError> {
     let mut left = Left::sort(processes);
     left.end_others().await;
     grounds.spending.task(settings)?;
@@ -136,7 +149,10 @@ pub async fn run(grounds: &Grounds, settings: &Settings, processes: Vec<Process>
     if left.sessions.is_empty() {
         steps(grounds, settings, &git, &environment, left.init.take()).await?;
     } else {
-        tracing::info!(sessions = left.sessions.len(), "taking up the agents of the supervisor before");
+        tracing::info!(
+            sessions = left.sessions.len(),
+            "taking up the agents of the supervisor before"
+        );
     }
     agents(grounds, settings, git, environment, left.sessions).await?;
     for process in left.shells {
@@ -156,7 +172,12 @@ struct Left {
 
 impl Left {
     fn sort(processes: Vec<Process>) -> Self {
-        let mut left = Self { sessions: BTreeMap::new(), init: None, shells: Vec::new(), others: Vec::new() };
+        let mut left = Self {
+            sessions: BTreeMap::new(),
+            init: None,
+            shells: Vec::new(),
+            others: Vec::new(),
+        };
         for process in processes {
             match sessions::session_of(process.name()) {
                 Some(id) => drop(left.sessions.insert(id.to_owned(), process)),
@@ -193,7 +214,11 @@ async fn steps(
     init: Option<Process>,
 ) -> Result<(), BootError> {
     let mut progress = Progress::read(&grounds.paths.state(), grounds.started_ms);
-    let mut step = Step { grounds, begun: Instant::now(), name: "" };
+    let mut step = Step {
+        grounds,
+        begun: Instant::now(),
+        name: "",
+    };
     step.begin("repository");
     if !progress.is_done("repository") {
         repository(grounds, settings, git).await?;
@@ -222,28 +247,52 @@ struct Step<'a> {
 impl Step<'_> {
     fn begin(&mut self, name: &'static str) {
         if !self.name.is_empty() {
-            tracing::info!(step = self.name, ms = self.begun.elapsed().as_millis(), "done");
+            tracing::info!(
+                step = self.name,
+                ms = self.begun.elapsed().as_millis(),
+                "done"
+            );
         }
         self.name = name;
         self.begun = Instant::now();
-        self.grounds.board.phase(Phase::Booting { step: name.into() });
+        self.grounds
+            .board
+            .phase(Phase::Booting { step: name.into() });
     }
 }
 
 async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(), BootError> {
     let directory = grounds.paths.checkout();
     let made = grounds.helper.make_directory(&directory, 0o755).await;
-    made.map_err(|source| BootError::Directory { path: directory.clone(), source })?;
-    let Some(repo) = &settings.repo else { return Ok(()) };
+    made.map_err(|source| BootError::Directory {
+        path: directory.clone(),
+        source,
+    })?;
+    let Some(repo) = &settings.repo else {
+        return Ok(());
+    };
+    let configuration = grounds.paths.git_configuration();
+    git::write_configuration(&configuration, grounds.paths.home()).map_err(|source| {
+        BootError::Environment {
+            path: configuration,
+            source,
+        }
+    })?;
     let url = repo.url.expose();
     if let Some((remote, Some((username, password)))) = Remote::parse(url) {
         grounds.git_credentials.set(remote, username, password);
     }
-    let branch = repo.branch.clone().unwrap_or_else(|| format!("whim-{}", crate::random::short()));
+    let branch = repo
+        .branch
+        .clone()
+        .unwrap_or_else(|| format!("whim-{}", crate::random::short()));
     let checkout = Checkout {
         directory,
         url: credentials::without_login(url),
-        mirror: repo.mirror.as_ref().map(|mirror| mirror.expose().to_owned()),
+        mirror: repo
+            .mirror
+            .as_ref()
+            .map(|mirror| mirror.expose().to_owned()),
         source_branch: repo.source_branch.clone(),
         branch: branch.clone(),
         depth: repo.depth,
@@ -264,7 +313,9 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
 /// Name, address and credential helper for the agents' own git, where nobody set them.
 async fn identify(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(), BootError> {
     let edit = setup::git_configuration(&grounds.paths, settings, git);
-    home::apply(&grounds.helper, &[edit]).await.map_err(BootError::Credentials)
+    home::apply(&grounds.helper, &[edit])
+        .await
+        .map_err(BootError::Credentials)
 }
 
 async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(), BootError> {
@@ -273,14 +324,17 @@ async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(),
     let failed = |path: PathBuf| move |source| BootError::Environment { path, source };
     for (name, text) in files {
         let path = grounds.paths.env_files().join(&name);
-        setup::write_for_agents(&path, text.as_bytes(), &grounds.identity).map_err(failed(path.clone()))?;
+        setup::write_for_agents(&path, text.as_bytes(), &grounds.identity)
+            .map_err(failed(path.clone()))?;
     }
     if let Some(text) = settings.configuration.bashrc_text() {
         let path = grounds.paths.bashrc();
         crate::files::write(&path, 0o644, text.as_bytes()).map_err(failed(path.clone()))?;
     }
     let edits = setup::shell_files(&grounds.paths);
-    home::apply(&grounds.helper, &edits).await.map_err(BootError::Shell)
+    home::apply(&grounds.helper, &edits)
+        .await
+        .map_err(BootError::Shell)
 }
 
 async fn init_scripts(
@@ -294,7 +348,11 @@ async fn init_scripts(
     let run = |script: PathBuf, user: InitUser| init_script::Run {
         script,
         directory: grounds.paths.checkout(),
-        user: if user == InitUser::Root { None } else { grounds.identity.credentials() },
+        user: if user == InitUser::Root {
+            None
+        } else {
+            grounds.identity.credentials()
+        },
         environment: environment.clone().into_pairs(),
         limit: settings.init_timeout,
         log_directory: grounds.paths.logs(),
@@ -302,14 +360,19 @@ async fn init_scripts(
     if scripts.is_empty() {
         // One that the image brings.
         if present.is_file() {
-            run(present, InitUser::User).run(&grounds.keeper, adopted).await?;
+            run(present, InitUser::User)
+                .run(&grounds.keeper, adopted)
+                .await?;
         }
         return Ok(());
     }
     // Parts of one user share a shell; where the user changes, a new one begins.
     let mut groups: Vec<(InitUser, Vec<Part>)> = Vec::new();
     for (layer, script) in scripts {
-        let part = Part { layer: layer.to_string(), script: script.text.clone() };
+        let part = Part {
+            layer: layer.to_string(),
+            script: script.text.clone(),
+        };
         match groups.last_mut() {
             Some((user, parts)) if *user == script.user => parts.push(part),
             _ => groups.push((script.user, vec![part])),
@@ -318,9 +381,19 @@ async fn init_scripts(
     let mut adopted = adopted;
     let single = groups.len() == 1;
     for (index, (user, parts)) in groups.into_iter().enumerate() {
-        let script = if single { present.clone() } else { grounds.paths.init_parts().join(format!("{index}.sh")) };
-        init_script::write(&parts, &script, &grounds.paths.init_parts().join(index.to_string()))?;
-        run(script, user).run(&grounds.keeper, adopted.take()).await?;
+        let script = if single {
+            present.clone()
+        } else {
+            grounds.paths.init_parts().join(format!("{index}.sh"))
+        };
+        init_script::write(
+            &parts,
+            &script,
+            &grounds.paths.init_parts().join(index.to_string()),
+        )?;
+        run(script, user)
+            .run(&grounds.keeper, adopted.take())
+            .await?;
     }
     Ok(())
 }
@@ -354,18 +427,37 @@ async fn agents(
     grounds.shells.open_on(ground.clone());
     let process = running.remove(MAIN);
     let inbox = grounds.sessions.register(MAIN);
-    let plan = Plan { setup: ground.setup.clone(), record: main, prompt: settings.agent.prompt.clone() };
-    sessions::start(&ground, plan, process, inbox).wait().await?;
+    let plan = Plan {
+        setup: ground.setup.clone(),
+        record: main,
+        prompt: settings.agent.prompt.clone(),
+    };
+    sessions::start(&ground, plan, process, inbox)
+        .wait()
+        .await?;
     // Others go on if their agents still run; after a restart of the container they are asked for anew.
     for (id, process) in running {
         match Record::read(&grounds.paths.session(&id)) {
             Ok(Some(record)) => {
                 let setup = setup::beside(&ground.setup, &record);
                 let inbox = grounds.sessions.register(&id);
-                sessions::start(&ground, Plan { record, setup, prompt: None }, Some(process), inbox).wait().await?;
+                sessions::start(
+                    &ground,
+                    Plan {
+                        record,
+                        setup,
+                        prompt: None,
+                    },
+                    Some(process),
+                    inbox,
+                )
+                .wait()
+                .await?;
             }
             Ok(None) => tracing::warn!(session = id, "an agent without a record goes on unwatched"),
-            Err(error) => tracing::warn!(session = id, %error, "an agent without a readable record goes on unwatched"),
+            Err(error) => {
+                tracing::warn!(session = id, %error, "an agent without a readable record goes on unwatched")
+            }
         }
     }
     Ok(())
@@ -378,11 +470,16 @@ fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
         user: grounds.identity.credentials(),
         environment: setup::plain(&environment),
         credential_helper: setup::credential_helper(&grounds.identity.binary, &grounds.paths),
+        configuration: grounds.paths.git_configuration(),
     }
 }
 
 /// The environment of the agents' processes; `files` gets the environment files as shell text.
-fn environment_for(grounds: &Grounds, settings: &Settings, files: &mut Vec<(String, String)>) -> Environment {
+fn environment_for(
+    grounds: &Grounds,
+    settings: &Settings,
+    files: &mut Vec<(String, String)>,
+) -> Environment {
     let mut user = grounds.identity.user.clone();
     user.home = grounds.paths.home().to_owned();
     let built = environment::build(
@@ -395,6 +492,11 @@ fn environment_for(grounds: &Grounds, settings: &Settings, files: &mut Vec<(Stri
     for mistake in built.mistakes {
         tracing::warn!(%mistake, "environment");
     }
-    files.extend(built.files.iter().map(|(name, values)| (name.clone(), values.to_shell())));
+    files.extend(
+        built
+            .files
+            .iter()
+            .map(|(name, values)| (name.clone(), values.to_shell())),
+    );
     built.environment
 }

@@ -25,7 +25,10 @@ impl Progress {
         let path = state.join("boot.json");
         let read = || serde_json::from_slice::<Document>(&std::fs::read(&path).ok()?).ok();
         let document = read().filter(|document| document.started_ms == started_ms);
-        let document = document.unwrap_or(Document { started_ms, done: BTreeSet::new() });
+        let document = document.unwrap_or(Document {
+            started_ms,
+            done: BTreeSet::new(),
+        });
         Self { path, document }
     }
 

@@ -43,10 +43,16 @@ pub enum Checked {
 pub enum CheckoutError {
     #[error(transparent)]
     Git(#[from] GitError),
-    #[error("repository {url} cannot be reached: {reason}; check the URL, the network and the credentials")]
+    #[error(
+        "repository {url} cannot be reached: {reason}; check the URL, the network and the credentials"
+    )]
     Unreachable { url: String, reason: String },
     #[error("branch {branch:?} does not exist in {url}; it has: {}", known.join(", "))]
-    NoBranch { branch: String, url: String, known: Vec<String> },
+    NoBranch {
+        branch: String,
+        url: String,
+        known: Vec<String>,
+    },
 }
 
 impl Checkout {
@@ -65,12 +71,33 @@ impl Checkout {
         let start = match self.start(git).await? {
             Some(start) => start,
             None => {
-                git.run(directory, &["symbolic-ref", "HEAD", &format!("refs/heads/{}", self.branch)], QUICK).await?;
+                git.run(
+                    directory,
+                    &[
+                        "symbolic-ref",
+                        "HEAD",
+                        &format!("refs/heads/{}", self.branch),
+                    ],
+                    QUICK,
+                )
+                .await?;
                 return Ok(Checked::Empty);
             }
         };
         // A crash during a checkout leaves the index locked and files half-written; nobody else works here yet.
-        git.run(directory, &["checkout", "--force", "--no-track", "-B", &self.branch, &start], FETCH).await?;
+        git.run(
+            directory,
+            &[
+                "checkout",
+                "--force",
+                "--no-track",
+                "-B",
+                &self.branch,
+                &start,
+            ],
+            FETCH,
+        )
+        .await?;
         self.submodules(git).await;
         Ok(Checked::Fresh { start })
     }
@@ -78,21 +105,42 @@ impl Checkout {
     async fn prepare(&self, git: &Git) -> Result<(), GitError> {
         let directory = self.directory.as_path();
         // Makes the repository, or leaves an existing one as it is. No template: it could bring hooks.
-        git.run(directory, &["init", "--quiet", "--template="], QUICK).await?;
-        let known = git.capture(directory, &["remote", "get-url", "origin"], QUICK).await?;
+        git.run(directory, &["init", "--quiet", "--template="], QUICK)
+            .await?;
+        let known = git
+            .capture(directory, &["remote", "get-url", "origin"], QUICK)
+            .await?;
         if !known.exit.success() {
-            git.run(directory, &["remote", "add", "origin", &self.url], QUICK).await?;
+            git.run(directory, &["remote", "add", "origin", &self.url], QUICK)
+                .await?;
         } else if String::from_utf8_lossy(&known.stdout).trim() != self.url {
-            git.run(directory, &["remote", "set-url", "origin", &self.url], QUICK).await?;
+            git.run(
+                directory,
+                &["remote", "set-url", "origin", &self.url],
+                QUICK,
+            )
+            .await?;
         }
         Ok(())
     }
 
     async fn is_checked_out(&self, git: &Git) -> Result<bool, GitError> {
         let directory = self.directory.as_path();
-        let head = git.capture(directory, &["symbolic-ref", "--short", "--quiet", "HEAD"], QUICK).await?;
+        let head = git
+            .capture(
+                directory,
+                &["symbolic-ref", "--short", "--quiet", "HEAD"],
+                QUICK,
+            )
+            .await?;
         let on_branch = String::from_utf8_lossy(&head.stdout).trim() == self.branch;
-        let commit = git.capture(directory, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], QUICK).await?;
+        let commit = git
+            .capture(
+                directory,
+                &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"],
+                QUICK,
+            )
+            .await?;
         Ok(on_branch && commit.exit.success())
     }
 
@@ -100,9 +148,17 @@ impl Checkout {
         let directory = self.directory.as_path();
         let depth = self.depth.map(|depth| format!("--depth={depth}"));
         let fetch = |from: &str| {
-            let mut arguments = vec!["fetch".to_owned(), "--quiet".into(), "--prune".into(), "--no-write-fetch-head".into()];
+            let mut arguments = vec![
+                "fetch".to_owned(),
+                "--quiet".into(),
+                "--prune".into(),
+                "--no-write-fetch-head".into(),
+            ];
             arguments.extend(depth.clone());
-            arguments.extend([from.to_owned(), "+refs/heads/*:refs/remotes/origin/*".into()]);
+            arguments.extend([
+                from.to_owned(),
+                "+refs/heads/*:refs/remotes/origin/*".into(),
+            ]);
             arguments
         };
         let mut mirrored = false;
@@ -120,11 +176,17 @@ impl Checkout {
         match git.run(directory, &arguments, FETCH).await {
             Ok(_) => Ok(()),
             Err(error @ GitError::Failed { .. }) if error.is_disk_full() => Err(error.into()),
-            Err(error @ (GitError::Failed { .. } | GitError::Run(crate::keeper::RunError::Deadline { .. }))) if mirrored => {
+            Err(
+                error @ (GitError::Failed { .. }
+                | GitError::Run(crate::keeper::RunError::Deadline { .. })),
+            ) if mirrored => {
                 tracing::warn!(%error, "the repository itself cannot be reached; the mirror's state is used");
                 Ok(())
             }
-            Err(GitError::Failed { stderr, .. }) => Err(CheckoutError::Unreachable { url: self.url.clone(), reason: stderr }),
+            Err(GitError::Failed { stderr, .. }) => Err(CheckoutError::Unreachable {
+                url: self.url.clone(),
+                reason: stderr,
+            }),
             Err(error) => Err(error.into()),
         }
     }
@@ -133,10 +195,27 @@ impl Checkout {
     async fn start(&self, git: &Git) -> Result<Option<String>, CheckoutError> {
         let directory = self.directory.as_path();
         let listed = git
-            .run(directory, &["for-each-ref", "--format=%(refname:lstrip=3)", "refs/remotes/origin"], QUICK)
+            .run(
+                directory,
+                &[
+                    "for-each-ref",
+                    "--format=%(refname:lstrip=3)",
+                    "refs/remotes/origin",
+                ],
+                QUICK,
+            )
             .await?;
-        let known: Vec<String> = listed.lines().filter(|name| *name != "HEAD").map(str::to_owned).collect();
-        let remote = |branch: &str| known.iter().any(|name| name == branch).then(|| format!("refs/remotes/origin/{branch}"));
+        let known: Vec<String> = listed
+            .lines()
+            .filter(|name| *name != "HEAD")
+            .map(str::to_owned)
+            .collect();
+        let remote = |branch: &str| {
+            known
+                .iter()
+                .any(|name| name == branch)
+                .then(|| format!("refs/remotes/origin/{branch}"))
+        };
         // Work that was pushed to this branch before (a resumed task) is where it goes on.
         if let Some(start) = remote(&self.branch) {
             return Ok(Some(start));
@@ -146,31 +225,66 @@ impl Checkout {
                 return Ok(Some(start));
             }
             let commit = format!("{branch}^{{commit}}");
-            let found = git.capture(directory, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit], QUICK).await?;
+            let found = git
+                .capture(
+                    directory,
+                    &[
+                        "rev-parse",
+                        "--verify",
+                        "--quiet",
+                        "--end-of-options",
+                        &commit,
+                    ],
+                    QUICK,
+                )
+                .await?;
             if found.exit.success() {
-                return Ok(Some(String::from_utf8_lossy(&found.stdout).trim().to_owned()));
+                return Ok(Some(
+                    String::from_utf8_lossy(&found.stdout).trim().to_owned(),
+                ));
             }
             let mut known = known;
             known.truncate(20);
-            return Err(CheckoutError::NoBranch { branch: branch.clone(), url: self.url.clone(), known });
+            return Err(CheckoutError::NoBranch {
+                branch: branch.clone(),
+                url: self.url.clone(),
+                known,
+            });
         }
         if known.is_empty() {
             return Ok(None);
         }
         let default = self.default_branch(git).await;
         let fallback = ["main", "master"].into_iter().find_map(&remote);
-        let first = known.first().map(|name| format!("refs/remotes/origin/{name}"));
+        let first = known
+            .first()
+            .map(|name| format!("refs/remotes/origin/{name}"));
         Ok(default.as_deref().and_then(remote).or(fallback).or(first))
     }
 
     async fn default_branch(&self, git: &Git) -> Option<String> {
-        let answer = git.run(&self.directory, &["ls-remote", "--symref", "origin", "HEAD"], FETCH).await.ok()?;
-        let line = answer.lines().find_map(|line| line.strip_prefix("ref: refs/heads/"))?;
+        let answer = git
+            .run(
+                &self.directory,
+                &["ls-remote", "--symref", "origin", "HEAD"],
+                FETCH,
+            )
+            .await
+            .ok()?;
+        let line = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("ref: refs/heads/"))?;
         line.split_whitespace().next().map(str::to_owned)
     }
 
     async fn submodules(&self, git: &Git) {
-        let listed = git.capture(&self.directory, &["cat-file", "-e", "HEAD:.gitmodules"], QUICK).await;
+        let listed = git
+            .capture(
+                &self.directory,
+                &["cat-file", "-e", "HEAD:.gitmodules"],
+                QUICK,
+            )
+            .await;
         if !listed.is_ok_and(|listed| listed.exit.success()) {
             return;
         }
@@ -186,7 +300,13 @@ impl Checkout {
 /// works in the checkout.
 async fn unlock(helper: &Helper, directory: &Path) -> bool {
     let mut found = false;
-    for name in ["index.lock", "HEAD.lock", "config.lock", "shallow.lock", "packed-refs.lock"] {
+    for name in [
+        "index.lock",
+        "HEAD.lock",
+        "config.lock",
+        "shallow.lock",
+        "packed-refs.lock",
+    ] {
         let path = directory.join(".git").join(name);
         match helper.remove(&path).await {
             Ok(()) => {

@@ -43,28 +43,50 @@ const PLAIN: [&str; 18] = [
 
 pub(super) fn plain(environment: &Environment) -> Vec<(OsString, OsString)> {
     let known = |name: &std::ffi::OsStr| PLAIN.iter().any(|plain| name == *plain);
-    environment.iter().filter(|(name, _)| known(name)).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    environment
+        .iter()
+        .filter(|(name, _)| known(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// The command that git runs to ask for credentials.
 pub(super) fn credential_helper(binary: &Path, paths: &Paths) -> String {
     let quote = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"));
-    format!("!{} git-credential --root {}", quote(binary), quote(paths.root()))
+    format!(
+        "!{} git-credential --root {}",
+        quote(binary),
+        quote(paths.root())
+    )
 }
 
 /// A part of `~/.gitconfig` of ours: the credential helper, and who commits.
 pub(super) fn git_configuration(paths: &Paths, settings: &Settings, git: &Git) -> FileEdit {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = String::new();
-    let url = settings.repo.as_ref().and_then(|repo| super::credentials::Remote::parse(repo.url.expose()));
+    let url = settings
+        .repo
+        .as_ref()
+        .and_then(|repo| super::credentials::Remote::parse(repo.url.expose()));
     if let Some((remote, _)) = url {
         let url = remote.url();
         text.push_str(&format!("[credential {}]\n", quoted(&url)));
-        text.push_str(&format!("\thelper = {}\n\tuseHttpPath = true\n", quoted(&git.credential_helper)));
+        text.push_str(&format!(
+            "\thelper = {}\n\tuseHttpPath = true\n",
+            quoted(&git.credential_helper)
+        ));
     }
     // Before what the user wrote, whose later lines win.
     text.push_str("[user]\n\tname = whim agent\n\temail = agent@whim.invalid\n");
-    FileEdit { path: paths.home().join(".gitconfig"), mode: 0o644, edit: Edit::Block(Block { text: Some(text), comment: Comment::Hash, position: Position::Start }) }
+    FileEdit {
+        path: paths.home().join(".gitconfig"),
+        mode: 0o644,
+        edit: Edit::Block(Block {
+            text: Some(text),
+            comment: Comment::Hash,
+            position: Position::Start,
+        }),
+    }
 }
 
 /// The lines in the shells' start files that read ours.
@@ -72,7 +94,15 @@ pub(super) fn shell_files(paths: &Paths) -> Vec<FileEdit> {
     let bashrc = paths.bashrc();
     let path = bashrc.to_string_lossy().replace('\'', r"'\''");
     let text = format!("[ -r '{path}' ] && . '{path}'\n");
-    vec![FileEdit { path: paths.home().join(".bashrc"), mode: 0o644, edit: Edit::Block(Block { text: Some(text), comment: Comment::Hash, position: Position::End }) }]
+    vec![FileEdit {
+        path: paths.home().join(".bashrc"),
+        mode: 0o644,
+        edit: Edit::Block(Block {
+            text: Some(text),
+            comment: Comment::Hash,
+            position: Position::End,
+        }),
+    }]
 }
 
 /// A file for the agents to read and for nobody else.
@@ -88,11 +118,20 @@ pub(super) fn write_for_agents(path: &Path, content: &[u8], identity: &Identity)
 /// The record of `main`: as it was left, or new.
 pub(super) fn main_record(paths: &Paths, settings: &Settings) -> Result<Record, StartError> {
     let directory = paths.session(MAIN);
-    let known = Record::read(&directory).map_err(|source| StartError::Record { path: directory, source })?;
-    let same = |record: &Record| record.agent == settings.agent.kind && record.mode == settings.agent.mode;
-    Ok(known
-        .filter(same)
-        .unwrap_or_else(|| Record::new(MAIN, settings.agent.kind, settings.agent.mode, paths.checkout())))
+    let known = Record::read(&directory).map_err(|source| StartError::Record {
+        path: directory,
+        source,
+    })?;
+    let same =
+        |record: &Record| record.agent == settings.agent.kind && record.mode == settings.agent.mode;
+    Ok(known.filter(same).unwrap_or_else(|| {
+        Record::new(
+            MAIN,
+            settings.agent.kind,
+            settings.agent.mode,
+            paths.checkout(),
+        )
+    }))
 }
 
 /// What `main` is prepared with.
@@ -106,26 +145,50 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         session: record.id.clone(),
         proxy: format!("http://127.0.0.1:{}", grounds.generation.port()),
         token: SessionToken::new(record.token.clone()),
-        provider: settings.provider.kind.unwrap_or_else(|| spending::natural(agent.kind)),
+        provider: settings
+            .provider
+            .kind
+            .unwrap_or_else(|| spending::natural(agent.kind)),
         model: agent.model.clone(),
         permission: agent.permission_mode,
         effort: agent.effort.clone(),
         instructions: configuration.instructions_text(),
-        mcp_servers: configuration.mcp_servers.iter().map(|(name, server)| (name.clone(), server.value.clone())).collect(),
+        mcp_servers: configuration
+            .mcp_servers
+            .iter()
+            .map(|(name, server)| (name.clone(), server.value.clone()))
+            .collect(),
         skills: configuration
             .skills
             .iter()
-            .map(|(name, files)| Skill { name: name.clone(), files: files.value.clone() })
+            .map(|(name, files)| Skill {
+                name: name.clone(),
+                files: files.value.clone(),
+            })
             .collect(),
         plugins: Plugins {
-            enabled: configuration.plugins.iter().map(|(name, enabled)| (name.clone(), enabled.value)).collect(),
-            marketplaces: configuration.marketplaces.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+            enabled: configuration
+                .plugins
+                .iter()
+                .map(|(name, enabled)| (name.clone(), enabled.value))
+                .collect(),
+            marketplaces: configuration
+                .marketplaces
+                .iter()
+                .map(|(name, value)| (name.clone(), value.value.clone()))
+                .collect(),
         },
         settings: configuration.settings(),
-        trusted: settings.repo.as_ref().is_none_or(|repo| repo.trust == Trust::Full),
+        trusted: settings
+            .repo
+            .as_ref()
+            .is_none_or(|repo| repo.trust == Trust::Full),
         root: grounds.identity.user.uid == 0,
         sandbox: has_user_namespaces(),
-        hooks: Some(HookTransport { program: grounds.identity.binary.clone(), socket: grounds.paths.hooks() }),
+        hooks: Some(HookTransport {
+            program: grounds.identity.binary.clone(),
+            socket: grounds.paths.hooks(),
+        }),
         router_port: free_port(),
         custom: agent.command.clone(),
     }
@@ -143,18 +206,25 @@ pub(super) fn beside(main: &Setup, record: &Record) -> Setup {
 
 /// Whether an unprivileged process may make a user namespace, which Codex's sandbox needs.
 fn has_user_namespaces() -> bool {
-    let limit = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let limit = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok())
+    };
     let allowed = limit("/proc/sys/user/max_user_namespaces").is_none_or(|most| most > 0);
     let unprivileged = limit("/proc/sys/kernel/unprivileged_userns_clone").is_none_or(|on| on > 0);
-    let confined = limit("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").is_some_and(|on| on > 0);
+    let confined =
+        limit("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").is_some_and(|on| on > 0);
     // In a container a seccomp profile usually forbids it, whatever these say.
-    let filtered = std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:\t2"));
+    let filtered = std::fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.contains("Seccomp:\t2"));
     allowed && unprivileged && !confined && !filtered
 }
 
 /// A port that was free a moment ago; 0 where none can be had, and the router then says so itself.
 fn free_port() -> u16 {
     let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
-    bound.and_then(|listener| listener.local_addr()).map_or(0, |address| address.port())
+    bound
+        .and_then(|listener| listener.local_addr())
+        .map_or(0, |address| address.port())
 }
-

@@ -94,13 +94,21 @@ where
 {
     let mut signals = Signals::new().map_err(AttachError::Signals)?;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let hello = Hello { terminal: options.terminal, size: raw::size(), read_only: options.read_only };
-    let body = serde_json::to_vec(&hello).map_err(|error| StreamError::from(io::Error::other(error)))?;
+    let hello = Hello {
+        terminal: options.terminal,
+        size: raw::size(),
+        read_only: options.read_only,
+    };
+    let body =
+        serde_json::to_vec(&hello).map_err(|error| StreamError::from(io::Error::other(error)))?;
     let mut raw = RawMode::enter()?;
     attach::write_message(&mut writer, kind::HELLO, &body).await?;
     let mut keys = keys();
     let mut detach = DetachKey::default();
-    let mut screen = Show { filter: Filter::default(), begun: false };
+    let mut screen = Show {
+        filter: Filter::default(),
+        begun: false,
+    };
     let receive = async {
         while let Some((kind, body)) = attach::read_message(&mut reader, MAX_ANSWER).await? {
             match kind {
@@ -108,8 +116,10 @@ where
                 kind::SNAPSHOT => screen.snapshot(&body)?,
                 kind::EXIT => return Ok(Outcome::Ended(attach::exit(&body)?)),
                 kind::REFUSED => {
-                    let refusal = serde_json::from_slice(&body)
-                        .map_err(|_| StreamError::Malformed { kind: kind::REFUSED })?;
+                    let refusal =
+                        serde_json::from_slice(&body).map_err(|_| StreamError::Malformed {
+                            kind: kind::REFUSED,
+                        })?;
                     return Ok(Outcome::Refused(refusal));
                 }
                 // Of a newer server.
@@ -180,7 +190,9 @@ struct Show {
 impl Show {
     fn write(bytes: &[u8]) -> Result<(), AttachError> {
         let mut out = io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(AttachError::Output)
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .map_err(AttachError::Output)
     }
 
     fn output(&mut self, bytes: &[u8]) -> Result<(), AttachError> {

@@ -40,14 +40,22 @@ pub struct Client {
 impl Client {
     #[must_use]
     pub fn new(socket: &Path, token: Option<String>) -> Self {
-        Self { socket: socket.to_owned(), token }
+        Self {
+            socket: socket.to_owned(),
+            token,
+        }
     }
 
     /// Sends a request and returns the answer's head, with its body still to be read.
     ///
     /// # Errors
     /// [`ClientError::NotRunning`] when nobody listens; any status is an answer.
-    pub async fn send(&self, method: Method, path: &str, body: Option<&serde_json::Value>) -> Result<Response<Incoming>, ClientError> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Response<Incoming>, ClientError> {
         self.request(method, path, "application/json", body).await
     }
 
@@ -55,7 +63,11 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NotRunning`] when nobody listens; any status is an answer.
-    pub async fn stream(&self, path: &str, accept: &str) -> Result<Response<Incoming>, ClientError> {
+    pub async fn stream(
+        &self,
+        path: &str,
+        accept: &str,
+    ) -> Result<Response<Incoming>, ClientError> {
         self.request(Method::GET, path, accept, None).await
     }
 
@@ -63,8 +75,14 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Refused`] when the supervisor does not.
-    pub async fn upgrade(&self, path: &str, protocol: &'static str) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
-        let response = self.exchange(Method::GET, path, "*/*", Some(protocol), None).await?;
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &'static str,
+    ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
+        let response = self
+            .exchange(Method::GET, path, "*/*", Some(protocol), None)
+            .await?;
         let status = response.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(status, &read(response).await?));
@@ -90,14 +108,26 @@ impl Client {
         upgrade: Option<&'static str>,
         body: Option<&serde_json::Value>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let not_running = |source| ClientError::NotRunning { path: self.socket.clone(), source };
-        let stream = UnixStream::connect(&self.socket).await.map_err(not_running)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let not_running = |source| ClientError::NotRunning {
+            path: self.socket.clone(),
+            source,
+        };
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(not_running)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the connection; upgrades are awaited through the response.
         drop(tokio::spawn(connection.with_upgrades()));
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "whim").header(header::ACCEPT, accept);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "whim")
+            .header(header::ACCEPT, accept);
         if let Some(protocol) = upgrade {
-            request = request.header(header::UPGRADE, protocol).header(header::CONNECTION, "upgrade");
+            request = request
+                .header(header::UPGRADE, protocol)
+                .header(header::CONNECTION, "upgrade");
         }
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -109,10 +139,12 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        let request = request.body(Full::new(body)).map_err(|error| ClientError::Refused {
-            status: StatusCode::BAD_REQUEST,
-            detail: error.to_string(),
-        })?;
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| ClientError::Refused {
+                status: StatusCode::BAD_REQUEST,
+                detail: error.to_string(),
+            })?;
         Ok(sender.send_request(request).await?)
     }
 
@@ -151,7 +183,10 @@ pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = problem.get("detail").and_then(serde_json::Value::as_str);
     let text = || format!("{status}: {}", String::from_utf8_lossy(body));
-    ClientError::Refused { status, detail: detail.map_or_else(text, str::to_owned) }
+    ClientError::Refused {
+        status,
+        detail: detail.map_or_else(text, str::to_owned),
+    }
 }
 
 async fn read(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {

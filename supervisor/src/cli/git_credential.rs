@@ -19,17 +19,39 @@ pub(super) async fn run(client: &Client, operation: &str) -> Result<Outcome, Cli
         return Ok(Outcome::text(String::new()));
     }
     let mut input = String::new();
-    let read = std::io::stdin().lock().take(LIMIT).read_to_string(&mut input);
+    let read = std::io::stdin()
+        .lock()
+        .take(LIMIT)
+        .read_to_string(&mut input);
     if let Err(error) = read {
-        return Ok(Outcome::failure(1, format!("cannot read git's question: {error}")));
+        return Ok(Outcome::failure(
+            1,
+            format!("cannot read git's question: {error}"),
+        ));
     }
-    let attributes: HashMap<&str, &str> = input.lines().filter_map(|line| line.split_once('=')).collect();
+    let attributes: HashMap<&str, &str> = input
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .collect();
     let attribute = |name: &str| attributes.get(name).copied().unwrap_or_default();
     let question = json!({"protocol": attribute("protocol"), "host": attribute("host"), "path": attribute("path")});
-    match client.call::<Value>(Method::POST, "/v1/git-credential", Some(&question)).await {
+    match client
+        .call::<Value>(Method::POST, "/v1/git-credential", Some(&question))
+        .await
+    {
         Ok(answer) => {
-            let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            Ok(Outcome::text(format!("username={}\npassword={}\n", field("username"), field("password"))))
+            let field = |name: &str| {
+                answer
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            Ok(Outcome::text(format!(
+                "username={}\npassword={}\n",
+                field("username"),
+                field("password")
+            )))
         }
         Err(ClientError::Refused { .. }) => Ok(Outcome::text(String::new())),
         Err(error) => Err(error),

@@ -28,10 +28,19 @@ pub(super) async fn ports(client: &Client, json: bool) -> Result<Outcome, Client
                 Some(Value::Null) | None => String::new(),
                 Some(other) => other.to_string(),
             };
-            vec![text("/port"), text("/address"), text("/process/name"), text("/process/pid"), text("/preview")]
+            vec![
+                text("/port"),
+                text("/address"),
+                text("/process/name"),
+                text("/process/pid"),
+                text("/preview"),
+            ]
         })
         .collect();
-    Ok(Outcome::text(table(&["PORT", "ADDRESS", "PROCESS", "PID", "PREVIEW"], &rows)))
+    Ok(Outcome::text(table(
+        &["PORT", "ADDRESS", "PROCESS", "PID", "PREVIEW"],
+        &rows,
+    )))
 }
 
 /// Cost by session and by model.
@@ -46,33 +55,83 @@ pub(super) async fn spend(client: &Client, json: bool) -> Result<Outcome, Client
         Some(other) => other.to_string(),
     };
     let budget = text(&spend, "budget_usd");
-    let cap = if budget.is_empty() { "no cap".to_owned() } else { format!("of {budget}") };
-    let mut output = format!("total {} USD, {cap}, {} requests\n", text(&spend, "usd"), text(&spend, "requests"));
-    for (list, name) in [("by_session", "session"), ("by_model", "model"), ("by_day", "day")] {
-        let Some(entries) = spend.get(list).and_then(Value::as_array).filter(|entries| !entries.is_empty()) else { continue };
+    let cap = if budget.is_empty() {
+        "no cap".to_owned()
+    } else {
+        format!("of {budget}")
+    };
+    let mut output = format!(
+        "total {} USD, {cap}, {} requests\n",
+        text(&spend, "usd"),
+        text(&spend, "requests")
+    );
+    for (list, name) in [
+        ("by_session", "session"),
+        ("by_model", "model"),
+        ("by_day", "day"),
+    ] {
+        let Some(entries) = spend
+            .get(list)
+            .and_then(Value::as_array)
+            .filter(|entries| !entries.is_empty())
+        else {
+            continue;
+        };
         let rows: Vec<Vec<String>> = entries
             .iter()
             .map(|entry| {
-                let columns = ["usd", "requests", "input_tokens", "cache_read_tokens", "output_tokens"];
-                std::iter::once(text(entry, name)).chain(columns.iter().map(|column| text(entry, column))).collect()
+                let columns = [
+                    "usd",
+                    "requests",
+                    "input_tokens",
+                    "cache_read_tokens",
+                    "output_tokens",
+                ];
+                std::iter::once(text(entry, name))
+                    .chain(columns.iter().map(|column| text(entry, column)))
+                    .collect()
             })
             .collect();
         let head = name.to_uppercase();
         output.push('\n');
-        output.push_str(&table(&[head.as_str(), "USD", "REQUESTS", "INPUT", "CACHED", "OUTPUT"], &rows));
+        output.push_str(&table(
+            &[
+                head.as_str(),
+                "USD",
+                "REQUESTS",
+                "INPUT",
+                "CACHED",
+                "OUTPUT",
+            ],
+            &rows,
+        ));
     }
     Ok(Outcome::text(output))
 }
 
 /// The journal, as it is or followed.
-pub(super) async fn events(client: &Client, after: Option<u64>, follow: bool, json: bool) -> Result<Outcome, ClientError> {
-    let query = after.map(|after| format!("&after={after}")).unwrap_or_default();
-    let response = client.stream(&format!("/v1/events?follow={follow}&limit=10000{query}"), "application/x-ndjson").await?;
+pub(super) async fn events(
+    client: &Client,
+    after: Option<u64>,
+    follow: bool,
+    json: bool,
+) -> Result<Outcome, ClientError> {
+    let query = after
+        .map(|after| format!("&after={after}"))
+        .unwrap_or_default();
+    let response = client
+        .stream(
+            &format!("/v1/events?follow={follow}&limit=10000{query}"),
+            "application/x-ndjson",
+        )
+        .await?;
     let status = response.status();
     let mut body = response.into_body();
     let mut pending = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
         pending.extend_from_slice(&data);
         if !status.is_success() {
             continue;
@@ -84,14 +143,22 @@ pub(super) async fn events(client: &Client, after: Option<u64>, follow: bool, js
                 continue;
             }
             let mut output = std::io::stdout().lock();
-            let written = if json { output.write_all(&line) } else { writeln!(output, "{}", describe(&line)) };
+            let written = if json {
+                output.write_all(&line)
+            } else {
+                writeln!(output, "{}", describe(&line))
+            };
             // A reader that left (`| head`) ends the command, which is no failure.
             if written.and_then(|()| output.flush()).is_err() {
                 return Ok(Outcome::text(String::new()));
             }
         }
     }
-    if status.is_success() { Ok(Outcome::text(String::new())) } else { Err(refused(status, &pending)) }
+    if status.is_success() {
+        Ok(Outcome::text(String::new()))
+    } else {
+        Err(refused(status, &pending))
+    }
 }
 
 fn describe(line: &[u8]) -> String {
@@ -116,22 +183,42 @@ fn describe(line: &[u8]) -> String {
 }
 
 /// A log, whole or followed; without a name, which there are.
-pub(super) async fn logs(directory: &Path, name: Option<&str>, follow: bool) -> std::io::Result<Outcome> {
+pub(super) async fn logs(
+    directory: &Path,
+    name: Option<&str>,
+    follow: bool,
+) -> std::io::Result<Outcome> {
     let Some(name) = name else {
         let mut names: Vec<String> = std::fs::read_dir(directory)?
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".log").map(str::to_owned))
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .into_string()
+                    .ok()?
+                    .strip_suffix(".log")
+                    .map(str::to_owned)
+            })
             .collect();
         names.sort();
-        return Ok(Outcome::text(names.into_iter().map(|name| name + "\n").collect()));
+        return Ok(Outcome::text(
+            names.into_iter().map(|name| name + "\n").collect(),
+        ));
     };
     if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
-        return Ok(Outcome::failure(2, format!("{name:?} is no name of a log; `whim logs` lists them")));
+        return Ok(Outcome::failure(
+            2,
+            format!("{name:?} is no name of a log; `whim logs` lists them"),
+        ));
     }
     let path = directory.join(format!("{name}.log"));
     let mut file = match std::fs::File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Outcome::failure(2, format!("there is no log {name:?}; `whim logs` lists them")));
+            return Ok(Outcome::failure(
+                2,
+                format!("there is no log {name:?}; `whim logs` lists them"),
+            ));
         }
         Err(error) => return Err(error),
     };
@@ -139,13 +226,21 @@ pub(super) async fn logs(directory: &Path, name: Option<&str>, follow: bool) -> 
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut output = std::io::stdout().lock();
-        if output.write_all(&bytes).and_then(|()| output.flush()).is_err() || !follow {
+        if output
+            .write_all(&bytes)
+            .and_then(|()| output.flush())
+            .is_err()
+            || !follow
+        {
             return Ok(Outcome::text(String::new()));
         }
         drop(output);
         tokio::time::sleep(FOLLOW).await;
         // A rotated log begins again under the same name.
-        if std::fs::metadata(&path).is_ok_and(|now| file.stream_position().is_ok_and(|position| now.len() < position)) {
+        if std::fs::metadata(&path).is_ok_and(|now| {
+            file.stream_position()
+                .is_ok_and(|position| now.len() < position)
+        }) {
             file = std::fs::File::open(&path)?;
             file.seek(SeekFrom::Start(0))?;
         }

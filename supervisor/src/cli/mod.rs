@@ -44,10 +44,22 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Place {
     /// Prefix of every path, as given to `whim run`.
-    #[arg(long, env = "WHIM_ROOT", default_value = "/", global = true, value_name = "DIR")]
+    #[arg(
+        long,
+        env = "WHIM_ROOT",
+        default_value = "/",
+        global = true,
+        value_name = "DIR"
+    )]
     root: PathBuf,
     /// The control token, where the uid alone does not make an owner.
-    #[arg(long, env = "WHIM_CONTROL_TOKEN", hide_env_values = true, global = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "WHIM_CONTROL_TOKEN",
+        hide_env_values = true,
+        global = true,
+        value_name = "TOKEN"
+    )]
     token: Option<String>,
 }
 
@@ -57,7 +69,10 @@ enum Command {
     Run(Box<crate::config::options::RunOptions>),
     /// Run one command as a minimal init: forwards signals, reaps orphans, passes the exit code on (drop-in for tini).
     #[command(disable_help_flag = true)]
-    Init { #[arg(trailing_var_arg = true, allow_hyphen_values = true)] arguments: Vec<String> },
+    Init {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// State, sessions, spend, ports and backup; with --wait blocks until a state is reached.
     Status {
         #[command(flatten)]
@@ -194,11 +209,19 @@ struct Outcome {
 
 impl Outcome {
     fn text(text: String) -> Self {
-        Self { code: 0, text, error: None }
+        Self {
+            code: 0,
+            text,
+            error: None,
+        }
     }
 
     fn failure(code: u8, error: String) -> Self {
-        Self { code, text: String::new(), error: Some(error) }
+        Self {
+            code,
+            text: String::new(),
+            error: Some(error),
+        }
     }
 }
 
@@ -214,14 +237,24 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return report(Outcome::failure(70, format!("cannot start: {error}"))),
     };
     match runtime.block_on(run(cli.command)) {
         Ok(outcome) => report(outcome),
         Err(error) => {
-            let code = if matches!(error, CliError::Client(client::ClientError::NotRunning { .. })) { 4 } else { 1 };
+            let code = if matches!(
+                error,
+                CliError::Client(client::ClientError::NotRunning { .. })
+            ) {
+                4
+            } else {
+                1
+            };
             report(Outcome::failure(code, error.to_string()))
         }
     }
@@ -231,7 +264,11 @@ pub fn main() -> ExitCode {
 fn report(outcome: Outcome) -> ExitCode {
     drop(std::io::stdout().write_all(outcome.text.as_bytes()));
     if let Some(error) = outcome.error {
-        drop(writeln!(std::io::stderr(), "whim: {}", text::escape(&error)));
+        drop(writeln!(
+            std::io::stderr(),
+            "whim: {}",
+            text::escape(&error)
+        ));
     }
     ExitCode::from(outcome.code)
 }
@@ -247,28 +284,61 @@ enum CliError {
 async fn run(command: Command) -> Result<Outcome, CliError> {
     Ok(match command {
         // Only `--help` and wrong use come this far: the keeper takes these names first.
-        Command::Run(_) | Command::Init { .. } => Outcome::failure(64, "this command must be the first argument".into()),
-        Command::Status { place, json, wait, timeout } => {
+        Command::Run(_) | Command::Init { .. } => {
+            Outcome::failure(64, "this command must be the first argument".into())
+        }
+        Command::Status {
+            place,
+            json,
+            wait,
+            timeout,
+        } => {
             let timeout = match timeout.map(Duration::try_from_secs_f64).transpose() {
                 Ok(timeout) => timeout,
                 Err(error) => return Ok(Outcome::failure(64, format!("--timeout: {error}"))),
             };
             status::run(&place.client(), json, &wait, timeout).await?
         }
-        Command::Attach { place, terminal, read_only } => attach(&place.client(), terminal, read_only).await?,
-        Command::Prompt { place, session, wait, text } => {
-            let text = if text == "-" { std::io::read_to_string(std::io::stdin().lock())? } else { text };
+        Command::Attach {
+            place,
+            terminal,
+            read_only,
+        } => attach(&place.client(), terminal, read_only).await?,
+        Command::Prompt {
+            place,
+            session,
+            wait,
+            text,
+        } => {
+            let text = if text == "-" {
+                std::io::read_to_string(std::io::stdin().lock())?
+            } else {
+                text
+            };
             prompt::prompt(&place.client(), &session, &text, wait).await?
         }
-        Command::Interrupt { place, session } => prompt::act(&place.client(), &session, "interrupt").await?,
+        Command::Interrupt { place, session } => {
+            prompt::act(&place.client(), &session, "interrupt").await?
+        }
         Command::Stop { place, session } => prompt::act(&place.client(), &session, "stop").await?,
-        Command::Events { place, after, follow, json } => listing::events(&place.client(), after, follow, json).await?,
-        Command::Logs { place, follow, name } => listing::logs(&place.paths().logs(), name.as_deref(), follow).await?,
+        Command::Events {
+            place,
+            after,
+            follow,
+            json,
+        } => listing::events(&place.client(), after, follow, json).await?,
+        Command::Logs {
+            place,
+            follow,
+            name,
+        } => listing::logs(&place.paths().logs(), name.as_deref(), follow).await?,
         Command::Ports { place, json } => listing::ports(&place.client(), json).await?,
         Command::Spend { place, json } => listing::spend(&place.client(), json).await?,
         Command::Doctor { place, json } => doctor(&place, json)?,
         Command::Spec { command } => spec(&command)?,
-        Command::GitCredential { place, operation } => git_credential::run(&place.client(), &operation).await?,
+        Command::GitCredential { place, operation } => {
+            git_credential::run(&place.client(), &operation).await?
+        }
     })
 }
 
@@ -280,7 +350,11 @@ impl Place {
     fn client(&self) -> Client {
         let paths = self.paths();
         // Readable by root only, who needs no token; elsewhere it is not written or not readable, which is no error.
-        let written = || std::fs::read_to_string(paths.control_token()).ok().map(|token| token.trim().to_owned());
+        let written = || {
+            std::fs::read_to_string(paths.control_token())
+                .ok()
+                .map(|token| token.trim().to_owned())
+        };
         Client::new(&paths.socket(), self.token.clone().or_else(written))
     }
 }
@@ -295,43 +369,76 @@ fn doctor(place: &Place, json: bool) -> Result<Outcome, CliError> {
     let (subject, mistakes) = crate::doctor::Subject::new(&given, &variables);
     let mut report = crate::doctor::examine(&subject);
     report.findings.splice(0..0, mistakes);
-    let text = if json { serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n" } else { report.to_string() };
-    Ok(Outcome { code: report.exit_code(), text, error: None })
+    let text = if json {
+        serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n"
+    } else {
+        report.to_string()
+    };
+    Ok(Outcome {
+        code: report.exit_code(),
+        text,
+        error: None,
+    })
 }
 
 fn spec(command: &SpecCommand) -> Result<Outcome, CliError> {
     use crate::config::report;
-    let read = |file: &std::path::Path| if file == std::path::Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+    let read = |file: &std::path::Path| {
+        if file == std::path::Path::new("-") {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+        } else {
+            std::fs::read(file).map_err(|error| {
+                std::io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+            })
+        }
     };
     Ok(match command {
         SpecCommand::Schema => Outcome::text(report::schema()),
         SpecCommand::Check { file, json } => {
             let check = report::check(&read(file)?);
-            let text = if *json { format!("{}\n", check.to_json()) } else { check.to_string() };
-            Outcome { code: check.exit_code(), text, error: None }
+            let text = if *json {
+                format!("{}\n", check.to_json())
+            } else {
+                check.to_string()
+            };
+            Outcome {
+                code: check.exit_code(),
+                text,
+                error: None,
+            }
         }
         SpecCommand::Explain { file, json } => match report::explain(&read(file)?) {
-            Ok(explanation) if *json => {
-                Outcome::text(serde_json::to_string(&explanation).map_err(std::io::Error::from)? + "\n")
-            }
+            Ok(explanation) if *json => Outcome::text(
+                serde_json::to_string(&explanation).map_err(std::io::Error::from)? + "\n",
+            ),
             Ok(explanation) => Outcome::text(explanation.to_string()),
-            Err(check) => Outcome { code: check.exit_code(), text: String::new(), error: Some(check.to_string()) },
+            Err(check) => Outcome {
+                code: check.exit_code(),
+                text: String::new(),
+                error: Some(check.to_string()),
+            },
         },
     })
 }
 
 async fn attach(client: &Client, terminal: String, read_only: bool) -> Result<Outcome, CliError> {
-    let stream = client.upgrade("/v1/attach", crate::api::attach::PROTOCOL).await?;
-    let options = attach::AttachOptions { terminal, read_only };
-    let ended = attach::attach(stream, options).await.map_err(std::io::Error::other)?;
+    let stream = client
+        .upgrade("/v1/attach", crate::api::attach::PROTOCOL)
+        .await?;
+    let options = attach::AttachOptions {
+        terminal,
+        read_only,
+    };
+    let ended = attach::attach(stream, options)
+        .await
+        .map_err(std::io::Error::other)?;
     Ok(match ended {
         attach::Outcome::Detached => Outcome::text(String::new()),
         attach::Outcome::Ended(exit) => Outcome::text(format!("[{exit}]\n")),
-        attach::Outcome::Interrupted => Outcome::failure(1, "the supervisor restarts; attach again".into()),
+        attach::Outcome::Interrupted => {
+            Outcome::failure(1, "the supervisor restarts; attach again".into())
+        }
         attach::Outcome::Refused(refusal) => Outcome::failure(2, refusal.to_string()),
     })
 }

@@ -20,32 +20,63 @@ const TIMED_OUT: u8 = 3;
 const NOT_RUNNING: u8 = 4;
 
 /// Prints the state once, or waits for one of `states` first.
-pub(super) async fn run(client: &Client, json: bool, states: &[AgentState], timeout: Option<Duration>) -> Result<Outcome, ClientError> {
-    let object = if states.is_empty() { client.get("/v1/state").await } else { wait(client, states, timeout).await };
+pub(super) async fn run(
+    client: &Client,
+    json: bool,
+    states: &[AgentState],
+    timeout: Option<Duration>,
+) -> Result<Outcome, ClientError> {
+    let object = if states.is_empty() {
+        client.get("/v1/state").await
+    } else {
+        wait(client, states, timeout).await
+    };
     let object: StateObject = match object {
         Ok(object) => object,
-        Err(error @ ClientError::NotRunning { .. }) => return Ok(Outcome::failure(NOT_RUNNING, error.to_string())),
+        Err(error @ ClientError::NotRunning { .. }) => {
+            return Ok(Outcome::failure(NOT_RUNNING, error.to_string()));
+        }
         Err(ClientError::Deadline(after)) => {
             let words: Vec<&str> = states.iter().map(|state| state.word()).collect();
-            let message = format!("{} not reached within {} s", words.join(" or "), after.as_secs_f64());
+            let message = format!(
+                "{} not reached within {} s",
+                words.join(" or "),
+                after.as_secs_f64()
+            );
             return Ok(Outcome::failure(TIMED_OUT, message));
         }
         Err(other) => return Err(other),
     };
-    let text = if json { serde_json::to_string(&object)? + "\n" } else { describe(&object) };
+    let text = if json {
+        serde_json::to_string(&object)? + "\n"
+    } else {
+        describe(&object)
+    };
     Ok(Outcome::text(text))
 }
 
-async fn wait(client: &Client, states: &[AgentState], timeout: Option<Duration>) -> Result<StateObject, ClientError> {
+async fn wait(
+    client: &Client,
+    states: &[AgentState],
+    timeout: Option<Duration>,
+) -> Result<StateObject, ClientError> {
     let start = tokio::time::Instant::now();
     let words: Vec<&str> = states.iter().map(|state| state.word()).collect();
     loop {
-        let left = timeout.map_or(POLL, |timeout| timeout.saturating_sub(start.elapsed()).min(POLL));
-        let path = format!("/v1/state?wait={}&timeout_s={}", words.join(","), left.as_secs_f64());
+        let left = timeout.map_or(POLL, |timeout| {
+            timeout.saturating_sub(start.elapsed()).min(POLL)
+        });
+        let path = format!(
+            "/v1/state?wait={}&timeout_s={}",
+            words.join(","),
+            left.as_secs_f64()
+        );
         match client.get::<StateObject>(&path).await {
             Ok(object) if states.contains(&object.state) => return Ok(object),
             Ok(_) => {}
-            Err(error @ (ClientError::NotRunning { .. } | ClientError::Refused { .. })) => return Err(error),
+            Err(error @ (ClientError::NotRunning { .. } | ClientError::Refused { .. })) => {
+                return Err(error);
+            }
             // The supervisor restarted under the call; the next call waits in the listener's queue.
             Err(error) => {
                 tracing::debug!(%error, "asking again");
@@ -64,7 +95,14 @@ fn describe(object: &StateObject) -> String {
     let age = duration(clock::seconds_between(object.since, now));
     let stalled = if object.stalled { " (stalled)" } else { "" };
     let mut line = |name: &str, value: &str| drop(writeln!(text, "{name:<9} {value}"));
-    line("state", &format!("{}{stalled} for {age}: {}", object.state, escape(&object.reason)));
+    line(
+        "state",
+        &format!(
+            "{}{stalled} for {age}: {}",
+            object.state,
+            escape(&object.reason)
+        ),
+    );
     line("phase", &phase(&object.phase));
     if let Some(dialog) = &object.dialog {
         line("asks", &escape(&dialog.text));
@@ -80,19 +118,36 @@ fn describe(object: &StateObject) -> String {
         line("ports", &ports.join(" "));
     }
     let backup = match (&object.backup.error, object.backup.last_ok) {
-        (Some(error), _) => format!("failing: {} ({} bytes owed)", escape(error), object.backup.pending_bytes),
-        (None, Some(at)) => format!("last good {} ago", duration(clock::seconds_between(at, now))),
+        (Some(error), _) => format!(
+            "failing: {} ({} bytes owed)",
+            escape(error),
+            object.backup.pending_bytes
+        ),
+        (None, Some(at)) => format!(
+            "last good {} ago",
+            duration(clock::seconds_between(at, now))
+        ),
         (None, None) => "none yet".into(),
     };
     line("backup", &backup);
     let supervisor = &object.supervisor;
-    line("whim", &format!("{}, supervisor pid {}, {} restarts", supervisor.version, supervisor.pid, supervisor.restarts));
+    line(
+        "whim",
+        &format!(
+            "{}, supervisor pid {}, {} restarts",
+            supervisor.version, supervisor.pid, supervisor.restarts
+        ),
+    );
     if !object.sessions.is_empty() {
         let rows: Vec<Vec<String>> = object
             .sessions
             .iter()
             .map(|session| {
-                let budget = session.spend.budget_usd.map(|cap| format!(" of {cap}")).unwrap_or_default();
+                let budget = session
+                    .spend
+                    .budget_usd
+                    .map(|cap| format!(" of {cap}"))
+                    .unwrap_or_default();
                 vec![
                     session.id.clone(),
                     format!("{} {}", session.agent, session.mode),
@@ -105,7 +160,12 @@ fn describe(object: &StateObject) -> String {
             })
             .collect();
         text.push('\n');
-        text.push_str(&table(&["SESSION", "AGENT", "STATE", "PID", "QUEUED", "USD", "REASON"], &rows));
+        text.push_str(&table(
+            &[
+                "SESSION", "AGENT", "STATE", "PID", "QUEUED", "USD", "REASON",
+            ],
+            &rows,
+        ));
     }
     text
 }

@@ -26,7 +26,10 @@ fn is_bidi(character: char) -> bool {
 /// A table with aligned columns; cells are escaped.
 #[must_use]
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| escape(cell)).collect())
+        .collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -63,7 +66,13 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let text = table(&["ID", "NAME"], &[vec!["1".into(), "a".into()], vec!["100".into(), "b\n".into()]]);
+        let text = table(
+            &["ID", "NAME"],
+            &[
+                vec!["1".into(), "a".into()],
+                vec!["100".into(), "b\n".into()],
+            ],
+        );
         assert_eq!(text, "ID   NAME\n1    a\n100  b\\u{a}\n");
     }
 }

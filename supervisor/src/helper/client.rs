@@ -28,7 +28,11 @@ const CHANGES: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
     #[error("{action} {path}: {source}", path = path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("the helper died during {action} {path}", path = path.display())]
     Died { action: &'static str, path: PathBuf },
     #[error("the helper could not be started: {0}")]
@@ -76,8 +80,15 @@ impl Helper {
     pub fn new(keeper: Keeper, binary: PathBuf, user: Option<Credentials>) -> Self {
         let (jobs, inbox) = mpsc::channel(WAITING);
         let (changes, _) = broadcast::channel(CHANGES);
-        let owner =
-            Owner { keeper, binary, user, inbox, changes: changes.clone(), watches: Vec::new(), generation: 0 };
+        let owner = Owner {
+            keeper,
+            binary,
+            user,
+            inbox,
+            changes: changes.clone(),
+            watches: Vec::new(),
+            generation: 0,
+        };
         tokio::spawn(owner.run());
         Self { jobs, changes }
     }
@@ -96,7 +107,11 @@ impl Helper {
         let (content, stamp) = self.read_at(path, 0, limit).await?;
         if stamp.size > limit as u64 {
             let source = io::Error::from(io::ErrorKind::FileTooLarge);
-            return Err(HelperError::Io { action: "read", path: path.to_owned(), source });
+            return Err(HelperError::Io {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            });
         }
         Ok((content, stamp))
     }
@@ -105,7 +120,11 @@ impl Helper {
     ///
     /// # Errors
     /// [`HelperError::Io`] for anything else.
-    pub async fn read_optional(&self, path: &Path, limit: usize) -> Result<Option<(Vec<u8>, Stamp)>, HelperError> {
+    pub async fn read_optional(
+        &self,
+        path: &Path,
+        limit: usize,
+    ) -> Result<Option<(Vec<u8>, Stamp)>, HelperError> {
         match self.read(path, limit).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -117,8 +136,25 @@ impl Helper {
     ///
     /// # Errors
     /// [`HelperError::Io`].
-    pub async fn read_at(&self, path: &Path, offset: u64, limit: usize) -> Result<(Vec<u8>, Stamp), HelperError> {
-        match self.ask("read", path, Action::Read { path: path.to_owned(), offset, limit }, Vec::new()).await? {
+    pub async fn read_at(
+        &self,
+        path: &Path,
+        offset: u64,
+        limit: usize,
+    ) -> Result<(Vec<u8>, Stamp), HelperError> {
+        match self
+            .ask(
+                "read",
+                path,
+                Action::Read {
+                    path: path.to_owned(),
+                    offset,
+                    limit,
+                },
+                Vec::new(),
+            )
+            .await?
+        {
             (Answer::Content { stamp }, content) => Ok((content, stamp)),
             other => Err(unexpected("read", path, &other.0)),
         }
@@ -135,7 +171,18 @@ impl Helper {
         expect: Option<Option<Stamp>>,
         content: Vec<u8>,
     ) -> Result<(), HelperError> {
-        self.ask("write", path, Action::Write { path: path.to_owned(), mode, expect }, content).await.map(drop)
+        self.ask(
+            "write",
+            path,
+            Action::Write {
+                path: path.to_owned(),
+                mode,
+                expect,
+            },
+            content,
+        )
+        .await
+        .map(drop)
     }
 
     /// Entries of a directory.
@@ -143,7 +190,17 @@ impl Helper {
     /// # Errors
     /// [`HelperError::Io`].
     pub async fn list(&self, path: &Path) -> Result<Vec<Entry>, HelperError> {
-        match self.ask("list", path, Action::List { path: path.to_owned() }, Vec::new()).await? {
+        match self
+            .ask(
+                "list",
+                path,
+                Action::List {
+                    path: path.to_owned(),
+                },
+                Vec::new(),
+            )
+            .await?
+        {
             (Answer::Entries { entries, cut }, _) => {
                 if cut {
                     tracing::warn!(path = %path.display(), "directory listing cut");
@@ -159,7 +216,17 @@ impl Helper {
     /// # Errors
     /// [`HelperError::Io`].
     pub async fn stat(&self, path: &Path) -> Result<Entry, HelperError> {
-        match self.ask("stat", path, Action::Stat { path: path.to_owned() }, Vec::new()).await? {
+        match self
+            .ask(
+                "stat",
+                path,
+                Action::Stat {
+                    path: path.to_owned(),
+                },
+                Vec::new(),
+            )
+            .await?
+        {
             (Answer::Entry { entry }, _) => Ok(entry),
             other => Err(unexpected("stat", path, &other.0)),
         }
@@ -170,7 +237,17 @@ impl Helper {
     /// # Errors
     /// [`HelperError::Io`].
     pub async fn canonicalize(&self, path: &Path) -> Result<PathBuf, HelperError> {
-        match self.ask("resolve", path, Action::Canonicalize { path: path.to_owned() }, Vec::new()).await? {
+        match self
+            .ask(
+                "resolve",
+                path,
+                Action::Canonicalize {
+                    path: path.to_owned(),
+                },
+                Vec::new(),
+            )
+            .await?
+        {
             (Answer::Path { path }, _) => Ok(path),
             other => Err(unexpected("resolve", path, &other.0)),
         }
@@ -181,7 +258,17 @@ impl Helper {
     /// # Errors
     /// [`HelperError::Io`].
     pub async fn make_directory(&self, path: &Path, mode: u32) -> Result<(), HelperError> {
-        self.ask("make directory", path, Action::MakeDirectory { path: path.to_owned(), mode }, Vec::new()).await.map(drop)
+        self.ask(
+            "make directory",
+            path,
+            Action::MakeDirectory {
+                path: path.to_owned(),
+                mode,
+            },
+            Vec::new(),
+        )
+        .await
+        .map(drop)
     }
 
     /// Removes a file.
@@ -189,7 +276,16 @@ impl Helper {
     /// # Errors
     /// [`HelperError::Io`].
     pub async fn remove(&self, path: &Path) -> Result<(), HelperError> {
-        self.ask("remove", path, Action::Remove { path: path.to_owned() }, Vec::new()).await.map(drop)
+        self.ask(
+            "remove",
+            path,
+            Action::Remove {
+                path: path.to_owned(),
+            },
+            Vec::new(),
+        )
+        .await
+        .map(drop)
     }
 
     /// Watches a directory; the watch is set again when the helper is replaced.
@@ -197,7 +293,16 @@ impl Helper {
     /// # Errors
     /// [`HelperError::Io`].
     pub async fn watch(&self, directory: &Path) -> Result<(), HelperError> {
-        self.ask("watch", directory, Action::Watch { directory: directory.to_owned() }, Vec::new()).await.map(drop)
+        self.ask(
+            "watch",
+            directory,
+            Action::Watch {
+                directory: directory.to_owned(),
+            },
+            Vec::new(),
+        )
+        .await
+        .map(drop)
     }
 
     async fn ask(
@@ -207,12 +312,28 @@ impl Helper {
         request: Action,
         body: Vec<u8>,
     ) -> Result<(Answer, Vec<u8>), HelperError> {
-        let died = || HelperError::Died { action, path: path.to_owned() };
+        let died = || HelperError::Died {
+            action,
+            path: path.to_owned(),
+        };
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job { action: request, body, answer }).await.map_err(|_| died())?;
-        let failed = |source| HelperError::Io { action, path: path.to_owned(), source };
+        self.jobs
+            .send(Job {
+                action: request,
+                body,
+                answer,
+            })
+            .await
+            .map_err(|_| died())?;
+        let failed = |source| HelperError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        };
         match answered.await.map_err(|_| died())?.map_err(failed)? {
-            (Answer::Failed { errno, message: _ }, _) => Err(failed(io::Error::from_raw_os_error(errno))),
+            (Answer::Failed { errno, message: _ }, _) => {
+                Err(failed(io::Error::from_raw_os_error(errno)))
+            }
             done => Ok(done),
         }
     }
@@ -220,7 +341,11 @@ impl Helper {
 
 fn unexpected(action: &'static str, path: &Path, answer: &Answer) -> HelperError {
     let source = io::Error::other(format!("unexpected answer {answer:?}"));
-    HelperError::Io { action, path: path.to_owned(), source }
+    HelperError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The task that owns the helper process.
@@ -285,11 +410,14 @@ impl Owner {
         if connection.is_none() {
             let mut fresh = self.start().await.map_err(io::Error::other)?;
             for directory in self.watches.clone() {
-                self.exchange(&mut fresh, &Action::Watch { directory }, &[]).await?;
+                self.exchange(&mut fresh, &Action::Watch { directory }, &[])
+                    .await?;
             }
             *connection = Some(fresh);
         }
-        let Some(open) = connection.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(open) = connection.as_mut() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let answer = self.exchange(open, action, body).await?;
         if let (Action::Watch { directory }, Answer::Done) = (action, &answer.0)
             && !self.watches.contains(directory)
@@ -299,7 +427,12 @@ impl Owner {
         Ok(answer)
     }
 
-    async fn exchange(&mut self, open: &mut Connection, action: &Action, body: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+    async fn exchange(
+        &mut self,
+        open: &mut Connection,
+        action: &Action,
+        body: &[u8],
+    ) -> io::Result<(Answer, Vec<u8>)> {
         self.generation += 1;
         let id = self.generation;
         let frame = encode(&RequestRef { id, action }, body)?;
@@ -313,7 +446,9 @@ impl Owner {
                 self.report(reply);
             }
         };
-        tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        tokio::time::timeout(DEADLINE, exchange)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     fn report(&self, reply: Reply) {
@@ -326,7 +461,10 @@ impl Owner {
     /// Changes may have been missed while no helper watched.
     fn report_all(&self) {
         for directory in &self.watches {
-            drop(self.changes.send(Change { directory: directory.clone(), name: String::new() }));
+            drop(self.changes.send(Change {
+                directory: directory.clone(),
+                name: String::new(),
+            }));
         }
     }
 
@@ -348,11 +486,20 @@ impl Owner {
         let theirs: OwnedFd = theirs.into_std()?.into();
         nonblocking(&theirs, false)?;
         let process = self.keeper.spawn("helper", &launch, vec![theirs]).await?;
-        Ok(Connection { socket: ours, process, pending: Vec::new() })
+        Ok(Connection {
+            socket: ours,
+            process,
+            pending: Vec::new(),
+        })
     }
 
     async fn retire(connection: Option<Connection>) {
-        let Some(Connection { socket, process, .. }) = connection else { return };
+        let Some(Connection {
+            socket, process, ..
+        }) = connection
+        else {
+            return;
+        };
         drop(socket);
         let ended = async {
             process.end(Duration::ZERO).await?;
@@ -395,7 +542,11 @@ impl Connection {
 fn nonblocking(descriptor: &OwnedFd, on: bool) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
-    let flags = if on { flags | OFlag::O_NONBLOCK } else { flags - OFlag::O_NONBLOCK };
+    let flags = if on {
+        flags | OFlag::O_NONBLOCK
+    } else {
+        flags - OFlag::O_NONBLOCK
+    };
     fcntl(descriptor, FcntlArg::F_SETFL(flags))?;
     Ok(())
 }

@@ -26,32 +26,70 @@ pub(super) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Action {
     /// Up to `limit` bytes of a regular file from `offset`.
-    Read { path: PathBuf, offset: u64, limit: usize },
+    Read {
+        path: PathBuf,
+        offset: u64,
+        limit: usize,
+    },
     /// Replaces the file whole: a temporary file beside it, then a rename. Directories above it are made. With `expect`
     /// the file must still be as it was read (an agent CLI may have rewritten it meanwhile); `None` inside: must not exist.
-    Write { path: PathBuf, mode: u32, expect: Option<Option<Stamp>> },
-    List { path: PathBuf },
+    Write {
+        path: PathBuf,
+        mode: u32,
+        expect: Option<Option<Stamp>>,
+    },
+    List {
+        path: PathBuf,
+    },
     /// Follows links; the entry tells the target's kind.
-    Stat { path: PathBuf },
-    Canonicalize { path: PathBuf },
-    MakeDirectory { path: PathBuf, mode: u32 },
-    Remove { path: PathBuf },
+    Stat {
+        path: PathBuf,
+    },
+    Canonicalize {
+        path: PathBuf,
+    },
+    MakeDirectory {
+        path: PathBuf,
+        mode: u32,
+    },
+    Remove {
+        path: PathBuf,
+    },
     /// From now on, changes in this directory (not below it) are reported as [`Answer::Changed`].
-    Watch { directory: PathBuf },
+    Watch {
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
     /// `stamp` of the file that the body was read from; `size` as of now.
-    Content { stamp: Stamp },
-    Written { stamp: Stamp },
-    Entries { entries: Vec<Entry>, cut: bool },
-    Entry { entry: Entry },
-    Path { path: PathBuf },
-    Failed { errno: i32, message: String },
+    Content {
+        stamp: Stamp,
+    },
+    Written {
+        stamp: Stamp,
+    },
+    Entries {
+        entries: Vec<Entry>,
+        cut: bool,
+    },
+    Entry {
+        entry: Entry,
+    },
+    Path {
+        path: PathBuf,
+    },
+    Failed {
+        errno: i32,
+        message: String,
+    },
     /// Unasked (request id 0): something in a watched directory changed. `name` is empty when changes were lost.
-    Changed { directory: PathBuf, name: String },
+    Changed {
+        directory: PathBuf,
+        name: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,7 +132,10 @@ pub enum EntryKind {
 pub(super) fn encode(part: &impl Serialize, body: &[u8]) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(part)?;
     if json.len() > MAX_JSON || body.len() > MAX_BODY {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "frame too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "frame too large",
+        ));
     }
     let lengths = [u32::try_from(json.len()), u32::try_from(body.len())];
     let mut frame = Vec::with_capacity(8 + json.len() + body.len());
@@ -115,7 +156,10 @@ pub(super) fn lengths(header: [u8; 8]) -> io::Result<(usize, usize)> {
     let json = u32::from_le_bytes([a, b, c, d]) as usize;
     let body = u32::from_le_bytes([e, f, g, h]) as usize;
     if json > MAX_JSON || body > MAX_BODY {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "frame too large",
+        ));
     }
     Ok((json, body))
 }

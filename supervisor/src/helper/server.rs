@@ -17,7 +17,10 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use super::protocol::{Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, Reply, Request, SOCKET, Stamp, encode, lengths};
+use super::protocol::{
+    Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, Reply, Request, SOCKET, Stamp, encode,
+    lengths,
+};
 
 /// Most watched directories; the kernel's own limit is far higher, a runaway request is refused here.
 const MAX_WATCHES: usize = 256;
@@ -29,7 +32,10 @@ pub fn main() -> ExitCode {
     if nix::sys::prctl::set_dumpable(false).is_err() {
         return ExitCode::from(70);
     }
-    #[expect(unsafe_code, reason = "the socket arrives as an inherited descriptor number")]
+    #[expect(
+        unsafe_code,
+        reason = "the socket arrives as an inherited descriptor number"
+    )]
     // SAFETY: the keeper put the socket at this number for this process and nothing else here owns it.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(SOCKET) });
     match serve(socket) {
@@ -45,28 +51,44 @@ struct Watches {
 
 fn serve(mut socket: UnixStream) -> io::Result<()> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let mut watches = Watches { inotify, directories: HashMap::new() };
+    let mut watches = Watches {
+        inotify,
+        directories: HashMap::new(),
+    };
     loop {
         let (readable, changed) = {
-            let mut descriptors =
-                [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(watches.inotify.as_fd(), PollFlags::POLLIN)];
+            let mut descriptors = [
+                PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(watches.inotify.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut descriptors, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             let [socket, inotify] = descriptors;
-            (socket.any().unwrap_or(false), inotify.any().unwrap_or(false))
+            (
+                socket.any().unwrap_or(false),
+                inotify.any().unwrap_or(false),
+            )
         };
         if changed {
             report_changes(&mut socket, &watches)?;
         }
         if readable {
-            let Some((request, body)) = receive(&mut socket)? else { return Ok(()) };
+            let Some((request, body)) = receive(&mut socket)? else {
+                return Ok(());
+            };
             let (answer, content) = match perform(&request.action, &body, &mut watches) {
                 Ok(done) => done,
                 Err(error) => (failed(&error), Vec::new()),
             };
-            socket.write_all(&encode(&Reply { id: request.id, answer }, &content)?)?;
+            socket.write_all(&encode(
+                &Reply {
+                    id: request.id,
+                    answer,
+                },
+                &content,
+            )?)?;
         }
     }
 }
@@ -94,11 +116,21 @@ fn report_changes(socket: &mut UnixStream, watches: &Watches) -> io::Result<()> 
     };
     for event in events {
         let lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
-        let directories: Vec<&PathBuf> =
-            if lost { watches.directories.values().collect() } else { watches.directories.get(&event.wd).into_iter().collect() };
-        let name = event.name.as_ref().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let directories: Vec<&PathBuf> = if lost {
+            watches.directories.values().collect()
+        } else {
+            watches.directories.get(&event.wd).into_iter().collect()
+        };
+        let name = event
+            .name
+            .as_ref()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         for directory in directories {
-            let answer = Answer::Changed { directory: directory.clone(), name: name.clone() };
+            let answer = Answer::Changed {
+                directory: directory.clone(),
+                name: name.clone(),
+            };
             socket.write_all(&encode(&Reply { id: 0, answer }, &[])?)?;
         }
     }
@@ -106,7 +138,10 @@ fn report_changes(socket: &mut UnixStream, watches: &Watches) -> io::Result<()> 
 }
 
 fn failed(error: &io::Error) -> Answer {
-    Answer::Failed { errno: error.raw_os_error().unwrap_or(libc_eio()), message: error.to_string() }
+    Answer::Failed {
+        errno: error.raw_os_error().unwrap_or(libc_eio()),
+        message: error.to_string(),
+    }
 }
 
 fn libc_eio() -> i32 {
@@ -115,21 +150,35 @@ fn libc_eio() -> i32 {
 
 fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(Answer, Vec<u8>)> {
     let answer = match action {
-        Action::Read { path, offset, limit } => {
+        Action::Read {
+            path,
+            offset,
+            limit,
+        } => {
             let (mut file, stamp) = open_regular(path)?;
             file.seek(SeekFrom::Start(*offset))?;
             let mut content = Vec::new();
-            file.take((*limit).min(MAX_BODY) as u64).read_to_end(&mut content)?;
+            file.take((*limit).min(MAX_BODY) as u64)
+                .read_to_end(&mut content)?;
             return Ok((Answer::Content { stamp }, content));
         }
-        Action::Write { path, mode, expect } => Answer::Written { stamp: write(path, *mode, *expect, body)? },
+        Action::Write { path, mode, expect } => Answer::Written {
+            stamp: write(path, *mode, *expect, body)?,
+        },
         Action::List { path } => list(path)?,
         Action::Stat { path } => {
             let metadata = fs::metadata(path)?;
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            Answer::Entry { entry: entry(name, &metadata) }
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            Answer::Entry {
+                entry: entry(name, &metadata),
+            }
         }
-        Action::Canonicalize { path } => Answer::Path { path: fs::canonicalize(path)? },
+        Action::Canonicalize { path } => Answer::Path {
+            path: fs::canonicalize(path)?,
+        },
         Action::MakeDirectory { path, mode } => {
             fs::create_dir_all(path)?;
             fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
@@ -160,10 +209,17 @@ fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(A
 
 fn open_regular(path: &Path) -> io::Result<(File, Stamp)> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(if metadata.is_dir() { Errno::EISDIR.into() } else { Errno::EINVAL.into() });
+        return Err(if metadata.is_dir() {
+            Errno::EISDIR.into()
+        } else {
+            Errno::EINVAL.into()
+        });
     }
     Ok((file, stamp(&metadata)))
 }
@@ -186,7 +242,11 @@ fn write(path: &Path, mode: u32, expect: Option<Option<Stamp>>, body: &[u8]) -> 
     if expect.is_some_and(|expected| expected != present) {
         return Err(Errno::ESTALE.into());
     }
-    let name = target.file_name().ok_or(Errno::EINVAL)?.to_string_lossy().into_owned();
+    let name = target
+        .file_name()
+        .ok_or(Errno::EINVAL)?
+        .to_string_lossy()
+        .into_owned();
     let temporary = target.with_file_name(format!(".{name}.whim-{}", std::process::id()));
     let result = replace(&temporary, &target, mode, body);
     if result.is_err() {
@@ -198,7 +258,11 @@ fn write(path: &Path, mode: u32, expect: Option<Option<Stamp>>, body: &[u8]) -> 
 
 fn replace(temporary: &Path, target: &Path, mode: u32, body: &[u8]) -> io::Result<Stamp> {
     drop(fs::remove_file(temporary));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(temporary)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(body)?;
     let stamp = stamp(&file.metadata()?);
@@ -217,7 +281,10 @@ fn list(path: &Path) -> io::Result<Answer> {
         let item = item?;
         // An entry that vanished since it was listed is not there.
         if let Ok(metadata) = item.metadata() {
-            entries.push(entry(item.file_name().to_string_lossy().into_owned(), &metadata));
+            entries.push(entry(
+                item.file_name().to_string_lossy().into_owned(),
+                &metadata,
+            ));
         }
     }
     Ok(Answer::Entries { entries, cut })
@@ -230,7 +297,13 @@ fn entry(name: String, metadata: &fs::Metadata) -> Entry {
         kind if kind.is_symlink() => EntryKind::Link,
         _ => EntryKind::Other,
     };
-    Entry { name, kind, stamp: stamp(metadata), mode: metadata.mode() & 0o7777, uid: metadata.uid() }
+    Entry {
+        name,
+        kind,
+        stamp: stamp(metadata),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+    }
 }
 
 fn stamp(metadata: &fs::Metadata) -> Stamp {

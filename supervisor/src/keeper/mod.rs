@@ -19,7 +19,9 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
-use whim_entrypoint::wire::{FromKeeper, Launch, ProcessId, SupervisorChannel, ToKeeper, memfd_sealed};
+use whim_entrypoint::wire::{
+    FromKeeper, Launch, ProcessId, SupervisorChannel, ToKeeper, memfd_sealed,
+};
 
 use crate::readiness;
 pub use output::{Chunk, Output};
@@ -36,11 +38,18 @@ pub enum KeeperError {
     #[error("the keeper is gone")]
     Gone,
     #[error("{step} failed for {name}: {source}")]
-    Spawn { name: String, step: String, source: std::io::Error },
+    Spawn {
+        name: String,
+        step: String,
+        source: std::io::Error,
+    },
     #[error("the keeper did not answer within {} s when asked to start {name}", SPAWN_DEADLINE.as_secs())]
     Deadline { name: String },
     #[error("cannot pass the launch of {name}: {source}")]
-    Launch { name: String, source: std::io::Error },
+    Launch {
+        name: String,
+        source: std::io::Error,
+    },
     #[error("the keeper refused: {what}")]
     Refused { what: String },
     #[error("keeper channel: {0}")]
@@ -85,8 +94,16 @@ pub struct Keeper {
 #[derive(Debug)]
 enum Request {
     Tell(ToKeeper, Vec<OwnedFd>),
-    EndNamed { name: String, grace_ms: u64 },
-    Spawn { process: ProcessId, name: String, descriptors: Vec<OwnedFd>, answer: oneshot::Sender<Result<Process, KeeperError>> },
+    EndNamed {
+        name: String,
+        grace_ms: u64,
+    },
+    Spawn {
+        process: ProcessId,
+        name: String,
+        descriptors: Vec<OwnedFd>,
+        answer: oneshot::Sender<Result<Process, KeeperError>>,
+    },
 }
 
 impl Keeper {
@@ -95,10 +112,17 @@ impl Keeper {
     /// # Errors
     /// [`KeeperError::Channel`] when the keeper speaks another protocol or hangs up during the inventory.
     pub async fn connect(channel: SupervisorChannel) -> Result<(Self, Inventory), KeeperError> {
-        let readiness = readiness::register(channel.as_fd().try_clone_to_owned()?, Interest::READABLE | Interest::WRITABLE)?;
+        let readiness = readiness::register(
+            channel.as_fd().try_clone_to_owned()?,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (stopping_sender, stopping) = watch::channel(None);
-        let keeper = Self { requests, stopping, next: Arc::new(Mutex::new(1)) };
+        let keeper = Self {
+            requests,
+            stopping,
+            next: Arc::new(Mutex::new(1)),
+        };
         let mut owner = Owner {
             channel,
             readiness,
@@ -109,7 +133,12 @@ impl Keeper {
             keeper: keeper.clone(),
         };
         let inventory = owner.inventory().await?;
-        let highest = inventory.processes.iter().map(|process| process.id().0).max().unwrap_or(0);
+        let highest = inventory
+            .processes
+            .iter()
+            .map(|process| process.id().0)
+            .max()
+            .unwrap_or(0);
         *keeper.next.lock().unwrap_or_else(PoisonError::into_inner) = highest + 1;
         tokio::spawn(owner.run());
         Ok((keeper, inventory))
@@ -119,25 +148,46 @@ impl Keeper {
     ///
     /// # Errors
     /// [`KeeperError::Spawn`] names the call that failed (`exec` with ENOENT: no such program).
-    pub async fn spawn(&self, name: &str, launch: &Launch, descriptors: Vec<OwnedFd>) -> Result<Process, KeeperError> {
+    pub async fn spawn(
+        &self,
+        name: &str,
+        launch: &Launch,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Process, KeeperError> {
         let process = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let process = ProcessId(*next);
             *next += 1;
             process
         };
-        let failed = |source| KeeperError::Launch { name: name.to_owned(), source };
-        let encoded = launch.encode().map_err(std::io::Error::from).map_err(failed)?;
+        let failed = |source| KeeperError::Launch {
+            name: name.to_owned(),
+            source,
+        };
+        let encoded = launch
+            .encode()
+            .map_err(std::io::Error::from)
+            .map_err(failed)?;
         let memfd = memfd_sealed("launch", &encoded).map_err(failed)?;
         let mut all = vec![memfd];
         all.extend(descriptors);
         let (answer, answered) = oneshot::channel();
-        let request = Request::Spawn { process, name: name.to_owned(), descriptors: all, answer };
-        self.requests.send(request).await.map_err(|_| KeeperError::Gone)?;
+        let request = Request::Spawn {
+            process,
+            name: name.to_owned(),
+            descriptors: all,
+            answer,
+        };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| KeeperError::Gone)?;
         match tokio::time::timeout(SPAWN_DEADLINE, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(KeeperError::Gone),
-            Err(_) => Err(KeeperError::Deadline { name: name.to_owned() }),
+            Err(_) => Err(KeeperError::Deadline {
+                name: name.to_owned(),
+            }),
         }
     }
 
@@ -146,7 +196,10 @@ impl Keeper {
     /// # Errors
     /// [`KeeperError::Gone`] when the channel is closed.
     pub async fn tell(&self, message: ToKeeper) -> Result<(), KeeperError> {
-        self.requests.send(Request::Tell(message, Vec::new())).await.map_err(|_| KeeperError::Gone)
+        self.requests
+            .send(Request::Tell(message, Vec::new()))
+            .await
+            .map_err(|_| KeeperError::Gone)
     }
 
     /// Ends the process of this name and everything it left; returns once that is under way.
@@ -155,7 +208,13 @@ impl Keeper {
     /// [`KeeperError::Gone`].
     pub async fn end_named(&self, name: &str, grace: Duration) -> Result<(), KeeperError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.requests.send(Request::EndNamed { name: name.to_owned(), grace_ms }).await.map_err(|_| KeeperError::Gone)
+        self.requests
+            .send(Request::EndNamed {
+                name: name.to_owned(),
+                grace_ms,
+            })
+            .await
+            .map_err(|_| KeeperError::Gone)
     }
 
     /// Has the keeper hold a descriptor for the next supervisor.
@@ -165,7 +224,12 @@ impl Keeper {
     pub async fn hold(&self, name: &str, descriptor: impl AsFd) -> Result<(), KeeperError> {
         let copy = descriptor.as_fd().try_clone_to_owned()?;
         self.requests
-            .send(Request::Tell(ToKeeper::Hold { name: name.to_owned() }, vec![copy]))
+            .send(Request::Tell(
+                ToKeeper::Hold {
+                    name: name.to_owned(),
+                },
+                vec![copy],
+            ))
             .await
             .map_err(|_| KeeperError::Gone)
     }
@@ -196,18 +260,47 @@ impl Owner {
         let mut held = HashMap::new();
         let mut processes = Vec::new();
         loop {
-            let Some((message, mut descriptors)) = self.receive().await? else { return Err(KeeperError::Gone) };
+            let Some((message, mut descriptors)) = self.receive().await? else {
+                return Err(KeeperError::Gone);
+            };
             match message {
-                FromKeeper::Hello { version: _, keeper_pid, restarts, reason, reaps, started_ms } => {
-                    hello = Some(Hello { keeper_pid, restarts, reason, reaps, started_ms });
+                FromKeeper::Hello {
+                    version: _,
+                    keeper_pid,
+                    restarts,
+                    reason,
+                    reaps,
+                    started_ms,
+                } => {
+                    hello = Some(Hello {
+                        keeper_pid,
+                        restarts,
+                        reason,
+                        reaps,
+                        started_ms,
+                    });
                 }
                 FromKeeper::Held { name } => {
                     if let Some(descriptor) = descriptors.pop() {
                         held.insert(name, descriptor);
                     }
                 }
-                FromKeeper::Process { process, name, pid, streams, status, gone } => {
-                    let (handle, reporter) = Process::new(process, name, pid, streams, descriptors, self.keeper.clone())?;
+                FromKeeper::Process {
+                    process,
+                    name,
+                    pid,
+                    streams,
+                    status,
+                    gone,
+                } => {
+                    let (handle, reporter) = Process::new(
+                        process,
+                        name,
+                        pid,
+                        streams,
+                        descriptors,
+                        self.keeper.clone(),
+                    )?;
                     if let Some(status) = status {
                         reporter.exited(status);
                     }
@@ -222,7 +315,11 @@ impl Owner {
             }
         }
         let hello = hello.ok_or_else(|| std::io::Error::other("the keeper did not say hello"))?;
-        Ok(Inventory { hello, held, processes })
+        Ok(Inventory {
+            hello,
+            held,
+            processes,
+        })
     }
 
     async fn run(mut self) {
@@ -253,7 +350,9 @@ impl Owner {
     }
 
     async fn receive(&self) -> std::io::Result<Option<(FromKeeper, Vec<OwnedFd>)>> {
-        self.readiness.async_io(Interest::READABLE, |_| self.channel.receive()).await
+        self.readiness
+            .async_io(Interest::READABLE, |_| self.channel.receive())
+            .await
     }
 
     async fn carry_out(&mut self, request: Request) -> std::io::Result<()> {
@@ -265,31 +364,69 @@ impl Owner {
                 (message, descriptors)
             }
             Request::EndNamed { name, grace_ms } => {
-                let found = self.running.iter().find(|(_, reporter)| reporter.name() == name);
-                let Some((process, _)) = found else { return Ok(()) };
-                (ToKeeper::End { process: *process, grace_ms }, Vec::new())
+                let found = self
+                    .running
+                    .iter()
+                    .find(|(_, reporter)| reporter.name() == name);
+                let Some((process, _)) = found else {
+                    return Ok(());
+                };
+                (
+                    ToKeeper::End {
+                        process: *process,
+                        grace_ms,
+                    },
+                    Vec::new(),
+                )
             }
-            Request::Spawn { process, name, descriptors, answer } => {
+            Request::Spawn {
+                process,
+                name,
+                descriptors,
+                answer,
+            } => {
                 self.spawning.insert(process, (name.clone(), answer));
                 (ToKeeper::Spawn { process, name }, descriptors)
             }
         };
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        self.readiness.async_io(Interest::WRITABLE, |_| self.channel.send(&message, &borrowed)).await
+        self.readiness
+            .async_io(Interest::WRITABLE, |_| {
+                self.channel.send(&message, &borrowed)
+            })
+            .await
     }
 
     fn handle(&mut self, message: FromKeeper, descriptors: Vec<OwnedFd>) {
         match message {
-            FromKeeper::Spawned { process, pid, streams } => {
-                let Some((name, answer)) = self.spawning.remove(&process) else { return };
-                let result = Process::new(process, name, pid, streams, descriptors, self.keeper.clone()).map(|(handle, reporter)| {
+            FromKeeper::Spawned {
+                process,
+                pid,
+                streams,
+            } => {
+                let Some((name, answer)) = self.spawning.remove(&process) else {
+                    return;
+                };
+                let result = Process::new(
+                    process,
+                    name,
+                    pid,
+                    streams,
+                    descriptors,
+                    self.keeper.clone(),
+                )
+                .map(|(handle, reporter)| {
                     self.running.insert(process, reporter);
                     handle
                 });
                 // A caller that gave up drops the handle here; the process lives and is in the next inventory.
                 drop(answer.send(result.map_err(KeeperError::Channel)));
             }
-            FromKeeper::SpawnFailed { process, step, errno } => {
+            FromKeeper::SpawnFailed {
+                process,
+                step,
+                errno,
+            } => {
                 if let Some((name, answer)) = self.spawning.remove(&process) {
                     let source = std::io::Error::from_raw_os_error(errno);
                     drop(answer.send(Err(KeeperError::Spawn { name, step, source })));
@@ -305,12 +442,19 @@ impl Owner {
                     reporter.gone();
                 }
             }
-            FromKeeper::Stopping { signal, deadline_ms } => {
+            FromKeeper::Stopping {
+                signal,
+                deadline_ms,
+            } => {
                 let deadline = tokio::time::Instant::now() + Duration::from_millis(deadline_ms);
-                self.stopping.send_replace(Some(Stopping { signal, deadline }));
+                self.stopping
+                    .send_replace(Some(Stopping { signal, deadline }));
             }
             FromKeeper::Refused { what } => tracing::error!(what, "the keeper refused a request"),
-            FromKeeper::Hello { .. } | FromKeeper::Held { .. } | FromKeeper::Process { .. } | FromKeeper::InventoryEnd => {
+            FromKeeper::Hello { .. }
+            | FromKeeper::Held { .. }
+            | FromKeeper::Process { .. }
+            | FromKeeper::InventoryEnd => {
                 tracing::warn!("the keeper repeated its inventory");
             }
         }

@@ -38,11 +38,22 @@ pub struct Output {
 
 impl Output {
     /// `memory`, `data`, `space`: the ring's descriptors. Reading goes on where the last supervisor acknowledged.
-    pub(super) fn new(memory: &OwnedFd, data: OwnedFd, space: OwnedFd, gone: watch::Receiver<bool>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        memory: &OwnedFd,
+        data: OwnedFd,
+        space: OwnedFd,
+        gone: watch::Receiver<bool>,
+    ) -> std::io::Result<Self> {
         let event = readiness::register(data.try_clone()?, Interest::READABLE)?;
         let ring = RingReader::new(memory, data, space)?;
         let position = ring.acknowledged();
-        Ok(Self { ring, event, gone, position, abandoned: false })
+        Ok(Self {
+            ring,
+            event,
+            gone,
+            position,
+            abandoned: false,
+        })
     }
 
     /// Offset of the next byte that [`Output::next`] returns, if none is lost.
@@ -76,6 +87,11 @@ impl Output {
                 },
             }
         }
+    }
+
+    /// Everything before this offset is known already.
+    pub fn go_on_at(&mut self, offset: u64) {
+        self.position = offset.max(self.ring.oldest());
     }
 
     /// Everything was read and nothing will follow.

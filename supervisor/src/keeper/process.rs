@@ -23,7 +23,11 @@ impl Exit {
     #[must_use]
     pub fn from_raw(status: i32) -> Self {
         let signal = status & 0x7f;
-        if signal == 0 { Self::Code((status >> 8) & 0xff) } else { Self::Signal(signal) }
+        if signal == 0 {
+            Self::Code((status >> 8) & 0xff)
+        } else {
+            Self::Signal(signal)
+        }
     }
 
     #[must_use]
@@ -71,8 +75,15 @@ pub struct Process {
 #[derive(Debug)]
 pub enum ProcessIo {
     /// `master`: non-blocking, shared with the keeper, for input and size; the output comes from the ring.
-    Terminal { master: OwnedFd, output: Output },
-    Pipes { stdin: Option<OwnedFd>, stdout: Output, stderr: Output },
+    Terminal {
+        master: OwnedFd,
+        output: Output,
+    },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: Output,
+        stderr: Output,
+    },
     None,
 }
 
@@ -129,7 +140,11 @@ impl Process {
         let (status_sender, status) = watch::channel(None);
         let (gone_sender, gone) = watch::channel(false);
         let mut descriptors = descriptors.into_iter();
-        let mut take = || descriptors.next().ok_or_else(|| std::io::Error::other("the keeper sent too few descriptors"));
+        let mut take = || {
+            descriptors
+                .next()
+                .ok_or_else(|| std::io::Error::other("the keeper sent too few descriptors"))
+        };
         let mut first = || match streams {
             Streams::Terminal | Streams::Pipes { stdin: true } => take().map(Some),
             Streams::Pipes { stdin: false } | Streams::None => Ok(None),
@@ -137,12 +152,31 @@ impl Process {
         let first = first()?;
         let mut ring = || Output::new(&take()?, take()?, take()?, gone.clone());
         let io = match (streams, first) {
-            (Streams::Terminal, Some(master)) => ProcessIo::Terminal { master, output: ring()? },
-            (Streams::Pipes { .. }, stdin) => ProcessIo::Pipes { stdin, stdout: ring()?, stderr: ring()? },
+            (Streams::Terminal, Some(master)) => ProcessIo::Terminal {
+                master,
+                output: ring()?,
+            },
+            (Streams::Pipes { .. }, stdin) => ProcessIo::Pipes {
+                stdin,
+                stdout: ring()?,
+                stderr: ring()?,
+            },
             (Streams::Terminal | Streams::None, _) => ProcessIo::None,
         };
-        let reporter = Reporter { name: name.clone(), status: status_sender, gone: gone_sender };
-        let process = Self { id, name, pid, io, status, gone, keeper };
+        let reporter = Reporter {
+            name: name.clone(),
+            status: status_sender,
+            gone: gone_sender,
+        };
+        let process = Self {
+            id,
+            name,
+            pid,
+            io,
+            status,
+            gone,
+            keeper,
+        };
         Ok((process, reporter))
     }
 
@@ -180,7 +214,10 @@ impl Process {
     /// [`KeeperError::Gone`] when the keeper ends first.
     pub async fn wait(&self) -> Result<Exit, KeeperError> {
         let mut status = self.status.clone();
-        let exit = status.wait_for(Option::is_some).await.map_err(|_| KeeperError::Gone)?;
+        let exit = status
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| KeeperError::Gone)?;
         (*exit).ok_or(KeeperError::Gone)
     }
 
@@ -189,7 +226,13 @@ impl Process {
     /// # Errors
     /// [`KeeperError::Gone`].
     pub async fn signal(&self, signal: i32, tree: bool) -> Result<(), KeeperError> {
-        self.keeper.tell(ToKeeper::Signal { process: self.id, signal, tree }).await
+        self.keeper
+            .tell(ToKeeper::Signal {
+                process: self.id,
+                signal,
+                tree,
+            })
+            .await
     }
 
     /// Ends the process and everything it left, and waits until that is done.
@@ -198,9 +241,16 @@ impl Process {
     /// [`KeeperError::Gone`].
     pub async fn end(&self, grace: Duration) -> Result<(), KeeperError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.keeper.tell(ToKeeper::End { process: self.id, grace_ms }).await?;
+        self.keeper
+            .tell(ToKeeper::End {
+                process: self.id,
+                grace_ms,
+            })
+            .await?;
         let mut gone = self.gone.clone();
-        gone.wait_for(|gone| *gone).await.map_err(|_| KeeperError::Gone)?;
+        gone.wait_for(|gone| *gone)
+            .await
+            .map_err(|_| KeeperError::Gone)?;
         Ok(())
     }
 
@@ -209,7 +259,9 @@ impl Process {
     /// # Errors
     /// [`KeeperError::Gone`].
     pub async fn acknowledge(&self) -> Result<(), KeeperError> {
-        self.keeper.tell(ToKeeper::Acknowledge { process: self.id }).await
+        self.keeper
+            .tell(ToKeeper::Acknowledge { process: self.id })
+            .await
     }
 }
 
@@ -219,7 +271,13 @@ impl Keeper {
     ///
     /// # Errors
     /// [`RunError::Deadline`] after `deadline`, [`RunError::TooMuch`] beyond `limit` bytes on one stream.
-    pub async fn run(&self, name: &str, launch: &Launch, deadline: Duration, limit: usize) -> Result<Captured, RunError> {
+    pub async fn run(
+        &self,
+        name: &str,
+        launch: &Launch,
+        deadline: Duration,
+        limit: usize,
+    ) -> Result<Captured, RunError> {
         debug_assert_eq!(launch.io, Io::Pipes { stdin: Stdin::Null });
         let mut process = self.spawn(name, launch, Vec::new()).await?;
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
@@ -232,24 +290,41 @@ impl Keeper {
         }
         match captured {
             Ok(captured) => captured,
-            Err(_) => Err(RunError::Deadline { name: name.to_owned(), deadline }),
+            Err(_) => Err(RunError::Deadline {
+                name: name.to_owned(),
+                deadline,
+            }),
         }
     }
 }
 
 async fn capture(process: &Process, io: ProcessIo, limit: usize) -> Result<Captured, RunError> {
     let ProcessIo::Pipes { stdout, stderr, .. } = io else {
-        return Ok(Captured { exit: process.wait().await?, stdout: Vec::new(), stderr: Vec::new() });
+        return Ok(Captured {
+            exit: process.wait().await?,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        });
     };
-    let (stdout, stderr) = tokio::try_join!(collect(process, stdout, limit), collect(process, stderr, limit))?;
-    Ok(Captured { exit: process.wait().await?, stdout, stderr })
+    let (stdout, stderr) = tokio::try_join!(
+        collect(process, stdout, limit),
+        collect(process, stderr, limit)
+    )?;
+    Ok(Captured {
+        exit: process.wait().await?,
+        stdout,
+        stderr,
+    })
 }
 
 async fn collect(process: &Process, mut output: Output, limit: usize) -> Result<Vec<u8>, RunError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = output.next().await.map_err(KeeperError::Channel)? {
         if bytes.len() + chunk.bytes.len() > limit {
-            return Err(RunError::TooMuch { name: process.name.clone(), limit });
+            return Err(RunError::TooMuch {
+                name: process.name.clone(),
+                limit,
+            });
         }
         bytes.extend_from_slice(&chunk.bytes);
         output.acknowledge(output.position());

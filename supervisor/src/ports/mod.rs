@@ -8,6 +8,7 @@
 //! - `owner`, `guess`: the process behind a socket, and what its name says about the protocol
 //! - `table`, `announce`: pure: scans in, changes and events out
 //! - `monitor`, `handle`: the thread, and what others hold of it
+//! - `preview`: the same as the local proxy's table
 //! - `printed`: addresses in terminal output, a reason to look at once
 
 mod announce;
@@ -17,6 +18,7 @@ mod handle;
 mod listener;
 mod monitor;
 mod owner;
+mod preview;
 mod printed;
 mod procnet;
 mod scan;
@@ -27,6 +29,7 @@ pub use diag::DiagError;
 pub use handle::PortsHandle;
 pub use listener::Listener;
 pub use monitor::{Config, PortMonitor, SessionOf, StartError};
+pub use preview::{PreviewPorts, Traffic};
 pub use printed::AddressScanner;
 pub use procnet::ProcNetError;
 pub use scan::{Method, ScanError};

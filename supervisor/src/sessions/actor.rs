@@ -39,11 +39,25 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// What a session is asked, or told.
 #[derive(Debug)]
 pub enum Input {
-    Prompt { text: String, answer: answer::Sender<Result<Prompt, SessionError>> },
-    PromptStatus { prompt: String, answer: answer::Sender<Option<Prompt>> },
-    Interrupt { answer: answer::Sender<Result<(), SessionError>> },
-    Stop { answer: answer::Sender<Result<(), SessionError>> },
-    Answer { dialog: String, option: Value, answer: answer::Sender<Result<(), SessionError>> },
+    Prompt {
+        text: String,
+        answer: answer::Sender<Result<Prompt, SessionError>>,
+    },
+    PromptStatus {
+        prompt: String,
+        answer: answer::Sender<Option<Prompt>>,
+    },
+    Interrupt {
+        answer: answer::Sender<Result<(), SessionError>>,
+    },
+    Stop {
+        answer: answer::Sender<Result<(), SessionError>>,
+    },
+    Answer {
+        dialog: String,
+        option: Value,
+        answer: answer::Sender<Result<(), SessionError>>,
+    },
     Evidence(Evidence),
 }
 
@@ -85,7 +99,11 @@ pub(super) struct Actor {
 
 impl Actor {
     pub(super) fn new(ground: Arc<Ground>, plan: Plan, inbox: mpsc::Receiver<Input>) -> Self {
-        let Plan { record, setup, prompt } = plan;
+        let Plan {
+            record,
+            setup,
+            prompt,
+        } = plan;
         let fusion = Fusion::new(profile(&record, &setup));
         let queue = Queue::new(crate::agents::of(record.agent).prompt_rules());
         let restarts = RestartPolicy::new();
@@ -108,14 +126,23 @@ impl Actor {
     }
 
     /// Runs the session to its end, and goes on answering questions about it after that.
-    pub(super) async fn run(mut self, adopted: Option<Process>, ready: answer::Sender<Result<(), StartError>>) {
-        self.ground.spending.admit(&self.record, self.setup.provider);
+    pub(super) async fn run(
+        mut self,
+        adopted: Option<Process>,
+        ready: answer::Sender<Result<(), StartError>>,
+    ) {
+        self.ground
+            .spending
+            .admit(&self.record, self.setup.provider);
         match adopted {
             Some(process) => self.take_up(process).await,
             None if self.record.ended => {}
             None => {
                 if let Err(error) = self.start(true).await {
-                    self.observe(Observation::Exited { exit: observation::Exit::Code(127), note: Some(error.to_string()) });
+                    self.observe(Observation::Exited {
+                        exit: observation::Exit::Code(127),
+                        note: Some(error.to_string()),
+                    });
                     self.judge();
                     drop(ready.send(Err(error)));
                     return;
@@ -167,8 +194,16 @@ impl Actor {
     fn next_deadline(&self) -> Instant {
         let now = boot_now();
         let fusion = self.fusion.next_deadline().map(|due| due - now);
-        let queue = self.queue.next_deadline().map(|due| due.saturating_sub(now.since_boot()));
-        let wait = [fusion, queue].into_iter().flatten().min().unwrap_or(FAR).min(FAR);
+        let queue = self
+            .queue
+            .next_deadline()
+            .map(|due| due.saturating_sub(now.since_boot()));
+        let wait = [fusion, queue]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(FAR)
+            .min(FAR);
         let by_clock = Instant::now() + wait;
         self.restart_at.map_or(by_clock, |at| at.min(by_clock))
     }
@@ -178,7 +213,8 @@ impl Actor {
         if self.restart_at.is_some_and(|at| at <= Instant::now()) {
             self.restart_at = None;
             if let Err(error) = self.start(false).await {
-                self.give_up(&format!("it could not be started again: {error}")).await;
+                self.give_up(&format!("it could not be started again: {error}"))
+                    .await;
             }
         }
     }
@@ -187,15 +223,37 @@ impl Actor {
     async fn start(&mut self, first: bool) -> Result<(), StartError> {
         let first = first && !self.record.prompted;
         let prompt = if first { self.prompt.clone() } else { None };
-        if first && self.record.agent_session_id.is_none() && crate::agents::of(self.record.agent).chooses_id() {
+        if first
+            && self.record.agent_session_id.is_none()
+            && crate::agents::of(self.record.agent).chooses_id()
+        {
             self.record.agent_session_id = Some(super::record::fresh_id());
         }
-        let launched = launch::launch(&self.ground, &self.setup, &self.record, prompt.as_deref(), first).await?;
-        self.note(kind::SESSION_STARTED, json!({"pid": launched.process.pid(), "resumed": !first}));
-        let Launched { process, companions, surface, prompt: route } = launched;
+        let launched = launch::launch(
+            &self.ground,
+            &self.setup,
+            &self.record,
+            prompt.as_deref(),
+            first,
+        )
+        .await?;
+        self.note(
+            kind::SESSION_STARTED,
+            json!({"pid": launched.process.pid(), "resumed": !first}),
+        );
+        let Launched {
+            process,
+            companions,
+            surface,
+            prompt: route,
+        } = launched;
+        self.record.bracketed_paste = false;
+        self.observe(Observation::Started {
+            pid: u32::try_from(process.pid()).unwrap_or_default(),
+        });
         self.record.prompted |= first;
         self.record.exit = None;
-        self.watch(process, companions, surface).await;
+        self.watch(process, companions, surface, false).await;
         if let Some(text) = prompt {
             self.first_prompt(&text, route).await;
         }
@@ -207,7 +265,9 @@ impl Actor {
         self.prompt = None;
         if route == PromptRoute::Given {
             let prompt = self.record.prompts.add(text, clock::now());
-            let effects = self.queue.given(prompt.id, text.to_owned(), boot_now().since_boot());
+            let effects = self
+                .queue
+                .given(prompt.id, text.to_owned(), boot_now().since_boot());
             self.carry_out(effects).await;
             self.observe(Observation::PromptDelivered);
         } else if let Err(error) = self.enqueue(text).await {
@@ -221,21 +281,45 @@ impl Actor {
         if let Some(last) = &self.record.verdict {
             let pid = u32::try_from(process.pid()).unwrap_or_default();
             let running = crate::state::tree::started(pid).unwrap_or(now);
-            self.fusion = Fusion::resume(profile(&self.record, &self.setup), last.clone(), running, now);
+            self.fusion = Fusion::resume(
+                profile(&self.record, &self.setup),
+                last.clone(),
+                running,
+                now,
+            );
         }
-        let surface = if self.record.mode == Mode::Oneshot { Surface::Pipes } else { Surface::Terminal };
-        self.watch(process, Vec::new(), surface).await;
+        let surface = if self.record.mode == Mode::Oneshot {
+            Surface::Pipes
+        } else {
+            Surface::Terminal
+        };
+        self.watch(process, Vec::new(), surface, true).await;
         let rules = crate::agents::of(self.record.agent).prompt_rules();
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
         self.carry_out(effects).await;
     }
 
-    async fn watch(&mut self, process: Process, companions: Vec<Process>, surface: Surface) {
-        let pid = u32::try_from(process.pid()).unwrap_or_default();
+    async fn watch(
+        &mut self,
+        process: Process,
+        companions: Vec<Process>,
+        surface: Surface,
+        adopted: bool,
+    ) {
         self.began = boot_now();
-        self.observe(Observation::Started { pid });
-        self.running = Some(Running::new(&self.ground, &self.record, &self.setup, process, companions, surface).await);
+        self.running = Some(
+            Running::new(
+                &self.ground,
+                &self.record,
+                &self.setup,
+                process,
+                companions,
+                surface,
+                adopted,
+            )
+            .await,
+        );
     }
 
     async fn asked(&mut self, input: Input) {
@@ -244,7 +328,9 @@ impl Actor {
                 let result = self.enqueue(&text).await;
                 drop(answer.send(result));
             }
-            Input::PromptStatus { prompt, answer } => drop(answer.send(self.record.prompts.find(&prompt).cloned())),
+            Input::PromptStatus { prompt, answer } => {
+                drop(answer.send(self.record.prompts.find(&prompt).cloned()))
+            }
             Input::Interrupt { answer } => {
                 let result = self.interrupt().await;
                 drop(answer.send(result));
@@ -253,7 +339,11 @@ impl Actor {
                 let result = self.stop().await;
                 drop(answer.send(result));
             }
-            Input::Answer { dialog, option, answer } => {
+            Input::Answer {
+                dialog,
+                option,
+                answer,
+            } => {
                 let result = self.answer(&dialog, &option).await;
                 drop(answer.send(result));
             }
@@ -267,7 +357,10 @@ impl Actor {
         }
         prompt::check(text).map_err(PromptError::from)?;
         let prompt = self.record.prompts.add(text, clock::now());
-        match self.queue.push(prompt.id.clone(), text.to_owned(), boot_now().since_boot()) {
+        match self
+            .queue
+            .push(prompt.id.clone(), text.to_owned(), boot_now().since_boot())
+        {
             Ok(effects) => {
                 self.tell(&prompt);
                 self.save();
@@ -282,9 +375,15 @@ impl Actor {
     }
 
     async fn interrupt(&mut self) -> Result<(), SessionError> {
-        let running = self.running.as_ref().ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
+        let running = self
+            .running
+            .as_ref()
+            .ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
         if running.terminal().is_none() {
-            running.interrupt().await.map_err(|error| SessionError::Start(error.to_string()))?;
+            running
+                .interrupt()
+                .await
+                .map_err(|error| SessionError::Start(error.to_string()))?;
         } else {
             let effects = self.queue.interrupt(boot_now().since_boot());
             self.carry_out(effects).await;
@@ -295,17 +394,34 @@ impl Actor {
 
     async fn answer(&mut self, dialog: &str, option: &Value) -> Result<(), SessionError> {
         let gone = || SessionError::NoDialog(self.record.id.clone());
-        let asked = self.sources.dialog().filter(|asked| asked.id == dialog).ok_or_else(gone)?;
+        let asked = self
+            .sources
+            .dialog()
+            .filter(|asked| asked.id == dialog)
+            .ok_or_else(gone)?;
         let choice = match option {
             Value::String(text) => asked.options.iter().position(|known| known == text),
-            Value::Number(number) => number.as_u64().and_then(|number| usize::try_from(number).ok()),
+            Value::Number(number) => number
+                .as_u64()
+                .and_then(|number| usize::try_from(number).ok()),
             _ => None,
         };
-        let unknown = || SessionError::Invalid(format!("option: {option} is none of {}", asked.options.join(", ")));
+        let unknown = || {
+            SessionError::Invalid(format!(
+                "option: {option} is none of {}",
+                asked.options.join(", ")
+            ))
+        };
         let keys = self.sources.keys(dialog, choice.ok_or_else(unknown)?);
         let keys = keys.map_err(|error| SessionError::Invalid(error.to_string()))?;
-        let running = self.running.as_ref().ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
-        running.keys(keys).await.map_err(|error| SessionError::Start(error.to_string()))?;
+        let running = self
+            .running
+            .as_ref()
+            .ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
+        running
+            .keys(keys)
+            .await
+            .map_err(|error| SessionError::Start(error.to_string()))?;
         self.observe(Observation::Key(Key::Submit));
         Ok(())
     }
@@ -318,7 +434,11 @@ impl Actor {
             self.finish(End::Well).await;
             return Ok(());
         };
-        running.process().end(STOP_GRACE).await.map_err(|error| SessionError::Start(error.to_string()))
+        running
+            .process()
+            .end(STOP_GRACE)
+            .await
+            .map_err(|error| SessionError::Start(error.to_string()))
     }
 
     async fn evidence(&mut self, evidence: Evidence) {
@@ -335,7 +455,13 @@ impl Actor {
         }
         let now = boot_now();
         for (at, observation) in reading.observations {
-            let begun = matches!(&observation, Observation::Generation { event: Generation::Started { side: false }, .. });
+            let begun = matches!(
+                &observation,
+                Observation::Generation {
+                    event: Generation::Started { side: false },
+                    ..
+                }
+            );
             let printed = matches!(&observation, Observation::Output { .. });
             self.fusion.observe(at, now, observation);
             if begun {
@@ -346,8 +472,12 @@ impl Actor {
             }
         }
         match told {
-            Some(Signal::PromptSubmitted { text }) => self.deliver(&prompt::Event::Submitted(&text)).await,
-            Some(Signal::TurnEnded { failed }) => self.deliver(&prompt::Event::TurnEnded { failed }).await,
+            Some(Signal::PromptSubmitted { text }) => {
+                self.deliver(&prompt::Event::Submitted(&text)).await
+            }
+            Some(Signal::TurnEnded { failed }) => {
+                self.deliver(&prompt::Event::TurnEnded { failed }).await
+            }
             Some(Signal::Interrupted) => self.deliver(&prompt::Event::Interrupted).await,
             _ => {}
         }
@@ -369,7 +499,10 @@ impl Actor {
                 }
                 Effect::Write(piece) => bytes.extend_from_slice(&piece),
                 Effect::Report { id, status, reason } => {
-                    let prompt = self.record.prompts.report(&id, status.into(), reason, clock::now());
+                    let prompt =
+                        self.record
+                            .prompts
+                            .report(&id, status.into(), reason, clock::now());
                     if let Some(prompt) = prompt {
                         if prompt.state == Progress::Delivered {
                             self.observe(Observation::PromptDelivered);
@@ -386,7 +519,9 @@ impl Actor {
             // Typed beside this task: a program that does not read must not keep the session from hearing of its end.
             let (done, written) = answer::channel();
             let terminal = terminal.clone();
-            drop(tokio::spawn(async move { drop(done.send(terminal.type_bytes(bytes).await.is_ok())) }));
+            drop(tokio::spawn(async move {
+                drop(done.send(terminal.type_bytes(bytes).await.is_ok()))
+            }));
             self.writing = Some(written);
         }
     }
@@ -403,11 +538,24 @@ impl Actor {
         if self.queue.waiting() == 0 && self.queue.current().is_none() {
             return;
         }
-        let bracketed_paste = match self.running.as_ref().and_then(Running::terminal) {
-            Some(terminal) => terminal.text().await.is_ok_and(|screen| screen.bracketed_paste),
-            None => return,
+        let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
+            return;
         };
-        self.deliver(&prompt::Event::View(View { activity, bracketed_paste })).await;
+        // A screen that was rebuilt from the last output may have missed where the program turned it on.
+        let seen = terminal
+            .text()
+            .await
+            .is_ok_and(|screen| screen.bracketed_paste);
+        if seen && !self.record.bracketed_paste {
+            self.record.bracketed_paste = true;
+            self.save();
+        }
+        let bracketed_paste = self.record.bracketed_paste;
+        self.deliver(&prompt::Event::View(View {
+            activity,
+            bracketed_paste,
+        }))
+        .await;
     }
 
     async fn happened(&mut self, event: Event) {
@@ -418,34 +566,74 @@ impl Actor {
     }
 
     async fn exited(&mut self, exit: Exit) {
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else {
+            return;
+        };
         let code = i32::from(exit.code());
         self.record.exit = Some(code);
         let result = running.close(exit).await;
-        self.note(kind::SESSION_EXITED, json!({"exit": code, "how": exit.to_string()}));
+        self.note(
+            kind::SESSION_EXITED,
+            json!({"exit": code, "how": exit.to_string()}),
+        );
+        if self.ground.keeper.stopping().borrow().is_some() {
+            // Ended with the container, not by itself: after a restart of the container the session goes on.
+            self.observe(Observation::Exited {
+                exit: observed(exit),
+                note: Some("the container ends".into()),
+            });
+            self.save();
+            return;
+        }
         if self.record.mode == Mode::Oneshot && !self.record.ended {
             return self.oneshot_ended(exit, result.outcome).await;
         }
         let resumable = self.record.agent_session_id.is_some();
         let now = boot_now().since_boot();
-        match self.restarts.ended(ending(exit), self.record.ended, self.began.since_boot(), resumable, now) {
-            Decision::Stopped { reason } if self.record.ended || exit.success() => self.ended(exit, &reason, End::Well).await,
+        match self.restarts.ended(
+            ending(exit),
+            self.record.ended,
+            self.began.since_boot(),
+            resumable,
+            now,
+        ) {
+            Decision::Stopped { reason } if self.record.ended || exit.success() => {
+                self.ended(exit, &reason, End::Well).await
+            }
             Decision::Stopped { reason } => self.give_up(&reason).await,
-            Decision::Restart { after, resume, reason } => {
+            Decision::Restart {
+                after,
+                resume,
+                reason,
+            } => {
                 if !resume {
                     self.record.agent_session_id = None;
                 }
-                self.observe(Observation::Exited { exit: observed(exit), note: Some(reason.clone()) });
-                self.note(kind::SESSION_RESTARTED, json!({"reason": reason, "resume": resume}));
+                self.observe(Observation::Exited {
+                    exit: observed(exit),
+                    note: Some(reason.clone()),
+                });
+                self.note(
+                    kind::SESSION_RESTARTED,
+                    json!({"reason": reason, "resume": resume}),
+                );
                 self.writing = None;
-                self.deliver(&prompt::Event::Gone { returns: true, reason: &reason }).await;
+                self.deliver(&prompt::Event::Gone {
+                    returns: true,
+                    reason: &reason,
+                })
+                .await;
                 self.restart_at = Some(Instant::now() + after);
                 self.save();
             }
         }
     }
 
-    async fn oneshot_ended(&mut self, exit: Exit, outcome: Option<crate::agents::oneshot::Outcome>) {
+    async fn oneshot_ended(
+        &mut self,
+        exit: Exit,
+        outcome: Option<crate::agents::oneshot::Outcome>,
+    ) {
         let outcome = outcome.unwrap_or_default();
         let refused = self.ground.spending.was_refused(&self.record.id);
         let code = outcome.exit_code(ending(exit), refused);
@@ -471,12 +659,18 @@ impl Actor {
     async fn give_up(&mut self, reason: &str) {
         let exit = self.record.exit.unwrap_or(127);
         let exit = observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX));
-        self.observe(Observation::Exited { exit, note: Some(reason.to_owned()) });
+        self.observe(Observation::Exited {
+            exit,
+            note: Some(reason.to_owned()),
+        });
         self.finish(End::GaveUp).await;
     }
 
     async fn ended(&mut self, exit: Exit, note: &str, end: End) {
-        self.observe(Observation::Exited { exit: observed(exit), note: Some(note.to_owned()) });
+        self.observe(Observation::Exited {
+            exit: observed(exit),
+            note: Some(note.to_owned()),
+        });
         self.finish(end).await;
     }
 
@@ -484,9 +678,14 @@ impl Actor {
         self.record.ended = true;
         self.writing = None;
         if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
-            self.deliver(&prompt::Event::TurnEnded { failed: false }).await;
+            self.deliver(&prompt::Event::TurnEnded { failed: false })
+                .await;
         }
-        self.deliver(&prompt::Event::Gone { returns: false, reason: "the session ended" }).await;
+        self.deliver(&prompt::Event::Gone {
+            returns: false,
+            reason: "the session ended",
+        })
+        .await;
         self.save();
         self.judge();
         // Sent once a session; the receiver is gone only when the container ends anyway.
@@ -501,7 +700,10 @@ impl Actor {
     /// Judges the state and tells the board.
     fn judge(&mut self) {
         let verdict = self.fusion.evaluate(boot_now());
-        let news = self.verdict.as_ref().is_none_or(|before| verdict.differs(before));
+        let news = self
+            .verdict
+            .as_ref()
+            .is_none_or(|before| verdict.differs(before));
         if let Some(running) = &mut self.running {
             running.pace(verdict.state, self.sources.dialog().is_some());
         }
@@ -510,8 +712,12 @@ impl Actor {
             self.save();
         }
         self.ground.board.session(self.view(&verdict), news);
-        self.ground.board.generations(&self.record.id, verdict.generations);
-        self.ground.board.keep_awake(&self.record.id, verdict.background.clone());
+        self.ground
+            .board
+            .generations(&self.record.id, verdict.generations);
+        self.ground
+            .board
+            .keep_awake(&self.record.id, verdict.background.clone());
         self.verdict = Some(verdict);
     }
 
@@ -520,7 +726,10 @@ impl Actor {
         if verdict.state != AgentState::NeedsInput {
             return None;
         }
-        self.sources.dialog().cloned().or_else(|| verdict.dialog.clone())
+        self.sources
+            .dialog()
+            .cloned()
+            .or_else(|| verdict.dialog.clone())
     }
 
     fn view(&self, verdict: &Verdict) -> SessionState {
@@ -533,7 +742,10 @@ impl Actor {
             since: wall(verdict.since),
             stalled: verdict.stalled,
             agent_session_id: self.record.agent_session_id.clone(),
-            pid: self.running.as_ref().and_then(|running| u32::try_from(running.process().pid()).ok()),
+            pid: self
+                .running
+                .as_ref()
+                .and_then(|running| u32::try_from(running.process().pid()).ok()),
             terminal: self.running.as_ref().and_then(Running::terminal_id),
             queued_prompts: u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX),
             exit: self.record.exit,
@@ -574,7 +786,10 @@ fn profile(record: &Record, setup: &Setup) -> Profile {
         (Mode::Oneshot, _) => Profile::ONESHOT,
         (Mode::Interactive | Mode::Sticky, _) => Profile::INTERACTIVE,
     };
-    Profile { asks: profile.asks && setup.permission != Some(PermissionMode::Bypass), ..profile }
+    Profile {
+        asks: profile.asks && setup.permission != Some(PermissionMode::Bypass),
+        ..profile
+    }
 }
 
 fn ending(exit: Exit) -> restart::Exit {

@@ -28,7 +28,11 @@ fn process_name(session: &str, name: &str) -> String {
 }
 
 /// Starts the companions and waits until each answers.
-pub(super) async fn start(ground: &Ground, companions: &[Companion], setup: &Setup) -> Result<Vec<Process>, StartError> {
+pub(super) async fn start(
+    ground: &Ground,
+    companions: &[Companion],
+    setup: &Setup,
+) -> Result<Vec<Process>, StartError> {
     let mut running = Vec::new();
     for companion in companions {
         match start_one(ground, companion, setup).await {
@@ -42,11 +46,22 @@ pub(super) async fn start(ground: &Ground, companions: &[Companion], setup: &Set
     Ok(running)
 }
 
-async fn start_one(ground: &Ground, companion: &Companion, setup: &Setup) -> Result<Process, StartError> {
+async fn start_one(
+    ground: &Ground,
+    companion: &Companion,
+    setup: &Setup,
+) -> Result<Process, StartError> {
     let command = &companion.command;
-    let path = ground.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+    let path = ground
+        .environment
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map(|(_, value)| value.clone());
     let path: Vec<_> = std::env::split_paths(&path.unwrap_or_default()).collect();
-    let program = companion.program.locate(&path, &setup.home, &RealFiles)?.path;
+    let program = companion
+        .program
+        .locate(&path, &setup.home, &RealFiles)?
+        .path;
     let launch = Launch {
         program: program.clone().into_os_string(),
         arguments: arguments(&program, command),
@@ -60,8 +75,21 @@ async fn start_one(ground: &Ground, companion: &Companion, setup: &Setup) -> Res
         no_new_privs: ground.no_new_privs,
         descriptors: Vec::new(),
     };
-    let mut process = ground.keeper.spawn(&process_name(&setup.session, companion.name), &launch, Vec::new()).await?;
-    log(&mut process, Log::open(&ground.paths.logs(), &format!("{}-{}", setup.session, companion.name)));
+    let mut process = ground
+        .keeper
+        .spawn(
+            &process_name(&setup.session, companion.name),
+            &launch,
+            Vec::new(),
+        )
+        .await?;
+    log(
+        &mut process,
+        Log::open(
+            &ground.paths.logs(),
+            &format!("{}-{}", setup.session, companion.name),
+        ),
+    );
     let mut status = process.status();
     let ready = tokio::time::timeout(companion.ready.deadline, answers(&companion.ready.url));
     let reason = tokio::select! {
@@ -75,12 +103,23 @@ async fn start_one(ground: &Ground, companion: &Companion, setup: &Setup) -> Res
         },
     };
     end(vec![process]).await;
-    Err(StartError::Companion { name: companion.name, url: companion.ready.url.clone(), reason })
+    Err(StartError::Companion {
+        name: companion.name,
+        url: companion.ready.url.clone(),
+        reason,
+    })
 }
 
 /// Copies what a process prints into a log until it ends.
 pub(super) fn log(process: &mut Process, mut log: Log) {
-    let ProcessIo::Pipes { mut stdout, mut stderr, .. } = std::mem::replace(&mut process.io, ProcessIo::None) else { return };
+    let ProcessIo::Pipes {
+        mut stdout,
+        mut stderr,
+        ..
+    } = std::mem::replace(&mut process.io, ProcessIo::None)
+    else {
+        return;
+    };
     tokio::spawn(async move {
         let (mut out, mut err) = (true, true);
         while out || err {
@@ -128,9 +167,14 @@ async fn get(url: &str) -> Result<http::StatusCode, Box<dyn std::error::Error + 
     let uri: http::Uri = url.parse()?;
     let authority = uri.authority().ok_or("no host")?;
     let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     drop(tokio::spawn(connection));
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let request = http::Request::get(path).header(http::header::HOST, authority.as_str()).body(Empty::<bytes::Bytes>::new())?;
+    let path = uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let request = http::Request::get(path)
+        .header(http::header::HOST, authority.as_str())
+        .body(Empty::<bytes::Bytes>::new())?;
     Ok(sender.send_request(request).await?.status())
 }

@@ -4,9 +4,9 @@
 
 use whim_wire::state::Dialog;
 
+use crate::agents::hook::{HookEvent, Signal, Tool};
 use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
 use crate::agents::observe::escape::{CodexState, Sign};
-use crate::agents::hook::{HookEvent, Signal, Tool};
 use crate::agents::observe::session_file::{SessionFile, Status};
 use crate::clock::boot_now;
 use crate::state::moment::Moment;
@@ -16,12 +16,24 @@ use crate::state::observation::{Hook, Observation, Osc, Title, Word};
 #[derive(Debug)]
 pub enum Evidence {
     /// Already in the fusion's words (the wire, the process tree, the terminal).
-    Seen { at: Moment, observation: Observation },
-    Hook { at: Moment, event: Box<HookEvent> },
+    Seen {
+        at: Moment,
+        observation: Observation,
+    },
+    Hook {
+        at: Moment,
+        event: Box<HookEvent>,
+    },
     /// Claude Code's session file; `None`: gone or not readable.
-    File { at: Moment, file: Option<SessionFile> },
+    File {
+        at: Moment,
+        file: Option<SessionFile>,
+    },
     /// An escape sequence in the terminal's output.
-    Sign { at: Moment, sign: Sign },
+    Sign {
+        at: Moment,
+        sign: Sign,
+    },
     /// The lines of the screen, while a dialog is open.
     Screen(Vec<String>),
 }
@@ -30,7 +42,10 @@ impl Evidence {
     /// Seen just now.
     #[must_use]
     pub fn now(observation: Observation) -> Self {
-        Self::Seen { at: boot_now(), observation }
+        Self::Seen {
+            at: boot_now(),
+            observation,
+        }
     }
 }
 
@@ -51,7 +66,9 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn new() -> Self {
         // Ids of dialogs must differ between supervisors.
-        Self { dialogs: Dialogs::new(format!("d{}-", boot_now().since_boot().as_millis())) }
+        Self {
+            dialogs: Dialogs::new(format!("d{}-", boot_now().since_boot().as_millis())),
+        }
     }
 
     /// The open dialog, as well as it is known.
@@ -75,8 +92,14 @@ impl Sources {
             Evidence::Hook { at, event } => {
                 self.dialogs.hook(&event);
                 // A subagent's session id is not the session's.
-                reading.agent_session = if event.subagent.is_none() { event.agent_session.clone() } else { None };
-                reading.observations.extend(hook(*event).map(|hook| (at, Observation::Hook(hook))));
+                reading.agent_session = if event.subagent.is_none() {
+                    event.agent_session.clone()
+                } else {
+                    None
+                };
+                reading
+                    .observations
+                    .extend(hook(*event).map(|hook| (at, Observation::Hook(hook))));
                 at
             }
             Evidence::File { at, file } => {
@@ -87,7 +110,9 @@ impl Sources {
                 if let Some(status) = &file.status {
                     self.dialogs.status(status);
                 }
-                reading.observations.extend(word(&file).map(|word| (at, Observation::Word(word))));
+                reading
+                    .observations
+                    .extend(word(&file).map(|word| (at, Observation::Word(word))));
                 reading.agent_session = file.agent_session;
                 at
             }
@@ -95,7 +120,9 @@ impl Sources {
                 if let Sign::Codex(state) = sign {
                     self.dialogs.codex(state);
                 }
-                reading.observations.extend(seen(&sign).map(|observation| (at, observation)));
+                reading
+                    .observations
+                    .extend(seen(&sign).map(|observation| (at, observation)));
                 at
             }
             Evidence::Screen(lines) => {
@@ -109,9 +136,15 @@ impl Sources {
         if let Some(dialog) = self.dialogs.current()
             && before.as_ref() != Some(&dialog.id)
         {
-            let opened = Hook::DialogOpened { dialog: dialog.clone(), tool: None, detail: None };
+            let opened = Hook::DialogOpened {
+                dialog: dialog.clone(),
+                tool: None,
+                detail: None,
+            };
             // In place of the hook that opened it, which knew less.
-            reading.observations.retain(|(_, known)| !matches!(known, Observation::Hook(Hook::DialogOpened { .. })));
+            reading.observations.retain(|(_, known)| {
+                !matches!(known, Observation::Hook(Hook::DialogOpened { .. }))
+            });
             reading.observations.push((at, Observation::Hook(opened)));
         }
         reading
@@ -119,20 +152,36 @@ impl Sources {
 }
 
 fn hook(event: HookEvent) -> Option<Hook> {
-    let HookEvent { subagent, signal, .. } = event;
+    let HookEvent {
+        subagent, signal, ..
+    } = event;
     let inside = subagent.is_some();
     Some(match signal {
-        Signal::ToolStarted(tool) => {
-            Hook::ToolStarted { id: id(&tool), name: tool.name.clone(), detail: detail(&tool), subagent }
-        }
-        Signal::ToolEnded { tool, failed: _, interrupted } => Hook::ToolEnded { id: id(&tool), interrupted },
+        Signal::ToolStarted(tool) => Hook::ToolStarted {
+            id: id(&tool),
+            name: tool.name.clone(),
+            detail: detail(&tool),
+            subagent,
+        },
+        Signal::ToolEnded {
+            tool,
+            failed: _,
+            interrupted,
+        } => Hook::ToolEnded {
+            id: id(&tool),
+            interrupted,
+        },
         Signal::Notified { kind, .. } => match kind.as_str() {
             "permission_prompt" | "elicitation_dialog" => Hook::DialogReminder,
             "idle_prompt" => Hook::IdleReminder,
             _ => return None,
         },
-        Signal::SubagentStarted => Hook::SubagentStarted { id: subagent.unwrap_or_default() },
-        Signal::SubagentEnded => Hook::SubagentStopped { id: subagent.unwrap_or_default() },
+        Signal::SubagentStarted => Hook::SubagentStarted {
+            id: subagent.unwrap_or_default(),
+        },
+        Signal::SubagentEnded => Hook::SubagentStopped {
+            id: subagent.unwrap_or_default(),
+        },
         Signal::Compacting => Hook::Compacting,
         _ if inside => return None,
         Signal::SessionStarted { .. } => Hook::SessionStarted,
@@ -158,7 +207,9 @@ fn word(file: &SessionFile) -> Option<Word> {
     Some(match file.status.as_ref()? {
         Status::Busy => Word::Busy,
         Status::Idle => Word::Idle,
-        Status::Waiting(what) => Word::Waiting { waiting_for: Some(what.clone()) },
+        Status::Waiting(what) => Word::Waiting {
+            waiting_for: Some(what.clone()),
+        },
         Status::Other(_) => return None,
     })
 }
@@ -172,9 +223,15 @@ fn seen(sign: &Sign) -> Option<Observation> {
             CodexState::Blocked => Osc::Blocked,
             CodexState::Clear => Osc::Clear,
         }),
-        Sign::Title { working: Some(working), .. } | Sign::Progress { working } => {
-            Observation::Title(if *working { Title::Spinning } else { Title::Resting })
+        Sign::Title {
+            working: Some(working),
+            ..
         }
+        | Sign::Progress { working } => Observation::Title(if *working {
+            Title::Spinning
+        } else {
+            Title::Resting
+        }),
         Sign::Title { working: None, .. } => return None,
     })
 }

@@ -23,7 +23,13 @@ const READERS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves until the shutdown. `agents` and `own`: the uids that may report.
-pub async fn serve(listener: UnixListener, sessions: Sessions, agents: u32, own: u32, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: UnixListener,
+    sessions: Sessions,
+    agents: u32,
+    own: u32,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(READERS));
     loop {
         let place = tokio::select! {
@@ -58,13 +64,22 @@ pub async fn serve(listener: UnixListener, sessions: Sessions, agents: u32, own:
     }
 }
 
-async fn read(stream: UnixStream, sessions: &Sessions) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn read(
+    stream: UnixStream,
+    sessions: &Sessions,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut line = Vec::new();
     let mut reader = BufReader::new(stream.take(MAX_RECORD as u64 + 1));
     tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let event = parse(&line)?;
     tracing::trace!(?event, "hook");
     let session = event.session.clone();
-    sessions.observe(&session, Evidence::Hook { at: boot_now(), event: Box::new(event) });
+    sessions.observe(
+        &session,
+        Evidence::Hook {
+            at: boot_now(),
+            event: Box::new(event),
+        },
+    );
     Ok(())
 }

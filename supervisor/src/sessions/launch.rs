@@ -69,9 +69,16 @@ pub enum StartError {
     #[error("the agent cannot be started: {0}")]
     Keeper(#[from] KeeperError),
     #[error("{name} did not answer on {url}: {reason}")]
-    Companion { name: &'static str, url: String, reason: String },
+    Companion {
+        name: &'static str,
+        url: String,
+        reason: String,
+    },
     #[error("{path} cannot be written: {source}", path = path.display())]
-    Record { path: PathBuf, source: std::io::Error },
+    Record {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 impl StartError {
@@ -83,7 +90,16 @@ impl StartError {
             Self::NotFound(_) => true,
             Self::Keeper(KeeperError::Spawn { source, .. }) => {
                 let errno = source.raw_os_error().map(Errno::from_raw);
-                matches!(errno, Some(Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC | Errno::ENOTDIR | Errno::EPERM))
+                matches!(
+                    errno,
+                    Some(
+                        Errno::ENOENT
+                            | Errno::EACCES
+                            | Errno::ENOEXEC
+                            | Errno::ENOTDIR
+                            | Errno::EPERM
+                    )
+                )
             }
             _ => false,
         }
@@ -109,7 +125,12 @@ pub struct Launched {
 }
 
 /// Starts `main`, or another session with its own record.
-pub(crate) fn start(ground: &Arc<Ground>, plan: Plan, adopted: Option<Process>, inbox: mpsc::Receiver<Input>) -> Ready {
+pub(crate) fn start(
+    ground: &Arc<Ground>,
+    plan: Plan,
+    adopted: Option<Process>,
+    inbox: mpsc::Receiver<Input>,
+) -> Ready {
     let (ready, answer) = oneshot::channel();
     let actor = Actor::new(ground.clone(), plan, inbox);
     drop(tokio::spawn(actor.run(adopted, ready)));
@@ -157,9 +178,20 @@ pub(super) async fn beside(
         custom: new.command.unwrap_or_else(|| ground.setup.custom.clone()),
         ..ground.setup.clone()
     };
-    let plan = Plan { record, setup, prompt: new.prompt };
-    start(ground, plan, None, inbox).wait().await.map_err(started)?;
-    let found = ground.board.sessions().into_iter().find(|session| session.id == id);
+    let plan = Plan {
+        record,
+        setup,
+        prompt: new.prompt,
+    };
+    start(ground, plan, None, inbox)
+        .wait()
+        .await
+        .map_err(started)?;
+    let found = ground
+        .board
+        .sessions()
+        .into_iter()
+        .find(|session| session.id == id);
     found.ok_or(SessionError::Gone)
 }
 
@@ -175,13 +207,26 @@ pub(super) async fn launch(
     first: bool,
 ) -> Result<Launched, StartError> {
     let agent = agents::of(record.agent);
-    let surface = if record.mode == Mode::Oneshot { Surface::Pipes } else { Surface::Terminal };
+    let surface = if record.mode == Mode::Oneshot {
+        Surface::Pipes
+    } else {
+        Surface::Terminal
+    };
     let conversation = match &record.agent_session_id {
         Some(id) if !first => Conversation::Resume { id: id.clone() },
         Some(id) => Conversation::New { id: id.clone() },
-        None => Conversation::New { id: super::record::fresh_id() },
+        None => Conversation::New {
+            id: super::record::fresh_id(),
+        },
     };
-    let command = agent.command(setup, &Start { surface, conversation, prompt: prompt.map(str::to_owned) })?;
+    let command = agent.command(
+        setup,
+        &Start {
+            surface,
+            conversation,
+            prompt: prompt.map(str::to_owned),
+        },
+    )?;
     let program = locate(ground, record.agent, &command, setup)?;
     home::apply(&ground.helper, &agent.files(setup)).await?;
     let companions = super::companions::start(ground, &agent.companions(setup), setup).await?;
@@ -192,7 +237,10 @@ pub(super) async fn launch(
         directory: command.directory.clone(),
         user: ground.user.clone(),
         io: match command.surface {
-            Surface::Terminal => Io::Terminal { columns: COLUMNS, rows: ROWS },
+            Surface::Terminal => Io::Terminal {
+                columns: COLUMNS,
+                rows: ROWS,
+            },
             Surface::Pipes if command.stdin.is_some() => Io::Pipes { stdin: Stdin::Pipe },
             Surface::Pipes => Io::Pipes { stdin: Stdin::Null },
         },
@@ -205,7 +253,11 @@ pub(super) async fn launch(
     for note in &command.notes {
         tracing::info!(session = record.id, note);
     }
-    let mut process = match ground.keeper.spawn(&process_name(&record.id), &launch, Vec::new()).await {
+    let mut process = match ground
+        .keeper
+        .spawn(&process_name(&record.id), &launch, Vec::new())
+        .await
+    {
         Ok(process) => process,
         Err(error) => {
             super::companions::end(companions).await;
@@ -215,7 +267,12 @@ pub(super) async fn launch(
     if let Some(input) = command.stdin {
         super::oneshot::feed(&ground.keeper, &mut process, input);
     }
-    Ok(Launched { process, companions, surface, prompt: command.prompt })
+    Ok(Launched {
+        process,
+        companions,
+        surface,
+        prompt: command.prompt,
+    })
 }
 
 /// Name of a session's process at the keeper.
@@ -227,7 +284,9 @@ pub fn process_name(session: &str) -> String {
 /// The session whose agent runs under this name at the keeper.
 #[must_use]
 pub fn session_of(process: &str) -> Option<&str> {
-    process.strip_prefix("session/").filter(|id| !id.contains('/'))
+    process
+        .strip_prefix("session/")
+        .filter(|id| !id.contains('/'))
 }
 
 pub(super) fn locate(
@@ -248,11 +307,16 @@ pub(super) fn locate(
 }
 
 pub(super) fn arguments(program: &Path, command: &Command) -> Vec<OsString> {
-    std::iter::once(program.as_os_str().to_owned()).chain(command.arguments.iter().map(OsString::from)).collect()
+    std::iter::once(program.as_os_str().to_owned())
+        .chain(command.arguments.iter().map(OsString::from))
+        .collect()
 }
 
 /// The session's environment with the agent's own additions.
-pub(super) fn environment(base: &[(OsString, OsString)], command: &Command) -> Vec<(OsString, OsString)> {
+pub(super) fn environment(
+    base: &[(OsString, OsString)],
+    command: &Command,
+) -> Vec<(OsString, OsString)> {
     let mut all: BTreeMap<OsString, OsString> = base.iter().cloned().collect();
     for name in &command.unset {
         all.remove(OsStr::new(name));
@@ -264,7 +328,10 @@ pub(super) fn environment(base: &[(OsString, OsString)], command: &Command) -> V
 }
 
 fn variable(environment: &[(OsString, OsString)], name: &str) -> Option<OsString> {
-    environment.iter().find(|(present, _)| present == name).map(|(_, value)| value.clone())
+    environment
+        .iter()
+        .find(|(present, _)| present == name)
+        .map(|(_, value)| value.clone())
 }
 
 /// Whether this is the session that the container is for.

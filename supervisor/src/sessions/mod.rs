@@ -14,6 +14,7 @@ mod record;
 mod running;
 pub mod shells;
 mod tap;
+mod terminal;
 mod worktree;
 
 use std::collections::BTreeMap;
@@ -27,8 +28,8 @@ use whim_wire::state::SessionState;
 
 pub use actor::{End, Input};
 pub use evidence::Evidence;
-pub use launch::{Ground, Plan, StartError, is_main, session_of};
 pub(crate) use launch::start;
+pub use launch::{Ground, Plan, StartError, is_main, session_of};
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
 
@@ -97,7 +98,10 @@ impl Default for Sessions {
 impl Sessions {
     #[must_use]
     pub fn new() -> Self {
-        Self { running: Arc::default(), ground: Arc::default() }
+        Self {
+            running: Arc::default(),
+            ground: Arc::default(),
+        }
     }
 
     /// From now on sessions can be started on this ground.
@@ -130,7 +134,10 @@ impl Sessions {
         started
     }
 
-    fn reserve(&self, wanted: Option<&str>) -> Result<(String, mpsc::Receiver<Input>), SessionError> {
+    fn reserve(
+        &self,
+        wanted: Option<&str>,
+    ) -> Result<(String, mpsc::Receiver<Input>), SessionError> {
         let mut running = self.lock();
         if running.len() >= MOST {
             return Err(SessionError::TooMany);
@@ -143,7 +150,10 @@ impl Sessions {
                 }
                 id.to_owned()
             }
-            None => (2..).map(|number| format!("s{number}")).find(|id| !running.contains_key(id)).unwrap_or_default(),
+            None => (2..)
+                .map(|number| format!("s{number}"))
+                .find(|id| !running.contains_key(id))
+                .unwrap_or_default(),
         };
         let (sender, receiver) = mpsc::channel(ASKED);
         running.insert(id.clone(), sender);
@@ -156,16 +166,22 @@ impl Sessions {
     /// [`SessionError`].
     pub async fn prompt(&self, id: &str, text: String) -> Result<Prompt, SessionError> {
         crate::agents::prompt::check(&text).map_err(PromptError::from)?;
-        self.ask(id, |answer| Input::Prompt { text, answer }).await?
+        self.ask(id, |answer| Input::Prompt { text, answer })
+            .await?
     }
 
     /// What became of a prompt.
     ///
     /// # Errors
     /// [`SessionError::Unknown`].
-    pub async fn prompt_status(&self, id: &str, prompt: &str) -> Result<Option<Prompt>, SessionError> {
+    pub async fn prompt_status(
+        &self,
+        id: &str,
+        prompt: &str,
+    ) -> Result<Option<Prompt>, SessionError> {
         let prompt = prompt.to_owned();
-        self.ask(id, |answer| Input::PromptStatus { prompt, answer }).await
+        self.ask(id, |answer| Input::PromptStatus { prompt, answer })
+            .await
     }
 
     /// Interrupts the turn, if one is under way.
@@ -188,9 +204,19 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::NoDialog`] when it does not ask that (any more).
-    pub async fn answer(&self, id: &str, dialog: &str, option: &serde_json::Value) -> Result<(), SessionError> {
+    pub async fn answer(
+        &self,
+        id: &str,
+        dialog: &str,
+        option: &serde_json::Value,
+    ) -> Result<(), SessionError> {
         let (dialog, option) = (dialog.to_owned(), option.clone());
-        self.ask(id, |answer| Input::Answer { dialog, option, answer }).await?
+        self.ask(id, |answer| Input::Answer {
+            dialog,
+            option,
+            answer,
+        })
+        .await?
     }
 
     /// Passes evidence on to the session it is about; that of an unknown one is dropped.
@@ -204,10 +230,21 @@ impl Sessions {
         }
     }
 
-    async fn ask<T>(&self, id: &str, input: impl FnOnce(answer::Sender<T>) -> Input) -> Result<T, SessionError> {
-        let sender = self.lock().get(id).cloned().ok_or_else(|| SessionError::Unknown(id.to_owned()))?;
+    async fn ask<T>(
+        &self,
+        id: &str,
+        input: impl FnOnce(answer::Sender<T>) -> Input,
+    ) -> Result<T, SessionError> {
+        let sender = self
+            .lock()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| SessionError::Unknown(id.to_owned()))?;
         let (answer, answered) = answer::channel();
-        sender.send(input(answer)).await.map_err(|_| SessionError::Gone)?;
+        sender
+            .send(input(answer))
+            .await
+            .map_err(|_| SessionError::Gone)?;
         answered.await.map_err(|_| SessionError::Gone)
     }
 
@@ -218,7 +255,9 @@ impl Sessions {
 
 /// An id becomes a directory, a branch, a terminal and a part of a token.
 fn check_id(id: &str) -> Result<(), SessionError> {
-    let good = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    let good = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
+    };
     let begins = id.starts_with(|first: char| first.is_ascii_lowercase());
     if !begins || id.len() > 32 || !id.chars().all(good) {
         let message = format!(
@@ -238,7 +277,20 @@ mod tests {
         for good in ["main", "s2", "a-b9"] {
             assert!(check_id(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "-x", "9", "A", "a_b", "a b", "ä", &"x".repeat(33), "a\n"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "-x",
+            "9",
+            "A",
+            "a_b",
+            "a b",
+            "ä",
+            &"x".repeat(33),
+            "a\n",
+        ] {
             assert!(check_id(bad).is_err(), "{bad:?}");
         }
     }

@@ -54,17 +54,31 @@ impl Capture {
     }
 
     pub(super) async fn finish(self) -> Finished {
-        Finished { outcome: self.finished.await.ok() }
+        Finished {
+            outcome: self.finished.await.ok(),
+        }
     }
 }
 
 fn keep(directory: &Path) -> Option<std::fs::File> {
-    let opened = std::fs::create_dir_all(directory)
-        .and_then(|()| std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(OUTPUT)));
-    opened.inspect_err(|error| tracing::error!(%error, "the run's output is not kept")).ok()
+    let opened = std::fs::create_dir_all(directory).and_then(|()| {
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(directory.join(OUTPUT))
+    });
+    opened
+        .inspect_err(|error| tracing::error!(%error, "the run's output is not kept"))
+        .ok()
 }
 
-async fn read(agent: AgentKind, mut stdout: Output, mut kept: Option<std::fs::File>, evidence: mpsc::Sender<Evidence>) -> Outcome {
+async fn read(
+    agent: AgentKind,
+    mut stdout: Output,
+    mut kept: Option<std::fs::File>,
+    evidence: mpsc::Sender<Evidence>,
+) -> Outcome {
     let mut reader = Reader::new(agent);
     while let Ok(Some(chunk)) = stdout.next().await {
         reader.feed(&chunk.bytes);
@@ -76,7 +90,9 @@ async fn read(agent: AgentKind, mut stdout: Output, mut kept: Option<std::fs::Fi
         }
         stdout.acknowledge(stdout.position());
         // Lost when the session is behind: more output follows, or the end.
-        drop(evidence.try_send(Evidence::now(Observation::Output { bytes: chunk.bytes.len() })));
+        drop(evidence.try_send(Evidence::now(Observation::Output {
+            bytes: chunk.bytes.len(),
+        })));
     }
     reader.finish()
 }
@@ -90,8 +106,12 @@ async fn drain(mut stderr: Output, mut log: Log) {
 
 /// Writes the standard input of a process and closes it.
 pub(super) fn feed(keeper: &Keeper, process: &mut Process, input: Vec<u8>) {
-    let ProcessIo::Pipes { stdin, .. } = &mut process.io else { return };
-    let Some(descriptor) = stdin.take() else { return };
+    let ProcessIo::Pipes { stdin, .. } = &mut process.io else {
+        return;
+    };
+    let Some(descriptor) = stdin.take() else {
+        return;
+    };
     let (keeper, id) = (keeper.clone(), process.id());
     drop(tokio::spawn(async move {
         match tokio::net::unix::pipe::Sender::from_owned_fd(descriptor) {
@@ -103,6 +123,12 @@ pub(super) fn feed(keeper: &Keeper, process: &mut Process, input: Vec<u8>) {
             Err(error) => tracing::error!(%error, "the agent's input cannot be written"),
         }
         // The keeper's copy is the last one.
-        drop(keeper.tell(ToKeeper::Release { name: format!("stdin:{}", id.0) }).await);
+        drop(
+            keeper
+                .tell(ToKeeper::Release {
+                    name: format!("stdin:{}", id.0),
+                })
+                .await,
+        );
     }));
 }

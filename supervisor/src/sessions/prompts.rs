@@ -100,9 +100,23 @@ impl Prompts {
     pub fn add(&mut self, text: &str, now: Time) -> Prompt {
         self.next += 1;
         let id = format!("p{}", self.next);
-        let prompt = Prompt { id, state: Progress::Queued, reason: None, at: now, since: now, text: Some(text.to_owned()) };
-        self.known.push_back(Known { prompt: prompt.clone(), typing: false });
-        let mut ended = self.known.iter().filter(|known| known.prompt.state.is_final()).count();
+        let prompt = Prompt {
+            id,
+            state: Progress::Queued,
+            reason: None,
+            at: now,
+            since: now,
+            text: Some(text.to_owned()),
+        };
+        self.known.push_back(Known {
+            prompt: prompt.clone(),
+            typing: false,
+        });
+        let mut ended = self
+            .known
+            .iter()
+            .filter(|known| known.prompt.state.is_final())
+            .count();
         self.known.retain(|known| {
             let forget = ended > REMEMBERED && known.prompt.state.is_final();
             ended -= usize::from(forget);
@@ -124,7 +138,13 @@ impl Prompts {
     }
 
     /// It is here now.
-    pub fn report(&mut self, id: &str, progress: Progress, reason: Option<String>, now: Time) -> Option<Prompt> {
+    pub fn report(
+        &mut self,
+        id: &str,
+        progress: Progress,
+        reason: Option<String>,
+        now: Time,
+    ) -> Option<Prompt> {
         let known = self.find_mut(id)?;
         known.typing = false;
         if known.prompt.state == progress {
@@ -141,13 +161,19 @@ impl Prompts {
 
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Prompt> {
-        self.known.iter().map(|known| &known.prompt).find(|prompt| prompt.id == id)
+        self.known
+            .iter()
+            .map(|known| &known.prompt)
+            .find(|prompt| prompt.id == id)
     }
 
     /// Those that are not done, for the queue of a later supervisor.
     #[must_use]
     pub fn saved(&self) -> Vec<Saved> {
-        let open = self.known.iter().filter(|known| !known.prompt.state.is_final());
+        let open = self
+            .known
+            .iter()
+            .filter(|known| !known.prompt.state.is_final());
         open.map(|known| Saved {
             id: known.prompt.id.clone(),
             text: known.prompt.text.clone().unwrap_or_default(),
@@ -176,9 +202,18 @@ mod tests {
         let now = Time::EPOCH;
         for _ in 0..2 * REMEMBERED {
             let id = prompts.add("x", now).id;
-            assert_eq!(prompts.report(&id, Progress::Delivered, None, now).unwrap().state, Progress::Delivered);
+            assert_eq!(
+                prompts
+                    .report(&id, Progress::Delivered, None, now)
+                    .unwrap()
+                    .state,
+                Progress::Delivered
+            );
             assert_eq!(prompts.report(&id, Progress::Delivered, None, now), None);
-            assert_eq!(prompts.report(&id, Progress::Done, None, now).unwrap().text, None);
+            assert_eq!(
+                prompts.report(&id, Progress::Done, None, now).unwrap().text,
+                None
+            );
         }
         assert!(prompts.known.len() <= REMEMBERED + 1);
         assert!(prompts.saved().is_empty());
@@ -187,12 +222,22 @@ mod tests {
     #[test]
     fn what_is_open_is_saved_as_it_stands() {
         let mut prompts = Prompts::default();
-        let ids: Vec<String> = ["a", "b", "c"].iter().map(|text| prompts.add(text, Time::EPOCH).id).collect();
+        let ids: Vec<String> = ["a", "b", "c"]
+            .iter()
+            .map(|text| prompts.add(text, Time::EPOCH).id)
+            .collect();
         prompts.report(&ids[0], Progress::Working, None, Time::EPOCH);
         prompts.typing(&ids[1]);
         let saved = prompts.saved();
         let progress: Vec<_> = saved.iter().map(|saved| saved.progress).collect();
-        assert_eq!(progress, [prompt::Progress::Working, prompt::Progress::Typing, prompt::Progress::Queued]);
+        assert_eq!(
+            progress,
+            [
+                prompt::Progress::Working,
+                prompt::Progress::Typing,
+                prompt::Progress::Queued
+            ]
+        );
         assert_eq!(saved[1].text, "b");
     }
 }

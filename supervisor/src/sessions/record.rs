@@ -36,6 +36,9 @@ pub struct Record {
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
+    /// The program's input box was seen to take bracketed pastes.
+    #[serde(default)]
+    pub bracketed_paste: bool,
     #[serde(default)]
     pub prompts: Prompts,
 }
@@ -55,6 +58,7 @@ impl Record {
             ended: false,
             exit: None,
             verdict: None,
+            bracketed_paste: false,
             prompts: Prompts::default(),
         }
     }
@@ -102,7 +106,9 @@ pub fn known(sessions: &Path) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut ids: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut ids: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
     ids.sort_by_key(|id| (id != super::MAIN, id.clone()));
     Ok(ids)
 }

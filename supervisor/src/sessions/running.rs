@@ -14,18 +14,18 @@ use super::launch::Ground;
 use super::oneshot::{Capture, Finished};
 use super::record::Record;
 use super::tap::{self, Tap};
+use super::terminal::{self, Opening};
 use crate::agents::observe::session_file;
 use crate::agents::prompt::PromptRules;
 use crate::agents::setup::{Setup, Surface};
-use crate::helper::{Change, Helper};
-use crate::keeper::{Exit, Process, ProcessIo};
-use crate::logs::Log;
 use crate::clock::boot_now;
+use crate::helper::{Change, Helper};
+use crate::keeper::{Exit, Output, Process, ProcessIo};
+use crate::logs::Log;
 use crate::state::observation::Observation;
 use crate::state::tree::{Table, Top, Tree};
 use crate::terminals::pty::Master;
-use crate::terminals::size::Size;
-use crate::terminals::{Kind, Terminal, TerminalId, TerminalOptions};
+use crate::terminals::{Kind, Terminal, TerminalId};
 
 /// Between two looks at the processes beneath an agent at work.
 const LOOK: Duration = Duration::from_secs(1);
@@ -70,7 +70,6 @@ pub(super) struct Running {
     dialog_open: bool,
     file: Option<FileWatch>,
     rules: PromptRules,
-    ground: Arc<Ground>,
 }
 
 /// Claude Code's session file.
@@ -81,6 +80,8 @@ struct FileWatch {
     path: std::path::PathBuf,
     pid: u32,
     start_ticks: u64,
+    /// Not read yet.
+    fresh: bool,
 }
 
 impl Running {
@@ -91,6 +92,7 @@ impl Running {
         mut process: Process,
         companions: Vec<Process>,
         surface: Surface,
+        adopted: bool,
     ) -> Self {
         let (sender, evidence) = mpsc::channel(tap::WAITING);
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
@@ -98,20 +100,31 @@ impl Running {
         let mut capture = None;
         match (surface, io) {
             (_, ProcessIo::Terminal { master, output }) => match Master::new(master) {
-                Ok(master) => terminal = open_terminal(ground, record, Tap::new(output, sender), master),
+                Ok(master) => {
+                    terminal = open_terminal(ground, record, adopted, output, master, sender)
+                }
                 Err(error) => tracing::error!(%error, "the session's terminal cannot be used"),
             },
             (_, ProcessIo::Pipes { stdout, stderr, .. }) => {
                 let log = Log::open(&ground.paths.logs(), &format!("{}-stderr", record.id));
                 let directory = ground.paths.session(&record.id);
-                capture = Some(Capture::start(record.agent, stdout, stderr, log, &directory, sender));
+                capture = Some(Capture::start(
+                    record.agent,
+                    stdout,
+                    stderr,
+                    log,
+                    &directory,
+                    sender,
+                ));
             }
             (_, ProcessIo::None) => {}
         }
         let pid = u32::try_from(process.pid()).unwrap_or_default();
         let status = process.status();
         let file = match record.agent {
-            AgentKind::Claude | AgentKind::Ccr if terminal.is_some() => FileWatch::start(&ground.helper, setup, pid).await,
+            AgentKind::Claude | AgentKind::Ccr if terminal.is_some() => {
+                FileWatch::start(&ground.helper, setup, pid).await
+            }
             _ => None,
         };
         Self {
@@ -128,7 +141,6 @@ impl Running {
             dialog_open: false,
             file,
             rules: crate::agents::of(record.agent).prompt_rules(),
-            ground: ground.clone(),
         }
     }
 
@@ -141,11 +153,9 @@ impl Running {
     }
 
     pub(super) fn terminal_id(&self) -> Option<String> {
-        self.terminal.as_ref().map(|terminal| terminal.id().to_string())
-    }
-
-    pub(super) fn rules(&self) -> &PromptRules {
-        &self.rules
+        self.terminal
+            .as_ref()
+            .map(|terminal| terminal.id().to_string())
     }
 
     /// The next thing that happens. Safe to drop at any time.
@@ -208,14 +218,22 @@ impl Running {
 
     /// After the exit: takes the last output in, ends what was beside the agent, and lets the keeper forget it.
     pub(super) async fn close(self, exit: Exit) -> Finished {
-        let Self { process, companions, terminal, capture, .. } = self;
+        let Self {
+            process,
+            companions,
+            terminal,
+            capture,
+            ..
+        } = self;
         if let Some(terminal) = &terminal {
             terminal.exited(terminal_exit(exit)).await;
         }
         companions::end(companions).await;
         let mut gone = process.gone();
         let finished = match capture {
-            Some(capture) => tokio::time::timeout(LAST_OUTPUT, capture.finish()).await.unwrap_or_default(),
+            Some(capture) => tokio::time::timeout(LAST_OUTPUT, capture.finish())
+                .await
+                .unwrap_or_default(),
             None => Finished::default(),
         };
         // The holder ends what the agent left; its own deadlines bound this.
@@ -231,22 +249,27 @@ impl Running {
     }
 }
 
-/// The session's terminal, in place of one of an earlier run.
-fn open_terminal(ground: &Ground, record: &Record, tap: Tap, master: Master) -> Option<Terminal> {
-    let id = match TerminalId::new(&record.id) {
-        Ok(id) => id,
-        Err(error) => {
-            tracing::error!(session = record.id, %error, "no terminal");
-            return None;
-        }
+/// The session's terminal.
+fn open_terminal(
+    ground: &Ground,
+    record: &Record,
+    adopted: bool,
+    output: Output,
+    master: Master,
+    evidence: mpsc::Sender<Evidence>,
+) -> Option<Terminal> {
+    let id = TerminalId::new(&record.id)
+        .inspect_err(|error| tracing::error!(session = record.id, %error, "no terminal"))
+        .ok()?;
+    let opening = Opening {
+        id,
+        kind: Kind::Agent,
+        size: terminal::SIZE,
+        adopted,
     };
-    drop(ground.terminals.remove(&id));
-    let size = Size { columns: super::launch::COLUMNS, rows: super::launch::ROWS };
-    let terminal = Terminal::start(TerminalOptions { id, kind: Kind::Agent, size, signals: None }, tap, master);
-    if let Err(error) = ground.terminals.add(terminal.clone()) {
-        tracing::error!(session = record.id, %error, "the terminal cannot be reached");
-    }
-    Some(terminal)
+    terminal::open(ground, opening, output, master, |output| {
+        Tap::new(output, evidence)
+    })
 }
 
 fn terminal_exit(exit: Exit) -> crate::terminals::Exit {
@@ -263,7 +286,11 @@ fn every(period: Duration) -> Interval {
 }
 
 async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
-    let exit = status.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+    let exit = status
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|exit| *exit);
     match exit {
         Some(exit) => exit,
         // The keeper is gone: the container ends.
@@ -272,10 +299,19 @@ async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
 }
 
 async fn changed(file: &mut Option<FileWatch>) -> bool {
-    let Some(file) = file else { return std::future::pending().await };
+    let Some(file) = file else {
+        return std::future::pending().await;
+    };
+    if std::mem::take(&mut file.fresh) {
+        return true;
+    }
     match file.changes.recv().await {
         Ok(change) => {
-            let ours = change.name.is_empty() || file.path.file_name().is_some_and(|name| name == change.name.as_str());
+            let ours = change.name.is_empty()
+                || file
+                    .path
+                    .file_name()
+                    .is_some_and(|name| name == change.name.as_str());
             ours && file.path.parent() == Some(change.directory.as_path())
         }
         Err(broadcast::error::RecvError::Lagged(_)) => true,
@@ -293,7 +329,15 @@ impl FileWatch {
             helper.watch(&directory).await
         };
         match watching.await {
-            Ok(()) => Some(Self { helper: helper.clone(), changes, path: session_file::path(setup, pid), pid, start_ticks }),
+            // What it says now counts as a change.
+            Ok(()) => Some(Self {
+                helper: helper.clone(),
+                changes,
+                path: session_file::path(setup, pid),
+                pid,
+                start_ticks,
+                fresh: true,
+            }),
             Err(error) => {
                 tracing::warn!(%error, "the agent's own state file cannot be watched");
                 None
@@ -303,16 +347,24 @@ impl FileWatch {
 
     async fn read(&self) -> Evidence {
         let at = boot_now();
-        let file = match self.helper.read_optional(&self.path, session_file::MAX_FILE).await {
-            Ok(Some((content, _))) => match session_file::parse(&content, self.pid, self.start_ticks) {
-                Ok(file) => Some(file),
-                // Caught half-written; the change that completes it follows.
-                Err(session_file::SessionFileError::NotJson(_)) => return Evidence::Screen(Vec::new()),
-                Err(error) => {
-                    tracing::debug!(%error, "session file");
-                    None
+        let file = match self
+            .helper
+            .read_optional(&self.path, session_file::MAX_FILE)
+            .await
+        {
+            Ok(Some((content, _))) => {
+                match session_file::parse(&content, self.pid, self.start_ticks) {
+                    Ok(file) => Some(file),
+                    // Caught half-written; the change that completes it follows.
+                    Err(session_file::SessionFileError::NotJson(_)) => {
+                        return Evidence::Screen(Vec::new());
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "session file");
+                        None
+                    }
                 }
-            },
+            }
             Ok(None) => None,
             Err(error) => {
                 tracing::debug!(%error, "session file");

@@ -13,12 +13,13 @@ use std::time::Duration;
 use whim_entrypoint::wire::{Io, Launch};
 
 use super::launch::Ground;
+use super::terminal::{self, Opening};
 use crate::keeper::{Exit, Output, Process, ProcessIo};
 use crate::terminals::http::{OpenRequest, ShellError, Shells as OpenShells};
 use crate::terminals::pty::Master;
 use crate::terminals::size::Size;
 use crate::terminals::source::{Source, Taken};
-use crate::terminals::{Kind, Terminal, TerminalId, TerminalOptions};
+use crate::terminals::{Kind, Terminal, TerminalId};
 
 /// Between HUP (as a terminal that is closed gives it) and KILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -40,34 +41,69 @@ impl Shells {
 
     /// Shells of a supervisor before this one.
     pub fn take_up(&self, process: Process) {
-        let Some(ground) = self.ground.get() else { return };
-        let Some(id) = process.name().strip_prefix("shell/").and_then(|id| TerminalId::new(id).ok()) else { return };
-        if let Err(error) = show(ground, id, process, Size { columns: 120, rows: 40 }) {
+        let Some(ground) = self.ground.get() else {
+            return;
+        };
+        let Some(id) = process
+            .name()
+            .strip_prefix("shell/")
+            .and_then(|id| TerminalId::new(id).ok())
+        else {
+            return;
+        };
+        if let Err(error) = show(ground, id, process, terminal::SIZE, true) {
             tracing::warn!(%error, "a shell of the supervisor before cannot be shown");
         }
     }
 
     async fn start(&self, request: OpenRequest) -> Result<Terminal, ShellError> {
-        let ground = self.ground.get().ok_or_else(|| ShellError::Unavailable("the boot is not done".into()))?;
-        let OpenRequest { command, cwd, columns, rows } = request;
-        let size = Size { columns: columns.unwrap_or(120), rows: rows.unwrap_or(40) }.clamped();
+        let ground = self
+            .ground
+            .get()
+            .ok_or_else(|| ShellError::Unavailable("the boot is not done".into()))?;
+        let OpenRequest {
+            command,
+            cwd,
+            columns,
+            rows,
+        } = request;
+        let size = Size {
+            columns: columns.unwrap_or(120),
+            rows: rows.unwrap_or(40),
+        }
+        .clamped();
         let environment = ground.environment.clone();
-        let shell = environment.iter().find(|(name, _)| name == "SHELL").map(|(_, shell)| shell.clone());
-        let shell = shell.filter(|shell| PathBuf::from(shell).is_file()).unwrap_or_else(|| "/bin/sh".into());
+        let shell = environment
+            .iter()
+            .find(|(name, _)| name == "SHELL")
+            .map(|(_, shell)| shell.clone());
+        let shell = shell
+            .filter(|shell| PathBuf::from(shell).is_file())
+            .unwrap_or_else(|| "/bin/sh".into());
         let (program, arguments) = match command {
             Some(command) => {
                 let total: usize = command.iter().map(String::len).sum();
                 let Some(program) = command.first().filter(|program| !program.is_empty()) else {
-                    return Err(ShellError::Invalid("command: the list is empty; name a program".into()));
+                    return Err(ShellError::Invalid(
+                        "command: the list is empty; name a program".into(),
+                    ));
                 };
                 if total > LONGEST || command.iter().any(|word| word.contains('\0')) {
-                    return Err(ShellError::Invalid("command: too long, or with a NUL character".into()));
+                    return Err(ShellError::Invalid(
+                        "command: too long, or with a NUL character".into(),
+                    ));
                 }
-                (OsString::from(program), command.into_iter().map(OsString::from).collect())
+                (
+                    OsString::from(program),
+                    command.into_iter().map(OsString::from).collect(),
+                )
             }
             // A name that begins with `-` makes it a login shell.
             None => {
-                let name = PathBuf::from(&shell).file_name().unwrap_or_default().to_os_string();
+                let name = PathBuf::from(&shell)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_os_string();
                 let mut login = OsString::from("-");
                 login.push(name);
                 (shell, vec![login])
@@ -75,7 +111,10 @@ impl Shells {
         };
         let directory = cwd.map_or_else(|| ground.paths.checkout(), PathBuf::from);
         if !directory.is_absolute() {
-            return Err(ShellError::Invalid(format!("cwd: {} is not absolute", directory.display())));
+            return Err(ShellError::Invalid(format!(
+                "cwd: {} is not absolute",
+                directory.display()
+            )));
         }
         let launch = Launch {
             program,
@@ -83,7 +122,10 @@ impl Shells {
             environment,
             directory,
             user: ground.user.clone(),
-            io: Io::Terminal { columns: size.columns, rows: size.rows },
+            io: Io::Terminal {
+                columns: size.columns,
+                rows: size.rows,
+            },
             holder: true,
             end_with_leader: false,
             oom_score_adj: Some(500),
@@ -96,16 +138,25 @@ impl Shells {
             .spawn(&format!("shell/{id}"), &launch, Vec::new())
             .await
             .map_err(|error| ShellError::Invalid(error.to_string()))?;
-        show(ground, id, process, size)
+        show(ground, id, process, size, false)
     }
 
     async fn end(&self, terminal: Terminal) -> Result<(), ShellError> {
-        let ground = self.ground.get().ok_or_else(|| ShellError::Unavailable("the boot is not done".into()))?;
+        let ground = self
+            .ground
+            .get()
+            .ok_or_else(|| ShellError::Unavailable("the boot is not done".into()))?;
         if terminal.kind() == Kind::Agent {
-            return Err(ShellError::Invalid("this is a session's terminal: stop the session".into()));
+            return Err(ShellError::Invalid(
+                "this is a session's terminal: stop the session".into(),
+            ));
         }
         if terminal.status().exit.is_none() {
-            ground.keeper.end_named(&format!("shell/{}", terminal.id()), GRACE).await.map_err(|error| ShellError::Unavailable(error.to_string()))?;
+            ground
+                .keeper
+                .end_named(&format!("shell/{}", terminal.id()), GRACE)
+                .await
+                .map_err(|error| ShellError::Unavailable(error.to_string()))?;
         }
         ground.terminals.remove(terminal.id());
         Ok(())
@@ -113,29 +164,52 @@ impl Shells {
 }
 
 impl OpenShells for Shells {
-    fn open(&self, request: OpenRequest) -> Pin<Box<dyn Future<Output = Result<Terminal, ShellError>> + Send + '_>> {
+    fn open(
+        &self,
+        request: OpenRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<Terminal, ShellError>> + Send + '_>> {
         Box::pin(self.start(request))
     }
 
-    fn close(&self, terminal: Terminal) -> Pin<Box<dyn Future<Output = Result<(), ShellError>> + Send + '_>> {
+    fn close(
+        &self,
+        terminal: Terminal,
+    ) -> Pin<Box<dyn Future<Output = Result<(), ShellError>> + Send + '_>> {
         Box::pin(self.end(terminal))
     }
 }
 
 /// Lists the terminal of a shell and follows it to its end.
-fn show(ground: &Ground, id: TerminalId, mut process: Process, size: Size) -> Result<Terminal, ShellError> {
+fn show(
+    ground: &Ground,
+    id: TerminalId,
+    mut process: Process,
+    size: Size,
+    adopted: bool,
+) -> Result<Terminal, ShellError> {
     let unavailable = |error: &dyn std::fmt::Display| ShellError::Unavailable(error.to_string());
-    let ProcessIo::Terminal { master, output } = std::mem::replace(&mut process.io, ProcessIo::None) else {
-        return Err(ShellError::Unavailable("the keeper gave no terminal".into()));
+    let ProcessIo::Terminal { master, output } =
+        std::mem::replace(&mut process.io, ProcessIo::None)
+    else {
+        return Err(ShellError::Unavailable(
+            "the keeper gave no terminal".into(),
+        ));
     };
     let master = Master::new(master).map_err(|error| unavailable(&error))?;
-    let options = TerminalOptions { id, kind: Kind::Shell, size, signals: None };
-    let terminal = Terminal::start(options, Direct(output), master);
-    ground.terminals.add(terminal.clone()).map_err(|error| unavailable(&error))?;
+    let opening = Opening {
+        id,
+        kind: Kind::Shell,
+        size,
+        adopted,
+    };
+    let terminal = terminal::open(ground, opening, output, master, Direct)
+        .ok_or_else(|| ShellError::Unavailable("no more terminals can be opened".into()))?;
     let shown = terminal.clone();
     drop(tokio::spawn(async move {
         // Ends without an answer only when the keeper is gone.
-        let Ok(exit) = process.wait().await else { return };
+        let Ok(exit) = process.wait().await else {
+            return;
+        };
         let exit = match exit {
             Exit::Code(code) => crate::terminals::Exit::Code(code),
             Exit::Signal(signal) => crate::terminals::Exit::Signal(signal),
@@ -167,7 +241,11 @@ impl Source for Direct {
         let before = into.len();
         let (_, lost) = self.0.read(into, most);
         let bytes = into.len() - before;
-        Ok(Taken { lost, bytes, ended: bytes == 0 && self.0.is_over() })
+        Ok(Taken {
+            lost,
+            bytes,
+            ended: bytes == 0 && self.0.is_over(),
+        })
     }
 
     fn acknowledge(&mut self, offset: u64) {

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::evidence::Evidence;
 use crate::agents::observe::escape::Scanner;
-use crate::keeper::Output;
 use crate::clock::boot_now;
+use crate::keeper::Output;
 use crate::state::observation::Observation;
 use crate::terminals::source::{Source, Taken};
 
@@ -33,7 +33,13 @@ pub(super) struct Tap {
 
 impl Tap {
     pub(super) fn new(output: Output, evidence: mpsc::Sender<Evidence>) -> Self {
-        Self { output, scanner: Scanner::new(), evidence, unreported: 0, reported: None }
+        Self {
+            output,
+            scanner: Scanner::new(),
+            evidence,
+            unreported: 0,
+            reported: None,
+        }
     }
 }
 
@@ -45,7 +51,10 @@ fn look(
     bytes: &[u8],
 ) {
     for sign in scanner.feed(bytes) {
-        drop(evidence.try_send(Evidence::Sign { at: boot_now(), sign }));
+        drop(evidence.try_send(Evidence::Sign {
+            at: boot_now(),
+            sign,
+        }));
     }
     *unreported += bytes.len();
     if !bytes.is_empty() && reported.is_none_or(|reported| reported.elapsed() >= PACE) {
@@ -71,8 +80,18 @@ impl Source for Tap {
         let (_, lost) = self.output.read(into, most);
         let bytes = into.get(start..).unwrap_or_default();
         let count = bytes.len();
-        look(&mut self.scanner, &self.evidence, &mut self.unreported, &mut self.reported, bytes);
-        Ok(Taken { lost, bytes: count, ended: count == 0 && self.output.is_over() })
+        look(
+            &mut self.scanner,
+            &self.evidence,
+            &mut self.unreported,
+            &mut self.reported,
+            bytes,
+        );
+        Ok(Taken {
+            lost,
+            bytes: count,
+            ended: count == 0 && self.output.is_over(),
+        })
     }
 
     fn acknowledge(&mut self, offset: u64) {

@@ -9,21 +9,49 @@ use crate::boot::git::{Git, GitError, QUICK};
 ///
 /// # Errors
 /// [`GitError`].
-pub async fn make(git: &Git, checkout: &Path, worktrees: &Path, id: &str) -> Result<PathBuf, GitError> {
+pub async fn make(
+    git: &Git,
+    checkout: &Path,
+    worktrees: &Path,
+    id: &str,
+) -> Result<PathBuf, GitError> {
     let directory = worktrees.join(id);
-    let head = git.capture(checkout, &["symbolic-ref", "--short", "--quiet", "HEAD"], QUICK).await?;
-    let commit = git.capture(checkout, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], QUICK).await?;
+    let head = git
+        .capture(
+            checkout,
+            &["symbolic-ref", "--short", "--quiet", "HEAD"],
+            QUICK,
+        )
+        .await?;
+    let commit = git
+        .capture(
+            checkout,
+            &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"],
+            QUICK,
+        )
+        .await?;
     if !commit.exit.success() {
         return Ok(checkout.to_owned());
     }
-    let listed = git.run(checkout, &["worktree", "list", "--porcelain"], QUICK).await?;
+    let listed = git
+        .run(checkout, &["worktree", "list", "--porcelain"], QUICK)
+        .await?;
     let line = format!("worktree {}", directory.display());
     if listed.lines().any(|known| known == line) {
         return Ok(directory);
     }
     let base = String::from_utf8_lossy(&head.stdout).trim().to_owned();
-    let branch = if base.is_empty() { format!("whim-{id}") } else { format!("{base}-{id}") };
+    let branch = if base.is_empty() {
+        format!("whim-{id}")
+    } else {
+        format!("{base}-{id}")
+    };
     let path = directory.to_string_lossy().into_owned();
-    git.run(checkout, &["worktree", "add", "--quiet", "-B", &branch, &path, "HEAD"], QUICK).await?;
+    git.run(
+        checkout,
+        &["worktree", "add", "--quiet", "-B", &branch, &path, "HEAD"],
+        QUICK,
+    )
+    .await?;
     Ok(directory)
 }

@@ -134,6 +134,14 @@ pub enum Osc {
     Clear,
 }
 
+impl Osc {
+    /// No turn goes on.
+    #[must_use]
+    pub fn rests(self) -> bool {
+        matches!(self, Self::Idle | Self::Done | Self::Clear)
+    }
+}
+
 /// Steps of a model call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Generation {

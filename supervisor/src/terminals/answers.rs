@@ -34,7 +34,9 @@ pub fn pieces(message: &[u8]) -> Vec<Piece<'_>> {
                     all.push(Piece::Typed(before));
                 }
                 at += match answer {
-                    Piece::Typed(bytes) | Piece::Answer(bytes) | Piece::Either(bytes) => bytes.len(),
+                    Piece::Typed(bytes) | Piece::Answer(bytes) | Piece::Either(bytes) => {
+                        bytes.len()
+                    }
                 };
                 typed = at;
                 all.push(answer);
@@ -52,12 +54,16 @@ pub fn pieces(message: &[u8]) -> Vec<Piece<'_>> {
 fn answer_at(bytes: &[u8]) -> Option<Piece<'_>> {
     match bytes.get(..2)? {
         b"\x1b[" => {
-            let length = 2 + bytes.get(2..)?.iter().position(|byte| (0x40..=0x7e).contains(byte))?;
+            let length = 2 + bytes
+                .get(2..)?
+                .iter()
+                .position(|byte| (0x40..=0x7e).contains(byte))?;
             let whole = bytes.get(..=length)?;
             let body = std::str::from_utf8(bytes.get(2..length)?).ok()?;
             let last = *bytes.get(length)?;
             let numbers = |text: &str| {
-                text.split(';').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+                text.split(';')
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
             };
             let answer = match last {
                 b'c' => body.starts_with(['?', '>', '=']),
@@ -125,7 +131,14 @@ mod tests {
 
     #[test]
     fn every_byte_comes_out_once() {
-        for message in [&b"\x1b"[..], b"\x1b[", b"\x1b]11;", b"a\x1b[?", b"\x1bOP", b"\x1b\x1b[6n"] {
+        for message in [
+            &b"\x1b"[..],
+            b"\x1b[",
+            b"\x1b]11;",
+            b"a\x1b[?",
+            b"\x1bOP",
+            b"\x1b\x1b[6n",
+        ] {
             let joined: Vec<u8> = pieces(message)
                 .into_iter()
                 .flat_map(|piece| match piece {

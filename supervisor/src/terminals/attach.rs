@@ -51,7 +51,10 @@ pub struct Hello {
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     #[error("there is no terminal {wanted}; there are: {}", present.join(", "))]
-    Unknown { wanted: String, present: Vec<String> },
+    Unknown {
+        wanted: String,
+        present: Vec<String>,
+    },
     #[error("{0}")]
     Unavailable(String),
 }
@@ -130,14 +133,25 @@ where
         .await
         .map_err(|_| StreamError::Silent)??;
     let Some((kind::HELLO, body)) = first else {
-        return Err(StreamError::Malformed { kind: first.map_or(0, |(kind, _)| kind) });
+        return Err(StreamError::Malformed {
+            kind: first.map_or(0, |(kind, _)| kind),
+        });
     };
-    let hello: Hello = serde_json::from_slice(&body)
-        .map_err(|_| StreamError::Malformed { kind: kind::HELLO })?;
-    let found = TerminalId::new(&hello.terminal).ok().and_then(|id| set.get(&id));
+    let hello: Hello =
+        serde_json::from_slice(&body).map_err(|_| StreamError::Malformed { kind: kind::HELLO })?;
+    let found = TerminalId::new(&hello.terminal)
+        .ok()
+        .and_then(|id| set.get(&id));
     let Some(terminal) = found else {
-        let present = set.list().iter().map(|terminal| terminal.id().to_string()).collect();
-        let refusal = Refusal::Unknown { wanted: hello.terminal, present };
+        let present = set
+            .list()
+            .iter()
+            .map(|terminal| terminal.id().to_string())
+            .collect();
+        let refusal = Refusal::Unknown {
+            wanted: hello.terminal,
+            present,
+        };
         return refuse(&mut writer, &refusal).await;
     };
     attached(&terminal, &hello, may_type, &mut reader, &mut writer, set).await
@@ -164,6 +178,7 @@ async fn attached(
         read_only: hello.read_only || !may_type,
         resume: None,
         lines: 0,
+        counted: true,
     };
     let mut viewer = match terminal.attach(options).await {
         Ok(viewer) => viewer,
@@ -238,19 +253,31 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(4096);
         tokio::spawn(async move { serve(server, &set, true).await });
         let body = serde_json::to_vec(&hello).unwrap();
-        write_message(&mut client, kind::HELLO, &body).await.unwrap();
+        write_message(&mut client, kind::HELLO, &body)
+            .await
+            .unwrap();
         client
     }
 
     fn hello(terminal: &str, read_only: bool) -> Hello {
-        Hello { terminal: terminal.into(), size: Some(Size { columns: 70, rows: 20 }), read_only }
+        Hello {
+            terminal: terminal.into(),
+            size: Some(Size {
+                columns: 70,
+                rows: 20,
+            }),
+            read_only,
+        }
     }
 
     async fn until(client: &mut tokio::io::DuplexStream, wanted: &str) -> String {
         let mut text = String::new();
         while !text.contains(wanted) {
             let message = timeout(Duration::from_secs(20), read_message(client, MAX_ANSWER)).await;
-            let (_, body) = message.expect("20 s of silence").unwrap().expect("the stream ended");
+            let (_, body) = message
+                .expect("20 s of silence")
+                .unwrap()
+                .expect("the stream ended");
             text.push_str(&String::from_utf8_lossy(&body));
         }
         text
@@ -258,41 +285,75 @@ mod tests {
 
     #[tokio::test]
     async fn types_resizes_and_hears_of_the_end() {
-        let mut program =
-            Program::start("main", Kind::Agent, "echo ready; read x; stty size; echo got $x; exit 7");
+        let mut program = Program::start(
+            "main",
+            Kind::Agent,
+            "echo ready; read x; stty size; echo got $x; exit 7",
+        );
         let mut client = connect(&program, hello("main", false)).await;
         until(&mut client, "ready").await;
-        let size = size_bytes(Size { columns: 61, rows: 17 });
+        let size = size_bytes(Size {
+            columns: 61,
+            rows: 17,
+        });
         write_message(&mut client, kind::SIZE, &size).await.unwrap();
         let mut status = program.terminal.watch();
-        status.wait_for(|status| status.size.columns == 61).await.unwrap();
-        write_message(&mut client, kind::INPUT, b"hello\r").await.unwrap();
+        status
+            .wait_for(|status| status.size.columns == 61)
+            .await
+            .unwrap();
+        write_message(&mut client, kind::INPUT, b"hello\r")
+            .await
+            .unwrap();
         assert!(until(&mut client, "got hello").await.contains("17 61"));
         program.reap();
         until(&mut client, r#"{"code":7}"#).await;
-        assert!(read_message(&mut client, MAX_ANSWER).await.unwrap().is_none());
+        assert!(
+            read_message(&mut client, MAX_ANSWER)
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[tokio::test]
     async fn an_unknown_terminal_is_refused_by_name() {
         let program = Program::start("main", Kind::Agent, "read x");
         let mut client = connect(&program, hello("shell-9", false)).await;
-        let (kind, body) = read_message(&mut client, MAX_ANSWER).await.unwrap().unwrap();
+        let (kind, body) = read_message(&mut client, MAX_ANSWER)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(kind, kind::REFUSED);
         let refusal: Refusal = serde_json::from_slice(&body).unwrap();
-        let expected = Refusal::Unknown { wanted: "shell-9".into(), present: vec!["main".into()] };
+        let expected = Refusal::Unknown {
+            wanted: "shell-9".into(),
+            present: vec!["main".into()],
+        };
         assert_eq!(refusal, expected);
     }
 
     #[tokio::test]
     async fn read_only_changes_nothing() {
-        let program = Program::start("main", Kind::Agent, "echo ready; while read x; do echo got $x; done");
+        let program = Program::start(
+            "main",
+            Kind::Agent,
+            "echo ready; while read x; do echo got $x; done",
+        );
         let mut client = connect(&program, hello("main", true)).await;
         until(&mut client, "ready").await;
-        write_message(&mut client, kind::INPUT, b"evil\r").await.unwrap();
-        write_message(&mut client, kind::SIZE, &[0, 9, 0, 9]).await.unwrap();
+        write_message(&mut client, kind::INPUT, b"evil\r")
+            .await
+            .unwrap();
+        write_message(&mut client, kind::SIZE, &[0, 9, 0, 9])
+            .await
+            .unwrap();
         // Both are served in order, so the reply to the second shows that the first was taken.
-        program.terminal.type_bytes(b"good\r".to_vec()).await.unwrap();
+        program
+            .terminal
+            .type_bytes(b"good\r".to_vec())
+            .await
+            .unwrap();
         assert!(!until(&mut client, "got good").await.contains("evil"));
         assert_eq!(program.terminal.status().size.columns, 80);
     }

@@ -30,7 +30,10 @@ impl Backlog {
 
     /// An empty backlog whose next byte has this offset.
     pub fn at(offset: u64) -> Self {
-        Self { bytes: VecDeque::new(), start: offset }
+        Self {
+            bytes: VecDeque::new(),
+            start: offset,
+        }
     }
 
     /// Offset of the oldest byte kept.
@@ -45,7 +48,9 @@ impl Backlog {
 
     /// Appends output; the oldest bytes beyond the limit go.
     pub fn push(&mut self, bytes: &[u8]) {
-        let tail = bytes.get(bytes.len().saturating_sub(Self::LIMIT)..).unwrap_or(bytes);
+        let tail = bytes
+            .get(bytes.len().saturating_sub(Self::LIMIT)..)
+            .unwrap_or(bytes);
         let over = (self.bytes.len() + tail.len()).saturating_sub(Self::LIMIT);
         self.bytes.drain(..over);
         self.start += over as u64 + (bytes.len() - tail.len()) as u64;
@@ -57,7 +62,11 @@ impl Backlog {
     /// # Errors
     /// [`Behind`] when the bytes at `offset` are not kept (any more).
     pub fn copy(&self, offset: u64, most: usize, into: &mut Vec<u8>) -> Result<usize, Behind> {
-        let behind = Behind { wanted: offset, start: self.start, head: self.head() };
+        let behind = Behind {
+            wanted: offset,
+            start: self.start,
+            head: self.head(),
+        };
         let from = offset.checked_sub(self.start).ok_or(behind)?;
         let from = usize::try_from(from).map_err(|_| behind)?;
         let length = self.bytes.len().checked_sub(from).ok_or(behind)?.min(most);
@@ -68,9 +77,7 @@ impl Backlog {
         }
         if end > first.len() {
             let start = from.saturating_sub(first.len());
-            into.extend_from_slice(
-                second.get(start..end - first.len()).unwrap_or_default(),
-            );
+            into.extend_from_slice(second.get(start..end - first.len()).unwrap_or_default());
         }
         Ok(length)
     }
@@ -104,11 +111,17 @@ mod tests {
         assert_eq!(backlog.head(), 1_600_000);
         assert_eq!(backlog.start(), 1_600_000 - Backlog::LIMIT as u64);
         let oldest = read(&backlog, backlog.start(), 4).unwrap();
-        assert_eq!(u64::from(u32::from_be_bytes(oldest.try_into().unwrap())) * 4, backlog.start());
+        assert_eq!(
+            u64::from(u32::from_be_bytes(oldest.try_into().unwrap())) * 4,
+            backlog.start()
+        );
         let mut at = backlog.start();
         while at < backlog.head() {
             let part = read(&backlog, at, 4).unwrap();
-            assert_eq!(u64::from(u32::from_be_bytes(part.try_into().unwrap())) * 4, at);
+            assert_eq!(
+                u64::from(u32::from_be_bytes(part.try_into().unwrap())) * 4,
+                at
+            );
             at += 4;
         }
         backlog.push(&vec![7; Backlog::LIMIT * 3]);

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answers::{self, Piece};
 use super::input::{self, Input, TypeError};
+use super::keep::{Keep, KeepError};
 use super::pty::Master;
 use super::screen::{Effect, Effects, MAX_LINES, Screen, SnapshotOptions};
 use super::size::{Size, SizePolicy, ViewerId};
@@ -49,11 +50,26 @@ const LINGER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Command {
     Attach(Attach, oneshot::Sender<Attached>),
-    Snapshot { viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot> },
-    Input { viewer: ViewerId, piece: input::Piece },
-    Resize { viewer: ViewerId, size: Size },
-    TakeOver { viewer: ViewerId },
-    Paused { viewer: ViewerId, paused: bool },
+    Snapshot {
+        viewer: ViewerId,
+        from: u64,
+        reply: oneshot::Sender<Snapshot>,
+    },
+    Input {
+        viewer: ViewerId,
+        piece: input::Piece,
+    },
+    Resize {
+        viewer: ViewerId,
+        size: Size,
+    },
+    TakeOver {
+        viewer: ViewerId,
+    },
+    Paused {
+        viewer: ViewerId,
+        paused: bool,
+    },
     /// Bytes of a prompt or of the API; no viewer's.
     Type(input::Piece),
     Text(oneshot::Sender<ScreenText>),
@@ -70,6 +86,7 @@ pub(super) struct Attach {
     pub(super) read_only: bool,
     pub(super) resume: Option<u64>,
     pub(super) lines: usize,
+    pub(super) counted: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +121,7 @@ struct Viewer {
     paused: bool,
     rows: Option<u16>,
     lines: usize,
+    counted: bool,
     live_from: u64,
 }
 
@@ -123,6 +141,7 @@ pub(super) struct Engine<S> {
     master: Master,
     commands: mpsc::Receiver<Command>,
     signals: Option<mpsc::Sender<Signal>>,
+    keep: Option<Keep>,
     screen: Screen,
     effects: Effects,
     policy: SizePolicy,
@@ -151,6 +170,7 @@ impl<S: Source> Engine<S> {
         master: Master,
         commands: mpsc::Receiver<Command>,
         signals: Option<mpsc::Sender<Signal>>,
+        keep: Option<Keep>,
         screen: Screen,
     ) -> Self {
         let policy = SizePolicy::new(screen.size());
@@ -160,6 +180,7 @@ impl<S: Source> Engine<S> {
             master,
             commands,
             signals,
+            keep,
             screen,
             effects: Effects::default(),
             policy,
@@ -264,14 +285,7 @@ impl<S: Source> Engine<S> {
             return;
         }
         self.shared.touch_output();
-        let head = {
-            let mut backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-            backlog.push(&self.read);
-            backlog.head()
-        };
-        self.shared.head.send_replace(head);
-        self.unparsed.extend_from_slice(&self.read);
-        self.source.acknowledge(head);
+        self.forward();
         // Viewers first: what the model does with the bytes delays nobody's echo.
         tokio::task::yield_now().await;
         if self.unparsed.len() < PARSE_AT_ONCE || self.unparsed.len() >= UNPARSED {
@@ -279,6 +293,49 @@ impl<S: Source> Engine<S> {
         } else if self.parse_at.is_none() {
             self.parse_at = Some(Instant::now() + PARSE_WITHIN);
         }
+    }
+
+    /// Hands on what was read: to the viewers, to the file that outlives this process, to the model. Only then may the
+    /// source forget it.
+    fn forward(&mut self) {
+        let head = {
+            let mut backlog = self
+                .shared
+                .backlog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            backlog.push(&self.read);
+            backlog.head()
+        };
+        self.shared.head.send_replace(head);
+        self.unparsed.extend_from_slice(&self.read);
+        self.keep(|keep, read| keep.output(read));
+        self.source.acknowledge(head);
+        if self.keep.as_ref().is_some_and(Keep::is_long) {
+            self.checkpoint(head);
+        }
+    }
+
+    fn keep(&mut self, act: impl FnOnce(&mut Keep, &[u8]) -> Result<(), KeepError>) {
+        if let Some(keep) = &mut self.keep
+            && let Err(error) = act(keep, &self.read)
+        {
+            self.keeping_failed(&error);
+        }
+    }
+
+    fn checkpoint(&mut self, head: u64) {
+        self.parse();
+        if let Some(keep) = &mut self.keep
+            && let Err(error) = keep.checkpoint(&mut self.screen, head)
+        {
+            self.keeping_failed(&error);
+        }
+    }
+
+    fn keeping_failed(&mut self, error: &KeepError) {
+        tracing::warn!(terminal = %self.shared.id, %error, "the screen is not kept for the next supervisor any more");
+        self.keep = None;
     }
 
     fn source_failed(&mut self, error: &std::io::Error) {
@@ -291,9 +348,13 @@ impl<S: Source> Engine<S> {
     fn lost(&mut self, bytes: u64) {
         self.parse();
         let at = self.source.offset() - self.read.len() as u64;
-        *self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner) =
-            super::backlog::Backlog::at(at);
+        *self
+            .shared
+            .backlog
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = super::backlog::Backlog::at(at);
         self.screen.feed(&[0x18], &mut self.effects);
+        self.checkpoint(at);
         self.effects.found.clear();
         tracing::warn!(terminal = %self.shared.id, bytes, "output was lost before it could be read");
     }
@@ -355,7 +416,9 @@ impl<S: Source> Engine<S> {
     /// The viewer whose terminal answers: the size's owner if it reads along and may type, else the newest that does.
     fn answerer(&self) -> Option<ViewerId> {
         let able = |id: &ViewerId| {
-            self.viewers.get(id).is_some_and(|viewer| !viewer.read_only && !viewer.paused)
+            self.viewers
+                .get(id)
+                .is_some_and(|viewer| !viewer.read_only && !viewer.paused)
         };
         self.policy
             .owner()
@@ -396,7 +459,11 @@ impl<S: Source> Engine<S> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Attach(attach, reply) => self.attach(attach, reply),
-            Command::Snapshot { viewer, from, reply } => self.snapshot(viewer, from, reply),
+            Command::Snapshot {
+                viewer,
+                from,
+                reply,
+            } => self.snapshot(viewer, from, reply),
             Command::Input { viewer, piece } => self.viewer_input(viewer, piece),
             Command::Type(piece) => {
                 self.input.push(piece);
@@ -442,15 +509,7 @@ impl<S: Source> Engine<S> {
             self.read.clear();
             match self.source.read(&mut self.read, READ) {
                 Ok(taken) if taken.bytes > 0 => {
-                    let head = {
-                        let mut backlog =
-                            self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-                        backlog.push(&self.read);
-                        backlog.head()
-                    };
-                    self.shared.head.send_replace(head);
-                    self.unparsed.extend_from_slice(&self.read);
-                    self.source.acknowledge(head);
+                    self.forward();
                     self.parse();
                 }
                 _ => return true,
@@ -459,7 +518,14 @@ impl<S: Source> Engine<S> {
     }
 
     fn attach(&mut self, attach: Attach, reply: oneshot::Sender<Attached>) {
-        let Attach { viewer, size, read_only, resume, lines } = attach;
+        let Attach {
+            viewer,
+            size,
+            read_only,
+            resume,
+            lines,
+            counted,
+        } = attach;
         let alone = self.viewers.values().all(|viewer| viewer.read_only);
         if !read_only {
             self.policy.join(viewer, size);
@@ -470,21 +536,40 @@ impl<S: Source> Engine<S> {
         }
         self.parse();
         let (start, head) = {
-            let backlog = self.shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            let backlog = self
+                .shared
+                .backlog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             (backlog.start(), backlog.head())
         };
         let rows = size.map(|size| size.rows);
         let attached = match resume.filter(|offset| (start..=head).contains(offset)) {
-            Some(offset) => Attached { offset, snapshot: None, live_from: head },
+            Some(offset) => Attached {
+                offset,
+                snapshot: None,
+                live_from: head,
+            },
             None => {
                 let skipped = resume.map_or(0, |offset| head.saturating_sub(offset));
                 let options = self.options(rows, lines, skipped);
                 let snapshot = Some(self.screen.snapshot(options));
-                Attached { offset: head, snapshot, live_from: head }
+                Attached {
+                    offset: head,
+                    snapshot,
+                    live_from: head,
+                }
             }
         };
         if reply.send(attached).is_ok() {
-            let state = Viewer { read_only, paused: false, rows, lines, live_from: head };
+            let state = Viewer {
+                read_only,
+                paused: false,
+                rows,
+                lines,
+                counted,
+                live_from: head,
+            };
             self.viewers.insert(viewer, state);
             self.publish();
         } else {
@@ -494,24 +579,37 @@ impl<S: Source> Engine<S> {
     }
 
     fn options(&self, rows: Option<u16>, lines: usize, skipped: u64) -> SnapshotOptions {
-        let rows = rows.unwrap_or(self.screen.size().rows);
-        SnapshotOptions { rows, lines: lines.min(MAX_LINES), skipped }
+        let rows = rows.unwrap_or_else(|| self.screen.size().rows);
+        SnapshotOptions {
+            rows,
+            lines: lines.min(MAX_LINES),
+            skipped,
+        }
     }
 
     fn snapshot(&mut self, viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot>) {
         self.parse();
         let head = *self.shared.head.borrow();
-        let Some(state) = self.viewers.get_mut(&viewer) else { return };
+        let Some(state) = self.viewers.get_mut(&viewer) else {
+            return;
+        };
         state.live_from = head;
         let (rows, lines) = (state.rows, state.lines);
         let options = self.options(rows, lines, head.saturating_sub(from));
         let bytes = self.screen.snapshot(options);
         // The viewer may have left.
-        drop(reply.send(Snapshot { bytes, offset: head }));
+        drop(reply.send(Snapshot {
+            bytes,
+            offset: head,
+        }));
     }
 
     fn viewer_input(&mut self, viewer: ViewerId, piece: input::Piece) {
-        if self.viewers.get(&viewer).is_none_or(|state| state.read_only) {
+        if self
+            .viewers
+            .get(&viewer)
+            .is_none_or(|state| state.read_only)
+        {
             return;
         }
         if let Some(key) = input::interrupt_key(&piece.bytes) {
@@ -549,7 +647,10 @@ impl<S: Source> Engine<S> {
         if typed {
             self.typed(viewer);
         }
-        self.input.push(input::Piece { bytes: keys, ..piece });
+        self.input.push(input::Piece {
+            bytes: keys,
+            ..piece
+        });
         self.write_input();
     }
 
@@ -561,7 +662,9 @@ impl<S: Source> Engine<S> {
 
     /// Uses up one open query that this viewer saw live, if it is the one that answers.
     fn may_answer(&mut self, viewer: ViewerId) -> bool {
-        let Some(state) = self.viewers.get(&viewer) else { return false };
+        let Some(state) = self.viewers.get(&viewer) else {
+            return false;
+        };
         if self.answerer() != Some(viewer) {
             return false;
         }
@@ -609,11 +712,19 @@ impl<S: Source> Engine<S> {
             tracing::debug!(terminal = %self.shared.id, %error, "the window size could not be set");
         }
         self.screen.resize(size);
+        self.keep(|keep, _| keep.resize(size));
         self.publish();
     }
 
+    fn counted(&self) -> usize {
+        self.viewers
+            .values()
+            .filter(|viewer| viewer.counted)
+            .count()
+    }
+
     fn publish(&self) {
-        let (size, owner, viewers) = (self.screen.size(), self.policy.owner(), self.viewers.len());
+        let (size, owner, viewers) = (self.screen.size(), self.policy.owner(), self.counted());
         self.shared.status.send_if_modified(|status| {
             let changed = (status.size, status.owner, status.viewers) != (size, owner, viewers);
             (status.size, status.owner, status.viewers) = (size, owner, viewers);

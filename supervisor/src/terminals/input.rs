@@ -10,13 +10,12 @@
 use std::collections::VecDeque;
 use std::io;
 
-use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::pty::Master;
 
 /// Bytes that may wait.
-pub const LIMIT: usize = 16 << 20;
+pub(super) const LIMIT: usize = 16 << 20;
 
 const PASTE_BEGIN: &[u8] = b"\x1b[200~";
 const PASTE_END: &[u8] = b"\x1b[201~";
@@ -41,14 +40,19 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn of(bytes: Vec<u8>) -> Self {
-        Self { bytes, permit: None, done: None }
+        Self {
+            bytes,
+            permit: None,
+            done: None,
+        }
     }
 
     fn finish(self, result: Result<(), TypeError>) {
         drop(self.permit);
-        if let Some(done) = self.done {
-            // Nobody may be waiting any more.
-            drop(done.send(result));
+        if let Some(done) = self.done
+            && done.send(result).is_err()
+        {
+            tracing::trace!("nobody waits for what was typed any more");
         }
     }
 }

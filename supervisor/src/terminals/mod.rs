@@ -15,7 +15,9 @@ pub mod backlog;
 mod engine;
 pub mod http;
 mod input;
+pub mod keep;
 pub mod pty;
+pub mod record;
 pub mod screen;
 pub mod set;
 pub mod size;
@@ -25,7 +27,9 @@ pub mod viewer;
 
 pub use engine::ScreenText;
 pub use input::TypeError;
-pub use terminal::{Exit, Kind, Signal, Status, Terminal, TerminalError, TerminalId, TerminalOptions};
+pub use terminal::{
+    Exit, Kind, Signal, Status, Terminal, TerminalError, TerminalId, TerminalOptions,
+};
 pub use viewer::{Frame, Viewer, ViewerInput, ViewerOptions};
 
 #[cfg(test)]

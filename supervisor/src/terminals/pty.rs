@@ -33,12 +33,20 @@ pub enum PtyError {
 
 fn watched(fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>, PtyError> {
     let number = fd.as_raw_fd();
-    rustix::io::ioctl_fionbio(&fd, true)
-        .map_err(|source| PtyError::NonBlocking { fd: number, source: source.into() })?;
-    #[expect(unsafe_code, reason = "registration is unsafe for types whose descriptor may change")]
+    rustix::io::ioctl_fionbio(&fd, true).map_err(|source| PtyError::NonBlocking {
+        fd: number,
+        source: source.into(),
+    })?;
+    #[expect(
+        unsafe_code,
+        reason = "registration is unsafe for types whose descriptor may change"
+    )]
     // SAFETY: an `OwnedFd` names one open descriptor until it is dropped, and `AsyncFd` owns it.
     let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
-    registered.map_err(|error| PtyError::Watch { fd: number, source: error.into() })
+    registered.map_err(|error| PtyError::Watch {
+        fd: number,
+        source: error.into(),
+    })
 }
 
 impl Master {
@@ -47,7 +55,9 @@ impl Master {
     /// # Errors
     /// When the descriptor cannot be made non-blocking or watched.
     pub fn new(fd: OwnedFd) -> Result<Self, PtyError> {
-        Ok(Self { fd: watched(fd, Interest::WRITABLE)? })
+        Ok(Self {
+            fd: watched(fd, Interest::WRITABLE)?,
+        })
     }
 
     /// Waits until the program's side has room. Cancelling it loses nothing.
@@ -74,8 +84,12 @@ impl Master {
     /// # Errors
     /// As of the ioctl.
     pub fn resize(&self, size: Size) -> io::Result<()> {
-        let window =
-            Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let window = Winsize {
+            ws_row: size.rows,
+            ws_col: size.columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         Ok(rustix::termios::tcsetwinsize(self.fd.get_ref(), window)?)
     }
 
@@ -122,8 +136,14 @@ impl PtySource {
         let master = master.as_fd();
         let fd = master
             .try_clone_to_owned()
-            .map_err(|source| PtyError::Duplicate { fd: master.as_raw_fd(), source })?;
-        Ok(Self { fd: watched(fd, Interest::READABLE)?, offset: 0 })
+            .map_err(|source| PtyError::Duplicate {
+                fd: master.as_raw_fd(),
+                source,
+            })?;
+        Ok(Self {
+            fd: watched(fd, Interest::READABLE)?,
+            offset: 0,
+        })
     }
 }
 
@@ -148,11 +168,18 @@ impl Source for PtySource {
         into.truncate(before + bytes);
         self.offset += bytes as u64;
         match read {
-            Ok(bytes) => Ok(Taken { lost: 0, bytes, ended: bytes == 0 }),
+            Ok(bytes) => Ok(Taken {
+                lost: 0,
+                bytes,
+                ended: bytes == 0,
+            }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Taken::default()),
             // Linux's way of saying that the last program's side was closed.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                Ok(Taken { ended: true, ..Taken::default() })
+                Ok(Taken {
+                    ended: true,
+                    ..Taken::default()
+                })
             }
             Err(error) => Err(error),
         }

@@ -32,7 +32,10 @@ pub struct TerminalSet {
 
 impl TerminalSet {
     fn with<T>(&self, act: impl FnOnce(&mut Vec<Terminal>) -> T) -> T {
-        act(&mut self.terminals.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self
+            .terminals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lists a terminal under its name. An ended one of the same name is replaced.
@@ -42,7 +45,10 @@ impl TerminalSet {
     pub fn add(&self, terminal: Terminal) -> Result<(), AddError> {
         self.with(|all| {
             let running = |terminal: &Terminal| terminal.status().exit.is_none();
-            if all.iter().any(|other| other.id() == terminal.id() && running(other)) {
+            if all
+                .iter()
+                .any(|other| other.id() == terminal.id() && running(other))
+            {
                 return Err(AddError::Exists(terminal.id().clone()));
             }
             if all.iter().filter(|other| running(other)).count() >= MAX_RUNNING {
@@ -57,7 +63,11 @@ impl TerminalSet {
 
     fn forget_oldest(all: &mut Vec<Terminal>) {
         let ended = |terminal: &Terminal| terminal.status().exit.is_some();
-        let mut over = all.iter().filter(|terminal| ended(terminal)).count().saturating_sub(MAX_ENDED);
+        let mut over = all
+            .iter()
+            .filter(|terminal| ended(terminal))
+            .count()
+            .saturating_sub(MAX_ENDED);
         all.retain(|terminal| {
             let forget = over > 0 && ended(terminal);
             over -= usize::from(forget);

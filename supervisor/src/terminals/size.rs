@@ -18,7 +18,10 @@ pub struct Size {
 impl Size {
     pub const MIN: u16 = 2;
     pub const MAX: u16 = 1000;
-    pub const DEFAULT: Self = Self { columns: 80, rows: 24 };
+    pub const DEFAULT: Self = Self {
+        columns: 80,
+        rows: 24,
+    };
 
     /// The nearest size that is allowed (CONTRACT §6c: 2..1000).
     pub fn clamped(self) -> Self {
@@ -44,7 +47,10 @@ impl Size {
             Some(value) if value == f64::INFINITY => Self::MAX,
             _ => present,
         };
-        Self { columns: part(columns, self.columns), rows: part(rows, self.rows) }
+        Self {
+            columns: part(columns, self.columns),
+            rows: part(rows, self.rows),
+        }
     }
 }
 
@@ -70,7 +76,12 @@ pub struct SizePolicy {
 
 impl SizePolicy {
     pub fn new(size: Size) -> Self {
-        Self { size: size.clamped(), owner: None, claims: BTreeMap::new(), clock: 0 }
+        Self {
+            size: size.clamped(),
+            owner: None,
+            claims: BTreeMap::new(),
+            clock: 0,
+        }
     }
 
     pub fn size(&self) -> Size {
@@ -83,7 +94,13 @@ impl SizePolicy {
 
     /// A viewer that may type came, with its size if it has one.
     pub fn join(&mut self, viewer: ViewerId, size: Option<Size>) {
-        self.claims.insert(viewer, Claim { size: size.map(Size::clamped), typed: 0 });
+        self.claims.insert(
+            viewer,
+            Claim {
+                size: size.map(Size::clamped),
+                typed: 0,
+            },
+        );
         if self.owner.is_none() {
             self.own(viewer);
         }
@@ -114,7 +131,10 @@ impl SizePolicy {
         self.claims.remove(&viewer);
         if self.owner == Some(viewer) {
             self.owner = None;
-            let next = self.claims.iter().max_by_key(|(id, claim)| (claim.typed, **id));
+            let next = self
+                .claims
+                .iter()
+                .max_by_key(|(id, claim)| (claim.typed, **id));
             if let Some(id) = next.map(|(id, _)| *id) {
                 self.own(id);
             }
@@ -133,17 +153,50 @@ impl SizePolicy {
 mod tests {
     use super::*;
 
-    const PHONE: Size = Size { columns: 40, rows: 20 };
-    const DESK: Size = Size { columns: 200, rows: 60 };
+    const PHONE: Size = Size {
+        columns: 40,
+        rows: 20,
+    };
+    const DESK: Size = Size {
+        columns: 200,
+        rows: 60,
+    };
 
     #[test]
     fn nonsense_is_clamped_and_missing_parts_are_kept() {
-        let present = Size { columns: 80, rows: 24 };
+        let present = Size {
+            columns: 80,
+            rows: 24,
+        };
         assert_eq!(present.asked(None, None), present);
-        assert_eq!(present.asked(Some(0.0), Some(-3.0)), Size { columns: 2, rows: 2 });
-        assert_eq!(present.asked(Some(1e308), Some(65535.0)), Size { columns: 1000, rows: 1000 });
-        assert_eq!(present.asked(Some(f64::NAN), Some(30.9)), Size { columns: 80, rows: 30 });
-        assert_eq!(present.asked(Some(f64::INFINITY), None), Size { columns: 1000, rows: 24 });
+        assert_eq!(
+            present.asked(Some(0.0), Some(-3.0)),
+            Size {
+                columns: 2,
+                rows: 2
+            }
+        );
+        assert_eq!(
+            present.asked(Some(1e308), Some(65535.0)),
+            Size {
+                columns: 1000,
+                rows: 1000
+            }
+        );
+        assert_eq!(
+            present.asked(Some(f64::NAN), Some(30.9)),
+            Size {
+                columns: 80,
+                rows: 30
+            }
+        );
+        assert_eq!(
+            present.asked(Some(f64::INFINITY), None),
+            Size {
+                columns: 1000,
+                rows: 24
+            }
+        );
     }
 
     #[test]
@@ -154,7 +207,13 @@ mod tests {
         assert_eq!(policy.size(), PHONE);
         policy.join(desk, Some(DESK));
         assert_eq!(policy.size(), PHONE, "the second viewer letterboxes");
-        policy.resize(desk, Size { columns: 190, rows: 60 });
+        policy.resize(
+            desk,
+            Size {
+                columns: 190,
+                rows: 60,
+            },
+        );
         assert_eq!(policy.size(), PHONE, "a follower's window does not matter");
         policy.typed(desk);
         assert_eq!(policy.size().columns, 190);
@@ -163,7 +222,11 @@ mod tests {
         policy.leave(phone);
         assert_eq!((policy.size().columns, policy.owner()), (190, Some(desk)));
         policy.leave(desk);
-        assert_eq!((policy.size().columns, policy.owner()), (190, None), "the last size stays");
+        assert_eq!(
+            (policy.size().columns, policy.owner()),
+            (190, None),
+            "the last size stays"
+        );
     }
 
     #[test]

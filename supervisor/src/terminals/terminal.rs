@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::backlog::Backlog;
 use super::engine::{Attach, COMMANDS, Command, Engine, ScreenText};
 use super::input::{self, TypeError};
+use super::keep::Keep;
 use super::pty::Master;
 use super::screen::Screen;
 use super::size::{Size, ViewerId};
@@ -30,17 +31,28 @@ pub struct TerminalId(Arc<str>);
 
 /// Not a terminal's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a terminal's name has 1 to 64 lower-case letters, digits and hyphens and begins with a letter")]
+#[error(
+    "a terminal's name has 1 to 64 lower-case letters, digits and hyphens and begins with a letter"
+)]
 pub struct BadTerminalId;
 
 impl TerminalId {
     /// # Errors
     /// When `name` has other characters, is empty or too long.
     pub fn new(name: &str) -> Result<Self, BadTerminalId> {
-        let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let begins = name
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_lowercase());
         let fits = name.len() <= 64
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if begins && fits { Ok(Self(name.into())) } else { Err(BadTerminalId) }
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if begins && fits {
+            Ok(Self(name.into()))
+        } else {
+            Err(BadTerminalId)
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -104,7 +116,11 @@ impl fmt::Display for Exit {
             Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
                 Ok(signal) => {
                     let name = signal.as_str();
-                    write!(formatter, "signal {}", name.strip_prefix("SIG").unwrap_or(name))
+                    write!(
+                        formatter,
+                        "signal {}",
+                        name.strip_prefix("SIG").unwrap_or(name)
+                    )
                 }
                 Err(_) => write!(formatter, "signal {number}"),
             },
@@ -144,7 +160,10 @@ pub(super) struct Detached {
 
 impl Detached {
     pub(super) fn add(&self, viewer: ViewerId) {
-        self.viewers.lock().unwrap_or_else(PoisonError::into_inner).push(viewer);
+        self.viewers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(viewer);
         self.notify.notify_one();
     }
 
@@ -178,7 +197,9 @@ pub(super) struct Shared {
 
 impl Shared {
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+        u64::try_from(self.began.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 
     pub(super) fn touch_output(&self) {
@@ -192,7 +213,11 @@ impl Shared {
     fn since(&self, mark: &AtomicU64) -> Option<Duration> {
         match mark.load(Ordering::Relaxed) {
             0 => None,
-            ms => Some(self.began.elapsed().saturating_sub(Duration::from_millis(ms))),
+            ms => Some(
+                self.began
+                    .elapsed()
+                    .saturating_sub(Duration::from_millis(ms)),
+            ),
         }
     }
 }
@@ -212,6 +237,8 @@ pub struct TerminalOptions {
     pub size: Size,
     /// Takes titles, OSC, bells and printed addresses; signals that find it full are dropped and counted.
     pub signals: Option<mpsc::Sender<Signal>>,
+    /// Where the screen is kept for the next supervisor, see [`Keep`].
+    pub keep: Option<Keep>,
 }
 
 /// Why a terminal did not answer.
@@ -239,7 +266,13 @@ impl Terminal {
         master: Master,
         screen: Screen,
     ) -> Self {
-        let TerminalOptions { id, kind, size: _, signals } = options;
+        let TerminalOptions {
+            id,
+            kind,
+            size: _,
+            signals,
+            keep,
+        } = options;
         let offset = source.offset();
         let status = Status {
             title: screen.title().to_owned(),
@@ -263,7 +296,15 @@ impl Terminal {
             next_viewer: AtomicU64::new(1),
         });
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let engine = Engine::new(Arc::clone(&shared), source, master, receiver, signals, screen);
+        let engine = Engine::new(
+            Arc::clone(&shared),
+            source,
+            master,
+            receiver,
+            signals,
+            keep,
+            screen,
+        );
         tokio::spawn(engine.run());
         Self { shared, commands }
     }
@@ -338,6 +379,7 @@ impl Terminal {
             read_only: options.read_only,
             resume: options.resume,
             lines: options.lines,
+            counted: options.counted,
         };
         let attached = self.ask(Command::Attach(attach, reply), answer).await?;
         Ok(Viewer::new(ticket, options.read_only, attached))
@@ -354,8 +396,15 @@ impl Terminal {
             .acquire_many_owned(permits)
             .await
             .map_err(|_| TypeError::Ended)?;
-        let piece = input::Piece { bytes, permit: Some(permit), done: Some(done) };
-        self.commands.send(Command::Type(piece)).await.map_err(|_| TypeError::Ended)?;
+        let piece = input::Piece {
+            bytes,
+            permit: Some(permit),
+            done: Some(done),
+        };
+        self.commands
+            .send(Command::Type(piece))
+            .await
+            .map_err(|_| TypeError::Ended)?;
         typed.await.unwrap_or(Err(TypeError::Ended))
     }
 

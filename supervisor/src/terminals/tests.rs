@@ -21,13 +21,24 @@ pub(in crate::terminals) struct Program {
     _master: Box<dyn MasterPty + Send>,
 }
 
-const SIZE: Size = Size { columns: 80, rows: 24 };
+const SIZE: Size = Size {
+    columns: 80,
+    rows: 24,
+};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Program {
     pub(in crate::terminals) fn start(id: &str, kind: Kind, script: &str) -> Self {
+        Self::start_kept(id, kind, script, None)
+    }
+
+    fn start_kept(id: &str, kind: Kind, script: &str, keep: Option<&std::path::Path>) -> Self {
         let pair = native_pty_system()
-            .openpty(PtySize { rows: SIZE.rows, cols: SIZE.columns, ..PtySize::default() })
+            .openpty(PtySize {
+                rows: SIZE.rows,
+                cols: SIZE.columns,
+                ..PtySize::default()
+            })
             .unwrap();
         let mut command = CommandBuilder::new("bash");
         command.args(["--norc", "-c", script]);
@@ -39,14 +50,23 @@ impl Program {
         let master: OwnedFd = borrow(fd).try_clone_to_owned().unwrap();
         let source = PtySource::new(&master).unwrap();
         let (sender, signals) = mpsc::channel(1024);
+        let id = TerminalId::new(id).unwrap();
+        let keep = keep
+            .map(|directory| keep::Keep::begin(directory, &id, &mut Screen::new(SIZE), 0).unwrap());
         let options = TerminalOptions {
-            id: TerminalId::new(id).unwrap(),
+            id,
             kind,
             size: SIZE,
             signals: Some(sender),
+            keep,
         };
         let terminal = Terminal::start(options, source, Master::new(master).unwrap());
-        Self { terminal, signals, child: Some(child), _master: pair.master }
+        Self {
+            terminal,
+            signals,
+            child: Some(child),
+            _master: pair.master,
+        }
     }
 
     /// Waits for the program and tells the engine, as the supervisor does on the keeper's word.
@@ -54,7 +74,10 @@ impl Program {
         let mut child = self.child.take().unwrap();
         let terminal = self.terminal.clone();
         tokio::spawn(async move {
-            let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+            let status = tokio::task::spawn_blocking(move || child.wait())
+                .await
+                .unwrap()
+                .unwrap();
             let exit = match status.signal() {
                 Some(_) => Exit::Signal(9),
                 None => Exit::Code(i32::try_from(status.exit_code()).unwrap()),
@@ -73,14 +96,19 @@ impl Drop for Program {
     }
 }
 
-#[expect(unsafe_code, reason = "portable-pty lends its descriptor as a number only")]
+#[expect(
+    unsafe_code,
+    reason = "portable-pty lends its descriptor as a number only"
+)]
 fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
     // SAFETY: the PTY that owns it outlives the duplicate made from it.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 async fn next(viewer: &mut Viewer) -> Option<Frame> {
-    timeout(PATIENCE, viewer.next()).await.expect("the terminal said nothing for 20 s")
+    timeout(PATIENCE, viewer.next())
+        .await
+        .expect("the terminal said nothing for 20 s")
 }
 
 /// Shows frames on a screen of its own until `wanted` is on it; returns the bytes of output too.
@@ -88,7 +116,10 @@ async fn show_until(viewer: &mut Viewer, screen: &mut Screen, wanted: &str) -> V
     let mut output = Vec::new();
     while !screen.text().contains(wanted) {
         let Ok(frame) = timeout(PATIENCE, viewer.next()).await else {
-            panic!("no {wanted:?} within 20 s on the screen:\n{}", screen.text());
+            panic!(
+                "no {wanted:?} within 20 s on the screen:\n{}",
+                screen.text()
+            );
         };
         show(frame.expect("the terminal is over"), screen, &mut output);
     }
@@ -116,12 +147,19 @@ async fn watch(terminal: &Terminal, options: ViewerOptions) -> (Viewer, Screen) 
 }
 
 fn sized(columns: u16, rows: u16) -> ViewerOptions {
-    ViewerOptions { size: Some(Size { columns, rows }), ..ViewerOptions::default() }
+    ViewerOptions {
+        size: Some(Size { columns, rows }),
+        ..ViewerOptions::default()
+    }
 }
 
 #[tokio::test]
 async fn a_viewer_types_and_sees_the_echo_and_the_exit() {
-    let mut program = Program::start("shell-1", Kind::Shell, "read line; echo \"got $line\"; exit 3");
+    let mut program = Program::start(
+        "shell-1",
+        Kind::Shell,
+        "read line; echo \"got $line\"; exit 3",
+    );
     let (mut viewer, mut screen) = watch(&program.terminal, sized(80, 24)).await;
     viewer.input().send(b"hello\r").await;
     show_until(&mut viewer, &mut screen, "got hello").await;
@@ -151,7 +189,13 @@ async fn a_grandchild_that_keeps_the_terminal_does_not_hide_the_end() {
         while !matches!(viewer.next().await, Some(Frame::Exit(_))) {}
     });
     let ended = ended.await;
-    let pid = text.split("child ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let pid = text
+        .split("child ")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
     let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert!(ended.is_ok(), "the end was not told within 3 s");
@@ -169,7 +213,11 @@ async fn output_is_complete_and_in_order_for_a_viewer_that_reads() {
     loop {
         match next(&mut viewer).await.unwrap() {
             Frame::Output { offset, bytes } => {
-                assert_eq!(*at.get_or_insert(offset), offset, "an offset was skipped or repeated");
+                assert_eq!(
+                    *at.get_or_insert(offset),
+                    offset,
+                    "an offset was skipped or repeated"
+                );
                 at = Some(offset + bytes.len() as u64);
                 output.extend_from_slice(&bytes);
             }
@@ -180,13 +228,16 @@ async fn output_is_complete_and_in_order_for_a_viewer_that_reads() {
     }
     let text = String::from_utf8(output).unwrap();
     let begin = text.find("1\n2\n").unwrap();
-    assert_eq!(&text[begin..], expected);
+    assert_eq!(text.get(begin..).unwrap(), expected);
 }
 
 #[tokio::test]
 async fn a_stalled_viewer_stops_nobody_and_comes_back_to_the_right_screen() {
-    let mut program =
-        Program::start("shell-1", Kind::Shell, "read go; seq 1 1000000; echo the end; read on");
+    let mut program = Program::start(
+        "shell-1",
+        Kind::Shell,
+        "read go; seq 1 1000000; echo the end; read on",
+    );
     let (mut stalled, mut stalled_screen) = watch(&program.terminal, sized(80, 24)).await;
     let (mut reader, mut reader_screen) = watch(&program.terminal, ViewerOptions::default()).await;
     reader.input().send(b"\r").await;
@@ -204,8 +255,14 @@ async fn a_stalled_viewer_stops_nobody_and_comes_back_to_the_right_screen() {
         }
         show(frame, &mut stalled_screen, &mut output);
     }
-    assert!(skipped_bytes > 1_000_000, "only {skipped_bytes} bytes were skipped");
-    assert_eq!(stalled_screen.text(), program.terminal.text().await.unwrap().text);
+    assert!(
+        skipped_bytes > 1_000_000,
+        "only {skipped_bytes} bytes were skipped"
+    );
+    assert_eq!(
+        stalled_screen.text(),
+        program.terminal.text().await.unwrap().text
+    );
     assert_eq!(stalled_screen.text(), reader_screen.text());
     drop(program.signals.try_recv());
 }
@@ -233,14 +290,21 @@ async fn a_viewer_resumes_where_it_was_without_loss_or_repetition() {
         output.extend(part);
         if cut {
             drop(viewer);
-            let options = ViewerOptions { resume: Some(at), ..sized(80, 24) };
+            let options = ViewerOptions {
+                resume: Some(at),
+                ..sized(80, 24)
+            };
             viewer = program.terminal.attach(options).await.unwrap();
         }
     }
     assert_eq!(screen.text(), program.terminal.text().await.unwrap().text);
     let text = String::from_utf8(output).unwrap();
     for number in 2..=40 {
-        assert_eq!(text.matches(&format!("line {number}\r\n")).count(), 1, "line {number}");
+        assert_eq!(
+            text.matches(&format!("line {number}\r\n")).count(),
+            1,
+            "line {number}"
+        );
     }
 }
 
@@ -255,7 +319,15 @@ async fn the_server_answers_while_nobody_watches() {
         }
     };
     timeout(PATIENCE, answered).await.expect("nobody answered");
-    assert!(program.terminal.text().await.unwrap().text.contains("[1;3 done"));
+    assert!(
+        program
+            .terminal
+            .text()
+            .await
+            .unwrap()
+            .text
+            .contains("[1;3 done")
+    );
 }
 
 #[tokio::test]
@@ -271,7 +343,11 @@ async fn one_viewer_answers_and_a_replay_is_not_answered() {
     first.input().send(b"g").await;
     let mut query_seen = Vec::new();
     while memchr::memmem::find(&query_seen, b"\x1b[c").is_none() {
-        show(next(&mut first).await.unwrap(), &mut screen, &mut query_seen);
+        show(
+            next(&mut first).await.unwrap(),
+            &mut screen,
+            &mut query_seen,
+        );
     }
     second.input().send(b"\x1b[?2;2c").await;
     first.input().send(b"\x1b[?1;2c").await;
@@ -295,18 +371,35 @@ async fn the_size_belongs_to_the_typist_and_read_only_viewers_change_nothing() {
     let (mut desk, mut screen) = watch(&program.terminal, sized(100, 30)).await;
     show_until(&mut desk, &mut screen, "now 30 100").await;
     let (phone, _) = watch(&program.terminal, sized(40, 20)).await;
-    let options = ViewerOptions { read_only: true, ..sized(50, 50) };
+    let options = ViewerOptions {
+        read_only: true,
+        ..sized(50, 50)
+    };
     let (mut spy, mut spy_screen) = watch(&program.terminal, options).await;
     spy.input().send(b"evil\r").await;
-    spy.input().resize(Size { columns: 55, rows: 55 }).await;
+    spy.input()
+        .resize(Size {
+            columns: 55,
+            rows: 55,
+        })
+        .await;
     spy.input().take_over().await;
-    assert_eq!(program.terminal.status().size, Size { columns: 100, rows: 30 });
+    assert_eq!(
+        program.terminal.status().size,
+        Size {
+            columns: 100,
+            rows: 30
+        }
+    );
     phone.input().send(b"hi\r").await;
     show_until(&mut desk, &mut screen, "now 20 40").await;
     drop(phone);
     show_until(&mut spy, &mut spy_screen, "now 30 100").await;
     let text = program.terminal.text().await.unwrap().text;
-    assert!(text.contains("read hi") && !text.contains("evil") && !text.contains("55"), "{text}");
+    assert!(
+        text.contains("read hi") && !text.contains("evil") && !text.contains("55"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -321,18 +414,43 @@ async fn resize_storms_are_coalesced_and_the_last_size_wins() {
     let input = viewer.input();
     let began = std::time::Instant::now();
     for number in 0..2000u16 {
-        input.resize(Size { columns: number % 1200, rows: number % 7 }).await;
+        input
+            .resize(Size {
+                columns: number % 1200,
+                rows: number % 7,
+            })
+            .await;
     }
-    input.resize(Size { columns: 90, rows: 33 }).await;
+    input
+        .resize(Size {
+            columns: 90,
+            rows: 33,
+        })
+        .await;
     let mut status = program.terminal.watch();
-    let last = Size { columns: 90, rows: 33 };
-    timeout(PATIENCE, status.wait_for(|status| status.size == last)).await.unwrap().unwrap();
+    let last = Size {
+        columns: 90,
+        rows: 33,
+    };
+    timeout(PATIENCE, status.wait_for(|status| status.size == last))
+        .await
+        .unwrap()
+        .unwrap();
     let most = began.elapsed().as_millis() / 50 + 2;
     input.send(b"\r").await;
     show_until(&mut viewer, &mut screen, "changes, 33 90").await;
     let text = screen.text();
-    let changes = text.split(" changes").next().unwrap().split_whitespace().last().unwrap();
-    assert!(changes.parse::<u128>().unwrap() <= most, "{changes} changes, at most {most}");
+    let changes = text
+        .split(" changes")
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .last()
+        .unwrap();
+    assert!(
+        changes.parse::<u128>().unwrap() <= most,
+        "{changes} changes, at most {most}"
+    );
 }
 
 #[tokio::test]
@@ -346,12 +464,17 @@ async fn a_large_paste_is_complete_and_an_interrupt_overtakes_it() {
     let program = Program::start("shell-1", Kind::Shell, &script);
     let (mut viewer, mut screen) = watch(&program.terminal, sized(80, 24)).await;
     show_until(&mut viewer, &mut screen, "ready").await;
-    let paste: Vec<u8> = (0..10_485_760u32).map(|number| b'a' + u8::try_from(number % 23).unwrap()).collect();
+    let paste: Vec<u8> = (0..10_485_760u32)
+        .map(|number| b'a' + u8::try_from(number % 23).unwrap())
+        .collect();
     for part in paste.chunks(1 << 20) {
         viewer.input().send(part).await;
     }
     show_until(&mut viewer, &mut screen, "sleeping").await;
-    assert!(std::fs::read(file.path()).unwrap() == paste, "the paste arrived changed");
+    assert!(
+        std::fs::read(file.path()).unwrap() == paste,
+        "the paste arrived changed"
+    );
     // Now nobody reads: the kernel's buffer fills, the rest waits here.
     for part in paste.chunks(1 << 20) {
         viewer.input().send(part).await;
@@ -359,7 +482,11 @@ async fn a_large_paste_is_complete_and_an_interrupt_overtakes_it() {
     let began = std::time::Instant::now();
     viewer.input().send(b"\x03").await;
     show_until(&mut viewer, &mut screen, "interrupted").await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -370,7 +497,10 @@ async fn typed_bytes_are_reported_when_the_program_ends() {
     assert_eq!(program.terminal.type_bytes(b"short".to_vec()).await, Ok(()));
     program.reap();
     let long = program.terminal.type_bytes(vec![b'x'; 4 << 20]);
-    assert_eq!(timeout(PATIENCE, long).await.unwrap(), Err(TypeError::Ended));
+    assert_eq!(
+        timeout(PATIENCE, long).await.unwrap(),
+        Err(TypeError::Ended)
+    );
 }
 
 #[tokio::test]
@@ -382,10 +512,18 @@ async fn titles_commands_and_addresses_become_signals() {
     );
     let mut all = Vec::new();
     while !all.contains(&Signal::Listen(5173)) {
-        all.push(timeout(PATIENCE, program.signals.recv()).await.unwrap().unwrap());
+        all.push(
+            timeout(PATIENCE, program.signals.recv())
+                .await
+                .unwrap()
+                .unwrap(),
+        );
     }
     assert!(all.contains(&Signal::Title("title two".into())), "{all:?}");
-    assert!(all.contains(&Signal::Osc(b"7501;state=working:app=codex".to_vec())), "{all:?}");
+    assert!(
+        all.contains(&Signal::Osc(b"7501;state=working:app=codex".to_vec())),
+        "{all:?}"
+    );
     assert_eq!(program.terminal.status().title, "title two");
 }
 
@@ -396,5 +534,34 @@ async fn viewers_that_leave_are_forgotten() {
         drop(program.terminal.attach(sized(80, 24)).await.unwrap());
     }
     let mut status = program.terminal.watch();
-    timeout(PATIENCE, status.wait_for(|status| status.viewers == 0)).await.unwrap().unwrap();
+    timeout(PATIENCE, status.wait_for(|status| status.viewers == 0))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_screen_and_its_offset_survive_the_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    // More than one checkpoint's worth, with colours, so that nothing of it is skipped over.
+    let script =
+        r"seq 1 360000 | sed 's/.*/\x1b[31m& of a lot of output/'; printf 'the end'; read x";
+    let program = Program::start_kept("main", Kind::Agent, script, Some(directory.path()));
+    let (mut viewer, mut screen) = watch(&program.terminal, sized(100, 30)).await;
+    show_until(&mut viewer, &mut screen, "the end").await;
+    let text = program.terminal.text().await.unwrap().text;
+    let offset = program.terminal.offset();
+    assert!(offset > 9 << 20, "{offset}");
+    let restored = keep::Keep::restore(directory.path(), program.terminal.id())
+        .unwrap()
+        .unwrap();
+    assert_eq!(restored.offset, offset);
+    assert_eq!(
+        restored.screen.size(),
+        Size {
+            columns: 100,
+            rows: 30
+        }
+    );
+    assert_eq!(restored.screen.text(), text);
 }

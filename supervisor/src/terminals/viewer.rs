@@ -30,11 +30,19 @@ pub struct ViewerOptions {
     pub resume: Option<u64>,
     /// Lines of scrollback it wants in a snapshot.
     pub lines: usize,
+    /// Whether it counts as a viewer to others; the recorder does not.
+    pub counted: bool,
 }
 
 impl Default for ViewerOptions {
     fn default() -> Self {
-        Self { size: None, read_only: false, resume: None, lines: MAX_LINES }
+        Self {
+            size: None,
+            read_only: false,
+            resume: None,
+            lines: MAX_LINES,
+            counted: true,
+        }
     }
 }
 
@@ -43,12 +51,22 @@ impl Default for ViewerOptions {
 pub enum Frame {
     /// Output. `offset` is that of the first byte. Bytes before `live_from` are a replay, whose queries are not to be
     /// answered.
-    Output { offset: u64, bytes: Vec<u8> },
+    Output {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
     /// Forget everything and show this instead; output goes on at `offset`. `skipped`: bytes never sent.
-    Snapshot { offset: u64, bytes: Vec<u8>, skipped: u64 },
+    Snapshot {
+        offset: u64,
+        bytes: Vec<u8>,
+        skipped: u64,
+    },
     Title(String),
     /// The size, and whether it is this viewer's.
-    Size { size: Size, own: bool },
+    Size {
+        size: Size,
+        own: bool,
+    },
     /// The program ended. The last frame.
     Exit(Exit),
 }
@@ -124,7 +142,10 @@ impl Viewer {
 
     /// The typing half. Clones stay valid; the viewer is forgotten when all halves are gone.
     pub fn input(&self) -> ViewerInput {
-        ViewerInput { ticket: Arc::clone(&self.ticket), read_only: self.read_only }
+        ViewerInput {
+            ticket: Arc::clone(&self.ticket),
+            read_only: self.read_only,
+        }
     }
 
     /// The next thing to show; `None` when the terminal is over and told so, or gone. Cancelling it loses nothing.
@@ -137,13 +158,21 @@ impl Viewer {
                 return Some(frame);
             }
             if let Some(bytes) = self.first.take() {
-                return Some(Frame::Snapshot { offset: self.at, bytes, skipped: 0 });
+                return Some(Frame::Snapshot {
+                    offset: self.at,
+                    bytes,
+                    skipped: 0,
+                });
             }
             let mut bytes = Vec::new();
             let copied = {
                 let shared = &self.ticket.terminal.shared;
-                let backlog = shared.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-                let waiting = usize::try_from(backlog.head().saturating_sub(self.at)).unwrap_or(FRAME);
+                let backlog = shared
+                    .backlog
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let waiting =
+                    usize::try_from(backlog.head().saturating_sub(self.at)).unwrap_or(FRAME);
                 bytes.reserve_exact(waiting.min(FRAME));
                 backlog.copy(self.at, FRAME, &mut bytes)
             };
@@ -182,20 +211,31 @@ impl Viewer {
         let size = (status.size, status.owner == Some(self.ticket.id));
         if self.shown.size != Some(size) {
             self.shown.size = Some(size);
-            return Some(Frame::Size { size: size.0, own: size.1 });
+            return Some(Frame::Size {
+                size: size.0,
+                own: size.1,
+            });
         }
         None
     }
 
     async fn skip(&mut self) -> Option<Frame> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Snapshot { viewer: self.ticket.id, from: self.at, reply };
+        let command = Command::Snapshot {
+            viewer: self.ticket.id,
+            from: self.at,
+            reply,
+        };
         self.ticket.terminal.commands.send(command).await.ok()?;
         let snapshot = answer.await.ok()?;
         let skipped = snapshot.offset.saturating_sub(self.at);
         self.at = snapshot.offset;
         self.live_from = snapshot.offset;
-        Some(Frame::Snapshot { offset: snapshot.offset, bytes: snapshot.bytes, skipped })
+        Some(Frame::Snapshot {
+            offset: snapshot.offset,
+            bytes: snapshot.bytes,
+            skipped,
+        })
     }
 }
 
@@ -217,30 +257,51 @@ impl ViewerInput {
         } else {
             let permits = u32::try_from(bytes.len().min(input::LIMIT)).unwrap_or(u32::MAX);
             let room = Arc::clone(&self.ticket.terminal.shared.input_room);
-            let Ok(permit) = room.acquire_many_owned(permits).await else { return };
+            let Ok(permit) = room.acquire_many_owned(permits).await else {
+                return;
+            };
             Some(permit)
         };
-        let piece = input::Piece { bytes: bytes.to_vec(), permit, done: None };
-        self.command(Command::Input { viewer: self.ticket.id, piece }).await;
+        let piece = input::Piece {
+            bytes: bytes.to_vec(),
+            permit,
+            done: None,
+        };
+        self.command(Command::Input {
+            viewer: self.ticket.id,
+            piece,
+        })
+        .await;
     }
 
     /// The viewer's window changed.
     pub async fn resize(&self, size: Size) {
         if !self.read_only {
-            self.command(Command::Resize { viewer: self.ticket.id, size }).await;
+            self.command(Command::Resize {
+                viewer: self.ticket.id,
+                size,
+            })
+            .await;
         }
     }
 
     /// Makes this viewer's size the terminal's.
     pub async fn take_over(&self) {
         if !self.read_only {
-            self.command(Command::TakeOver { viewer: self.ticket.id }).await;
+            self.command(Command::TakeOver {
+                viewer: self.ticket.id,
+            })
+            .await;
         }
     }
 
     /// Tells whether the viewer reads along: one that does not, does not answer queries.
     pub async fn paused(&self, paused: bool) {
-        self.command(Command::Paused { viewer: self.ticket.id, paused }).await;
+        self.command(Command::Paused {
+            viewer: self.ticket.id,
+            paused,
+        })
+        .await;
     }
 
     /// The terminal's present size, for requests that leave a part out.

@@ -6,7 +6,7 @@
 pub mod event;
 pub mod generation;
 pub mod money;
-pub mod spec;
 pub mod port;
+pub mod spec;
 pub mod state;
 pub mod time;

@@ -129,7 +129,7 @@ pub struct StateObject {
     pub phase: Phase,
     /// Working, but without progress for long.
     pub stalled: bool,
-    /// Seconds since an agent was last at work, a wait for input included; 0 while one works or starts.
+    /// Seconds without any agent at work; 0 while one works, starts, or waits for input.
     pub idle_s: u64,
     /// Why the machine should stay awake although no agent may be at work; empty: no reason.
     pub keep_awake: Vec<String>,
@@ -155,7 +155,7 @@ impl StateObject {
             .saturating_sub(self.at.as_millisecond());
         if let Ok(passed) = u64::try_from(passed) {
             seen.at = now;
-            if !matches!(self.state, AgentState::Working | AgentState::Starting) {
+            if matches!(self.state, AgentState::Idle | AgentState::Stopped) {
                 seen.idle_s = self.idle_s.saturating_add(passed / 1_000);
             }
         }

@@ -5,7 +5,7 @@
 //!   renamed to `generations-<n>.jsonl`, and the newest [`KEEP`] of those are kept;
 //! - `generations.totals.json`, the sums over all rotated files, so that a start reads one file only and sums outlive
 //!   the files they came from;
-//! - `generations.reserved`, 1 KiB slots that hold what calls in flight may cost (see [`slots`]).
+//! - `generations.reserved`, slots that hold what calls in flight may cost (see [`slots`]).
 //!
 //! Promises: a call is in a slot before it goes upstream and leaves it only when its line is on file, so a kill at any
 //! moment loses no spend: what is found in a slot at the next start becomes a line of outcome `upstream_cut` at its
@@ -18,6 +18,7 @@
 
 mod book;
 mod files;
+mod shared;
 pub mod slots;
 mod writer;
 
@@ -135,7 +136,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The slot cannot be written.
-    pub fn update(&self, slot: &Slot, record: &slots::Record) -> io::Result<()> {
+    pub fn update(&self, slot: &mut Slot, record: &slots::Record) -> io::Result<()> {
         self.slots.write(slot, record)
     }
 

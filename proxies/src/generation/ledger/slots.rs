@@ -1,11 +1,14 @@
 //! Reservations on file: what calls in flight may cost.
 //!
-//! A file of [`SLOTS`] records of [`SIZE`] bytes, each a JSON object padded with spaces and ended by a newline; spaces
-//! alone are a free slot. A record is written by one `pwrite` to the page cache, which a kill of the process cannot
-//! tear, and neither needs nor waits for the disk. The file is allocated when it is opened, so a full disk is met then.
+//! A file of [`SLOTS`] slots, each of two records of [`SIZE`] bytes: a JSON object padded with spaces and ended by a
+//! newline, or, if it does not begin with `{`, nothing. A slot that is rewritten writes its other record and counts
+//! `turn` up; the higher one that can be read counts, so a kill in the middle of a store leaves the one before. Records
+//! are stored through shared memory, which survives the process and waits for no disk. The file is allocated when it is
+//! opened, so a full disk is met then.
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -15,12 +18,15 @@ use whim_wire::generation::{CostSource, LedgerLine, Outcome, Usage};
 use whim_wire::money::NanoUsd;
 use whim_wire::time::Time;
 
+use super::shared::Shared;
 use super::{OpenError, at};
 
 /// Calls that can be in flight, or wait for their line to be written, at a time.
 pub const SLOTS: usize = 2048;
 /// Bytes of a record.
 pub const SIZE: usize = 1024;
+/// Bytes of a slot.
+const PAIR: usize = 2 * SIZE;
 /// Bytes that are kept of each text in a record, so that it fits.
 const TEXT: usize = 96;
 
@@ -49,6 +55,9 @@ pub struct Record {
     pub reserved_usd: NanoUsd,
     /// Calls upstream.
     pub attempts: u32,
+    /// Which of a slot's records is the later one.
+    #[serde(default)]
+    pub turn: u32,
 }
 
 impl Record {
@@ -78,8 +87,9 @@ impl Record {
         }
     }
 
-    fn to_bytes(&self) -> io::Result<[u8; SIZE]> {
+    fn to_bytes(&self, turn: u32) -> io::Result<[u8; SIZE]> {
         let mut short = self.clone();
+        short.turn = turn;
         let texts = [
             &mut short.session,
             &mut short.agent,
@@ -105,18 +115,29 @@ impl Record {
 
 /// A slot that is taken. It stays taken when this is dropped: only [`Slots::free`] empties it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Slot(u32);
+pub struct Slot {
+    index: usize,
+    turn: u32,
+}
+
+impl Slot {
+    /// Where the record of a turn stands.
+    const fn offset(&self, turn: u32) -> usize {
+        self.index * PAIR + (turn as usize % 2) * SIZE
+    }
+}
 
 /// The file and its free slots.
 #[derive(Debug)]
 pub struct Slots {
-    file: File,
-    free: Mutex<Vec<u32>>,
+    memory: Shared,
+    free: Mutex<Vec<usize>>,
 }
 
 impl Slots {
     /// Opens the file and returns what it holds.
     pub(super) fn open(directory: &Path) -> Result<(Self, Vec<(Slot, Record)>), OpenError> {
+        const LENGTH: NonZeroUsize = NonZeroUsize::new(SLOTS * PAIR).unwrap();
         let path = directory.join("generations.reserved");
         let file = OpenOptions::new()
             .read(true)
@@ -126,50 +147,43 @@ impl Slots {
             .mode(0o600)
             .open(&path)
             .map_err(at("open", &path))?;
-        let (mut free, mut left) = (Vec::with_capacity(SLOTS), Vec::new());
-        let mut record = [0u8; SIZE];
-        let length = file.metadata().map_err(at("examine", &path))?.len();
-        let whole = usize::try_from(length).unwrap_or(usize::MAX) / SIZE;
-        for index in 0..whole.min(SLOTS) {
-            let slot = Slot(u32::try_from(index).unwrap_or(u32::MAX));
-            file.read_exact_at(&mut record, offset(&slot))
-                .map_err(at("read", &path))?;
-            if record.trim_ascii().is_empty() {
-                continue;
-            }
-            match serde_json::from_slice(&record) {
-                Ok(read) => left.push((slot, read)),
-                Err(error) => {
-                    tracing::error!(index, %error, "a reservation cannot be read; its cost is unknown")
-                }
-            }
-        }
-        if whole < SLOTS {
-            let blank = vec![b' '; (SLOTS - whole) * SIZE];
-            file.write_all_at(&blank, (whole * SIZE) as u64)
+        let mut held = Vec::new();
+        (&file)
+            .take(LENGTH.get() as u64)
+            .read_to_end(&mut held)
+            .map_err(at("read", &path))?;
+        if held.len() < LENGTH.get() {
+            let blank = vec![b' '; LENGTH.get() - held.len()];
+            file.write_all_at(&blank, held.len() as u64)
                 .map_err(at("allocate", &path))?;
         }
-        let taken: Vec<u32> = left.iter().map(|(slot, _)| slot.0).collect();
-        free.extend(
-            (0..u32::try_from(SLOTS).unwrap_or(u32::MAX))
-                .rev()
-                .filter(|i| !taken.contains(i)),
-        );
-        Ok((
-            Self {
-                file,
-                free: Mutex::new(free),
-            },
-            left,
-        ))
+        let memory = Shared::map(&file, LENGTH).map_err(at("map", &path))?;
+        let (mut free, mut left) = ((0..SLOTS).rev().collect::<Vec<_>>(), Vec::new());
+        for (index, pair) in held.chunks(PAIR).enumerate() {
+            let records = pair.chunks(SIZE).filter(|record| record.starts_with(b"{"));
+            let read = records.filter_map(|record| match serde_json::from_slice::<Record>(record) {
+                Ok(record) => Some(record),
+                Err(error) => {
+                    tracing::warn!(index, %error, "a reservation was torn; the one before it counts");
+                    None
+                }
+            });
+            if let Some(record) = read.max_by_key(|record| record.turn) {
+                free.retain(|free| *free != index);
+                let turn = record.turn;
+                left.push((Slot { index, turn }, record));
+            }
+        }
+        let free = Mutex::new(free);
+        Ok((Self { memory, free }, left))
     }
 
     pub(super) fn take(&self, record: &Record) -> io::Result<Option<Slot>> {
         let Some(index) = self.lock().pop() else {
             return Ok(None);
         };
-        let slot = Slot(index);
-        match self.write(&slot, record) {
+        let slot = Slot { index, turn: 0 };
+        match self.store(&slot, record) {
             Ok(()) => Ok(Some(slot)),
             Err(error) => {
                 self.lock().push(index);
@@ -178,21 +192,28 @@ impl Slots {
         }
     }
 
-    pub(super) fn write(&self, slot: &Slot, record: &Record) -> io::Result<()> {
-        self.file.write_all_at(&record.to_bytes()?, offset(slot))
+    pub(super) fn write(&self, slot: &mut Slot, record: &Record) -> io::Result<()> {
+        slot.turn = slot.turn.wrapping_add(1);
+        // What stands there is older by two: it goes before its bytes are overwritten.
+        self.memory.store(slot.offset(slot.turn), b" ")?;
+        self.store(slot, record)
+    }
+
+    fn store(&self, slot: &Slot, record: &Record) -> io::Result<()> {
+        self.memory
+            .store(slot.offset(slot.turn), &record.to_bytes(slot.turn)?)
     }
 
     pub(super) fn free(&self, slot: Slot) -> io::Result<()> {
-        self.file.write_all_at(&[b' '; SIZE - 1], offset(&slot))?;
-        self.lock().push(slot.0);
+        // The older record first: alone it would count as the latest.
+        self.memory
+            .store(slot.offset(slot.turn.wrapping_add(1)), b" ")?;
+        self.memory.store(slot.offset(slot.turn), b" ")?;
+        self.lock().push(slot.index);
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn offset(slot: &Slot) -> u64 {
-    u64::from(slot.0) * SIZE as u64
 }

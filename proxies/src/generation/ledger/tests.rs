@@ -21,6 +21,7 @@ fn record(call: &str, usd: u64) -> Record {
         stream: true,
         reserved_usd: NanoUsd(usd),
         attempts: 1,
+        turn: 0,
     }
 }
 
@@ -88,10 +89,10 @@ async fn sums_survive_a_restart() {
 async fn a_kill_mid_call_charges_the_reservation_once() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
-    let slot = ledger.reserve(&record("open", 1_000)).unwrap().unwrap();
+    let mut slot = ledger.reserve(&record("open", 1_000)).unwrap().unwrap();
     ledger
         .update(
-            &slot,
+            &mut slot,
             &Record {
                 generation_id: Some("gen-1".into()),
                 ..record("open", 2_000)
@@ -262,4 +263,25 @@ fn lines_cannot_be_forged() {
     let text = fs::read_to_string(dir.path().join("generations.jsonl")).unwrap();
     assert_eq!(text.lines().count(), 1);
     assert!(!text.contains('\u{1b}'));
+}
+
+#[test]
+fn a_torn_reservation_leaves_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let mut slot = ledger.reserve(&record("c", 100)).unwrap().unwrap();
+    for usd in [200, 300] {
+        ledger.update(&mut slot, &record("c", usd)).unwrap();
+    }
+    crash(ledger);
+    let path = dir.path().join("generations.reserved");
+    let mut bytes = fs::read(&path).unwrap();
+    let text = String::from_utf8_lossy(&bytes[..slots::SIZE]).into_owned();
+    assert!(
+        text.contains("0.0000003"),
+        "the third record stands in the first place: {text}"
+    );
+    bytes[1] = b'{';
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(total(&Ledger::open(dir.path()).unwrap()), 200);
 }

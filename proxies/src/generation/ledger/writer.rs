@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use whim_wire::generation::LedgerLine;
@@ -50,19 +50,14 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Ok(first) = self.messages.recv() {
             self.take(first);
-            let until = Instant::now() + GATHER;
-            let mut open = true;
-            while open && self.flushes.is_empty() && self.lines.len() < BATCH {
-                match self
-                    .messages
-                    .recv_timeout(until.saturating_duration_since(Instant::now()))
-                {
-                    Ok(message) => self.take(message),
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => open = false,
-                }
+            // Not waiting on the queue: each line would wake this thread, which costs the sender more than the line.
+            std::thread::sleep(GATHER);
+            while self.lines.len() < BATCH
+                && let Ok(message) = self.messages.try_recv()
+            {
+                self.take(message);
             }
-            self.write(open);
+            self.write(true);
         }
     }
 

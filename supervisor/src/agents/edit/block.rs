@@ -52,7 +52,8 @@ impl Comment {
     }
 
     fn is_start(self, line: &str) -> bool {
-        self.words(line).is_some_and(|words| words.starts_with(START_PREFIX))
+        self.words(line)
+            .is_some_and(|words| words.starts_with(START_PREFIX))
     }
 
     fn is_end(self, line: &str) -> bool {
@@ -64,7 +65,11 @@ impl Block {
     /// At the end of a Markdown file.
     #[must_use]
     pub fn markdown(text: Option<String>) -> Self {
-        Self { text, comment: Comment::Html, position: Position::End }
+        Self {
+            text,
+            comment: Comment::Html,
+            position: Position::End,
+        }
     }
 
     pub(super) fn apply(&self, old: &str) -> String {
@@ -101,7 +106,12 @@ impl Block {
         let Some(start) = lines.iter().position(|line| self.comment.is_start(line)) else {
             return old.to_owned();
         };
-        let end = lines.iter().enumerate().skip(start).find(|(_, line)| self.comment.is_end(line)).map(|(at, _)| at);
+        let end = lines
+            .iter()
+            .enumerate()
+            .skip(start)
+            .find(|(_, line)| self.comment.is_end(line))
+            .map(|(at, _)| at);
         let (before, after) = match end {
             Some(end) => (lines.get(..start), lines.get(end + 1..)),
             None => (lines.get(..start), lines.get(start + 1..)),
@@ -136,7 +146,10 @@ mod tests {
     #[test]
     fn a_new_file_holds_the_part_alone() {
         let new = set("# Rules\n- be kind\n", "");
-        assert_eq!(new, format!("<!-- {START} -->\n# Rules\n- be kind\n<!-- {END} -->\n"));
+        assert_eq!(
+            new,
+            format!("<!-- {START} -->\n# Rules\n- be kind\n<!-- {END} -->\n")
+        );
     }
 
     #[test]
@@ -173,7 +186,11 @@ mod tests {
 
     #[test]
     fn a_part_at_the_start_comes_and_goes_without_a_trace() {
-        let block = |text: Option<&str>| Block { text: text.map(str::to_owned), comment: Comment::Hash, position: Position::Start };
+        let block = |text: Option<&str>| Block {
+            text: text.map(str::to_owned),
+            comment: Comment::Hash,
+            position: Position::Start,
+        };
         let first = block(Some("[user]")).apply("[core]\n");
         assert_eq!(first, format!("# {START}\n[user]\n# {END}\n\n[core]\n"));
         assert_eq!(block(Some("[user]")).apply(&first), first);

@@ -12,6 +12,8 @@
 //! - Text arrives literally: nothing in it can end the paste or act as a key ([`paste`]).
 //! - Enter is pressed when the terminal took the whole paste and the agent showed a reaction, or after a deadline. It is
 //!   pressed again only while nothing at all happened: no dialog can be open then, because a dialog needs a model call.
+//! - What stands in the input box is deleted first: a draft that somebody left for long, and the prompt that Claude Code
+//!   puts back there when it is interrupted before its first word.
 //! - A paste cut by a restart of the supervisor is closed, the input box cleared, the prompt reported `failed`.
 //!
 //! Bounds: [`MAX_QUEUED`] prompts and [`MAX_QUEUED_BYTES`] bytes wait; more are refused ([`QueueFull`]). Every phase has a
@@ -49,7 +51,7 @@ pub struct PromptRules {
     pub leave_dialog: &'static [u8],
     /// Shortest time between two interrupts: pressed twice, the same key may end the program.
     pub interrupt_gap: Duration,
-    /// Deletes a line of a forgotten draft.
+    /// Deletes a line from the input box; twice per line deletes its newline, too.
     pub clear_line: &'static [u8],
 }
 

@@ -15,9 +15,10 @@ const CHUNK: usize = 2048;
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a reaction to the paste is waited for before Enter.
 const ECHO_DEADLINE: Duration = Duration::from_secs(2);
-/// After Enter without any sign: Enter again, so often, so far apart.
-const ENTER_GAP: Duration = Duration::from_secs(3);
-const ENTER_TRIES: u32 = 3;
+/// After Enter without any sign: Enter again, so often, after this and then its double and triple. Claude Code drops an
+/// Enter in the moments after its start.
+const ENTER_GAP: Duration = Duration::from_secs(1);
+const ENTER_TRIES: u32 = 4;
 /// After Enter without any sign: given up.
 const TAKEN_DEADLINE: Duration = Duration::from_secs(15);
 /// With a sign that is no proof (a model call, a busy agent): taken up.
@@ -44,6 +45,8 @@ pub struct Queue {
     idle_since: Option<Moment>,
     human: Human,
     interrupted_at: Option<Moment>,
+    /// Lines of an interrupted prompt that may stand in the input box again.
+    leftover: usize,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +84,8 @@ enum Phase {
         since: Moment,
         seen_working: bool,
         interrupt_asked: bool,
+        /// A hook told of the prompt, so one would have told of the turn's end.
+        heard: bool,
     },
 }
 
@@ -99,6 +104,7 @@ impl Queue {
             idle_since: None,
             human: Human::default(),
             interrupted_at: None,
+            leftover: 0,
         }
     }
 
@@ -115,9 +121,8 @@ impl Queue {
                     queue.waiting.push_back((prompt.id, prompt.text));
                 }
                 Progress::Typing => {
-                    let lines = prompt.text.lines().count().clamp(1, MAX_CLEARED);
                     let mut keys = paste::END.to_vec();
-                    keys.extend(rules.clear_line.repeat(2 * lines));
+                    keys.extend(clear(&rules, prompt.text.lines().count()));
                     effects.push(Effect::Write(keys));
                     effects.push(Effect::Report {
                         id: prompt.id,
@@ -134,6 +139,7 @@ impl Queue {
                                 since: now,
                                 seen_working: false,
                                 interrupt_asked: false,
+                                heard: false,
                             }
                         } else {
                             // Whether Enter arrived is not known: it is not pressed again.
@@ -257,6 +263,7 @@ impl Queue {
         };
         self.idle_since = None;
         self.human = Human::default();
+        self.leftover = 0;
         let mut lost: Vec<String> = self
             .current
             .take()
@@ -319,9 +326,10 @@ impl Queue {
                 since,
                 seen_working,
                 interrupt_asked,
+                heard,
             } => self.turn(
                 &current.id,
-                (since, seen_working, interrupt_asked),
+                (since, seen_working, interrupt_asked, heard),
                 event,
                 now,
                 effects,
@@ -330,6 +338,12 @@ impl Queue {
         if let Some(phase) = next {
             current.phase = phase;
             self.current = Some(current);
+        } else if let Some(Effect::Report {
+            status: Status::Interrupted,
+            ..
+        }) = effects.last()
+        {
+            self.leftover = current.text.lines().count();
         }
     }
 
@@ -382,13 +396,20 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) -> Option<Phase> {
         let mut taken = false;
+        let local = text.trim_start().starts_with(self.rules.local);
         if self.view.activity == Activity::Starting {
             // The clock begins when the agent can hear.
             (since, last) = (now, now);
         }
+        let heard = matches!(event, Event::Submitted(submitted) if same_prompt(text, submitted));
+        taken |= heard;
         match event {
-            Event::Submitted(submitted) => taken = same_prompt(text, submitted),
             Event::GenerationStarted => sign = sign.or(Some(now)),
+            // A command of the agent's own may open a menu: that is no turn.
+            Event::View(View {
+                activity: Activity::Dialog,
+                ..
+            }) if local => {}
             Event::View(View {
                 activity: Activity::Working | Activity::Dialog,
                 ..
@@ -402,7 +423,7 @@ impl Queue {
             // The turn can be over before anything else of it was heard.
             Event::TurnEnded { .. } | Event::Interrupted if sign.is_some() => {
                 effects.push(report(id, Status::Working, None));
-                return self.turn(id, (now, true, false), event, now, effects);
+                return self.turn(id, (now, true, false, false), event, now, effects);
             }
             _ => {}
         }
@@ -413,14 +434,18 @@ impl Queue {
                 since: now,
                 seen_working: self.view.activity == Activity::Working,
                 interrupt_asked: false,
+                heard,
             });
         }
-        let local = text.trim_start().starts_with(self.rules.local);
         if local && sign.is_none() && now >= since + LOCAL_DELAY {
             effects.push(report(
                 id,
                 Status::Done,
-                Some("taken as a command of the agent's own".into()),
+                Some(if self.view.activity == Activity::Dialog {
+                    "a command of the agent's own: it opened a menu in the terminal".into()
+                } else {
+                    "a command of the agent's own".into()
+                }),
             ));
             return None;
         }
@@ -432,7 +457,7 @@ impl Queue {
             ));
             return None;
         }
-        if sign.is_none() && self.enter_again(local, tries) && now >= last + ENTER_GAP {
+        if sign.is_none() && self.enter_again(local, tries) && now >= last + ENTER_GAP * tries {
             effects.push(Effect::Write(b"\r".to_vec()));
             tries += 1;
             last = now;
@@ -454,11 +479,12 @@ impl Queue {
     fn turn(
         &self,
         id: &str,
-        (since, mut seen_working, interrupt_asked): (Moment, bool, bool),
+        (since, mut seen_working, interrupt_asked, mut heard): (Moment, bool, bool, bool),
         event: &Event<'_>,
         now: Moment,
         effects: &mut Vec<Effect>,
     ) -> Option<Phase> {
+        heard |= matches!(event, Event::Submitted(_));
         seen_working |= matches!(self.view.activity, Activity::Working | Activity::Dialog);
         let idle = self.idle_since.is_some_and(|idle| {
             now >= idle + IDLE_DELAY && (seen_working || now >= since + TAKEN_DEADLINE)
@@ -470,13 +496,15 @@ impl Queue {
                 Some("the turn ended with an error".to_owned()),
             ),
             Event::TurnEnded { failed: false } => (Status::Done, None),
-            _ if idle && interrupt_asked => (Status::Interrupted, None),
+            // An interrupt by hand: neither Claude Code nor Copilot runs a hook then.
+            _ if idle && (interrupt_asked || heard) => (Status::Interrupted, None),
             _ if idle => (Status::Done, None),
             _ => {
                 return Some(Phase::Turn {
                     since,
                     seen_working,
                     interrupt_asked,
+                    heard,
                 });
             }
         };
@@ -494,11 +522,9 @@ impl Queue {
         };
         self.waiting_bytes -= text.len();
         effects.push(Effect::Typing { id: id.clone() });
-        let mut bytes = Vec::new();
-        if self.human.draft {
-            bytes.extend(self.rules.clear_line);
-            self.human.draft = false;
-        }
+        // How many lines a draft has is not known; a usual one has one.
+        let draft = usize::from(std::mem::take(&mut self.human.draft));
+        let mut bytes = clear(&self.rules, std::mem::take(&mut self.leftover).max(draft));
         bytes.extend(paste::encode(&text, self.view.bracketed_paste));
         let end = bytes.len().min(CHUNK);
         effects.push(Effect::Write(bytes.get(..end).unwrap_or_default().to_vec()));
@@ -557,7 +583,7 @@ impl Queue {
                     None if self.view.activity == Activity::Starting => None,
                     None if local => Some(*since + LOCAL_DELAY),
                     None if self.enter_again(local, *tries) => {
-                        Some((*last + ENTER_GAP).min(*since + TAKEN_DEADLINE))
+                        Some((*last + ENTER_GAP * *tries).min(*since + TAKEN_DEADLINE))
                     }
                     None => Some(*since + TAKEN_DEADLINE),
                 }
@@ -584,6 +610,11 @@ fn report(id: &str, status: Status, reason: Option<String>) -> Effect {
         status,
         reason,
     }
+}
+
+/// Keys that delete so many lines from the input box.
+fn clear(rules: &PromptRules, lines: usize) -> Vec<u8> {
+    rules.clear_line.repeat(2 * lines.min(MAX_CLEARED))
 }
 
 /// Whether the agent's hook tells of our prompt. Blanks may differ; a long text was cut on its way.

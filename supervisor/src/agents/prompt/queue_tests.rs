@@ -204,15 +204,16 @@ fn a_custom_program_gets_markers_only_if_it_asked_for_them() {
 #[test]
 fn a_swallowed_enter_is_pressed_again_and_then_given_up() {
     let mut bench = Bench::entered(AgentKind::Claude, "x");
-    bench.after(2999);
+    bench.after(999);
     assert!(bench.written.is_empty());
     bench.after(1);
     assert_eq!(bench.written, b"\r");
-    bench.after(3000);
+    bench.after(2000);
     assert_eq!(bench.written, b"\r\r");
     bench.after(3000);
-    assert_eq!(bench.written, b"\r\r", "three times in all");
-    bench.after(6000);
+    bench.after(8000);
+    assert_eq!(bench.written, b"\r\r\r", "four times in all");
+    bench.after(1000);
     assert_eq!(bench.statuses("p"), [Queued, Delivered, Failed]);
     assert!(bench.last_reason().contains("did not take"));
 }
@@ -253,6 +254,12 @@ fn commands_of_the_agents_own_are_done_without_a_turn() {
     assert_eq!(bench.statuses("p"), [Queued, Delivered]);
     bench.after(1);
     assert_eq!(bench.statuses("p"), [Queued, Delivered, Done]);
+    // Also one that opens a menu.
+    let mut bench = Bench::entered(AgentKind::Claude, "/status");
+    bench.view(Activity::Dialog);
+    bench.after(2000);
+    assert_eq!(bench.statuses("p"), [Queued, Delivered, Done]);
+    assert!(bench.last_reason().contains("menu"));
     // One that runs a turn is a prompt like others.
     let mut bench = Bench::entered(AgentKind::Claude, "/review it");
     bench.on(&Event::Submitted("/review it"));
@@ -277,7 +284,22 @@ fn a_turn_whose_end_nobody_tells_ends_with_idle() {
     bench.after(999);
     assert_eq!(bench.statuses("p").last(), Some(&Working));
     bench.after(1);
-    assert_eq!(bench.statuses("p").last(), Some(&Done));
+    assert_eq!(
+        bench.statuses("p").last(),
+        Some(&Interrupted),
+        "hooks work, and none told of an end"
+    );
+
+    let mut bench = Bench::entered(AgentKind::Claude, "x");
+    bench.view(Activity::Working);
+    bench.after(1000);
+    bench.view(Activity::Idle);
+    bench.after(1000);
+    assert_eq!(
+        bench.statuses("p").last(),
+        Some(&Done),
+        "without hooks idle is all there is"
+    );
 }
 
 #[test]
@@ -309,6 +331,16 @@ fn interrupts_are_reported_and_their_keys_not_doubled() {
 }
 
 #[test]
+fn a_prompt_that_comes_back_into_the_input_box_is_deleted_before_the_next() {
+    let mut bench = Bench::entered(AgentKind::Claude, "a\nb");
+    bench.on(&Event::Submitted("a\nb"));
+    bench.on(&Event::Interrupted);
+    bench.push("q", "next");
+    bench.view(Activity::Idle);
+    assert_eq!(bench.written, b"\x15\x15\x15\x15\x1b[200~next\x1b[201~");
+}
+
+#[test]
 fn an_interrupt_by_hand_is_reported_too() {
     let mut bench = Bench::entered(AgentKind::Codex, "x");
     bench.on(&Event::Submitted("x"));
@@ -337,7 +369,7 @@ fn a_person_who_types_is_not_talked_over() {
     assert!(bench.written.is_empty());
     bench.after(1);
     assert_eq!(
-        bench.written, b"\x15\x1b[200~x\x1b[201~",
+        bench.written, b"\x15\x15\x1b[200~x\x1b[201~",
         "the draft is cleared first"
     );
 }

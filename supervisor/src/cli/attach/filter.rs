@@ -91,7 +91,10 @@ impl Filter {
 
 fn may_pass(body: &[u8]) -> bool {
     let (number, rest) = match body.iter().position(|byte| *byte == b';') {
-        Some(at) => (body.get(..at).unwrap_or_default(), body.get(at + 1..).unwrap_or_default()),
+        Some(at) => (
+            body.get(..at).unwrap_or_default(),
+            body.get(at + 1..).unwrap_or_default(),
+        ),
         None => (body, &[][..]),
     };
     match number {
@@ -99,9 +102,14 @@ fn may_pass(body: &[u8]) -> bool {
         // A colour query's answer would be typed into the program: that is what it asked for.
         b"4" | b"10" | b"11" | b"12" => true,
         b"8" => {
-            let address = rest.iter().position(|byte| *byte == b';').and_then(|at| rest.get(at + 1..));
+            let address = rest
+                .iter()
+                .position(|byte| *byte == b';')
+                .and_then(|at| rest.get(at + 1..));
             address.is_some_and(|address| {
-                address.is_empty() || address.starts_with(b"http://") || address.starts_with(b"https://")
+                address.is_empty()
+                    || address.starts_with(b"http://")
+                    || address.starts_with(b"https://")
             })
         }
         _ => false,
@@ -134,7 +142,10 @@ mod tests {
     #[test]
     fn strings_pass_by_list() {
         assert_eq!(filtered(b"\x1b]0;title\x07x"), b"\x1b]0;title\x1b\\x");
-        assert_eq!(filtered(b"\x1b]8;;https://a.example\x1b\\l\x1b]8;;\x1b\\"), b"\x1b]8;;https://a.example\x1b\\l\x1b]8;;\x1b\\");
+        assert_eq!(
+            filtered(b"\x1b]8;;https://a.example\x1b\\l\x1b]8;;\x1b\\"),
+            b"\x1b]8;;https://a.example\x1b\\l\x1b]8;;\x1b\\"
+        );
         for dropped in [
             &b"\x1b]52;c;aGk=\x07"[..],
             b"\x1b]1337;File=:AAAA\x07",
@@ -146,7 +157,10 @@ mod tests {
             let mut bytes = dropped.to_vec();
             bytes.extend_from_slice(b"after");
             let out = filtered(&bytes);
-            assert!(out.ends_with(b"after"), "{dropped:?} swallowed what follows: {out:?}");
+            assert!(
+                out.ends_with(b"after"),
+                "{dropped:?} swallowed what follows: {out:?}"
+            );
             assert!(!out.windows(2).any(|pair| pair == b"52"), "{out:?}");
         }
         let mut long = b"\x1b]2;".to_vec();

@@ -37,14 +37,24 @@ impl Drop for RawMode {
         if self.used {
             let mut out = io::stdout().lock();
             // The terminal may be gone: nothing is left to restore then.
-            drop(out.write_all(RESTORE).and_then(|()| out.write_all(b"\x1b[999;1H\r\n")).and_then(|()| out.flush()));
+            drop(
+                out.write_all(RESTORE)
+                    .and_then(|()| out.write_all(b"\x1b[999;1H\r\n"))
+                    .and_then(|()| out.flush()),
+            );
         }
-        drop(tcsetattr(io::stdin(), OptionalActions::Flush, &self.before));
+        let restored = tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
+        tracing::trace!(?restored, "the terminal's mode is restored");
     }
 }
 
 pub(super) fn size() -> Option<Size> {
     let window = tcgetwinsize(io::stdin()).ok()?;
-    (window.ws_col > 0 && window.ws_row > 0)
-        .then(|| Size { columns: window.ws_col, rows: window.ws_row }.clamped())
+    (window.ws_col > 0 && window.ws_row > 0).then(|| {
+        Size {
+            columns: window.ws_col,
+            rows: window.ws_row,
+        }
+        .clamped()
+    })
 }

@@ -23,6 +23,8 @@ pub(super) enum Life {
     None,
     Running {
         since: Moment,
+        /// Not known of a process that an earlier supervisor had started.
+        pid: Option<u32>,
     },
     Exited {
         exit: Exit,
@@ -86,10 +88,7 @@ impl Evidence {
 
     pub(super) fn observe(&mut self, at: Moment, observation: Observation) {
         match observation {
-            Observation::Started { pid: _ } => {
-                *self = Self::new(self.profile);
-                self.life = Life::Running { since: at };
-            }
+            Observation::Started { pid } => self.started(at, pid),
             Observation::Exited { exit, note } => self.life = Life::Exited { exit, note },
             Observation::Word(word) => update(&mut self.word, at, word),
             Observation::WordGone => self.word = None,
@@ -119,6 +118,21 @@ impl Evidence {
         }
     }
 
+    /// A process ends before the next one of its session starts. So while one runs, this is that one, told again or
+    /// taken up from an earlier supervisor.
+    fn started(&mut self, at: Moment, started: u32) {
+        match &mut self.life {
+            Life::Running { pid, .. } if pid.is_none_or(|known| known == started) => {
+                *pid = Some(started);
+            }
+            _ => {
+                *self = Self::new(self.profile);
+                let pid = Some(started);
+                self.life = Life::Running { since: at, pid };
+            }
+        }
+    }
+
     fn look(&mut self, at: Moment, sample: Sample) {
         if sample.cpu_percent.is_some_and(|cpu| cpu >= CUSTOM_CPU) {
             advance(&mut self.computed, at);
@@ -138,6 +152,14 @@ impl Evidence {
             }
         }
         update(&mut self.tree, at, sample);
+    }
+
+    /// The process that is spoken of: when it started; none while none runs.
+    pub(super) fn began(&self) -> Option<Moment> {
+        match self.life {
+            Life::Running { since, .. } => Some(since),
+            Life::None | Life::Exited { .. } => None,
+        }
     }
 
     /// When the tool that runs now was asked for, as hooks or wire tell: the earliest that is still open.
@@ -175,6 +197,25 @@ impl Evidence {
             || self.wire.last_start > Some(at)
             || self.lived > Some(at + INTERRUPT);
         (!survived).then_some(at)
+    }
+
+    /// When the agent went to rest after an interrupt key, by its state sequence or title: even if what it had started
+    /// lives on, as commands of Codex do. Neither the key nor the rest would do alone.
+    pub(super) fn obeyed(&self) -> Option<Moment> {
+        let key = self.interrupt?;
+        let osc = self
+            .osc
+            .as_ref()
+            .filter(|osc| osc.value.rests())
+            .map(|osc| osc.at);
+        let title = self
+            .title
+            .as_ref()
+            .filter(|title| title.value == Title::Resting);
+        let rest = osc
+            .max(title.map(|title| title.at))
+            .filter(|rest| *rest >= key)?;
+        (self.wire.last_start <= Some(key)).then_some(rest)
     }
 
     /// The newest sign that work goes on, other than the wish to work.

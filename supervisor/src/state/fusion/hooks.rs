@@ -78,19 +78,17 @@ impl Hooks {
                 tool,
                 detail,
             } => {
-                let tool = (self.tools.iter())
-                    .filter(|(_, open)| Some(&open.name) == tool.as_ref() && open.detail == *detail)
-                    .max_by_key(|(_, open)| open.since)
-                    .map(|(id, _)| id.clone());
+                let asks = self.asking(tool.as_deref(), detail.as_deref());
                 if let Some(open) = &mut self.dialog
                     && open.value.dialog.id == dialog.id
                 {
                     open.value.dialog = dialog.clone();
                     return;
                 }
-                let late = tool.is_none() && self.step_ended.is_some_and(|end| end > at);
+                let late = asks.is_none() && self.step_ended.is_some_and(|end| end > at);
                 if !late && self.dialogs_over.is_none_or(|over| over < at) {
                     let dialog = dialog.clone();
+                    let tool = asks;
                     update(&mut self.dialog, at, Asked { dialog, tool });
                 }
             }
@@ -132,6 +130,16 @@ impl Hooks {
             Hook::SessionEnded => self.turn_over(at, true),
         }
         advance(&mut self.last, at);
+    }
+
+    /// The open tool that asks: of those that match what is known of it, the newest.
+    fn asking(&self, name: Option<&str>, detail: Option<&str>) -> Option<String> {
+        let open = self.tools.iter().filter(|(_, tool)| {
+            name.is_none_or(|name| tool.name == name)
+                && detail.is_none_or(|detail| tool.detail.as_deref() == Some(detail))
+        });
+        open.max_by_key(|(_, tool)| tool.since)
+            .map(|(id, _)| id.clone())
     }
 
     fn tool_started(

@@ -1,25 +1,18 @@
 //! From evidence to a state with a reason: the rules that put the sources in order.
 
-use std::fmt::Write as _;
-
 use whim_wire::state::{AgentState, Dialog};
 
 use crate::state::moment::{Moment, Spoken};
-use crate::state::observation::{Child, Exit, Manner, Stop, Title, Word, clean};
+use crate::state::observation::{Manner, Title, Word, clean};
 
 use super::dialog;
 use super::evidence::{Evidence, Life};
 use super::limits::{
-    CUSTOM_CPU, CUSTOM_REST, ONESHOT_START, PROGRESS_CPU, READY, STALL_MODEL, STALL_OTHER,
-    STALL_TOOL, STILL,
+    CUSTOM_CPU, CUSTOM_REST, ONESHOT_START, READY, STALL_MODEL, STALL_OTHER, STALL_TOOL, STILL,
 };
+use super::reason::{MAX_COMMAND, background, between, exited, model_sentence, tool_sentence};
 use super::timers::Timers;
 use super::turn::{How, Turn, turn};
-
-/// Longest command in a reason, bytes.
-const MAX_COMMAND: usize = 120;
-/// Most background processes that are named.
-const MAX_BACKGROUND: usize = 4;
 
 pub(super) struct Judgement {
     pub(super) state: AgentState,
@@ -59,7 +52,7 @@ pub(super) fn judge(
                 exited(*exit, note.as_deref()),
             ));
         }
-        Life::Running { since } => *since,
+        Life::Running { since, .. } => *since,
     };
     match evidence.profile.manner {
         Manner::Custom => Some(custom(evidence, before, running, since, timers)),
@@ -207,63 +200,6 @@ fn working(
     }
 }
 
-/// "tool Bash running 4 min, 82 % CPU: cargo test"
-fn tool_sentence(evidence: &Evidence, child: Option<&Child>, now: Moment) -> String {
-    // With a process to show, the tool that it most likely belongs to: the last that was asked for before it started.
-    let tools = evidence.hooks.tools.values();
-    let tool = match child {
-        Some(child) => tools
-            .filter(|tool| tool.since <= child.started + super::limits::START_SLACK)
-            .max_by_key(|tool| tool.since),
-        None => tools.min_by_key(|tool| tool.since),
-    };
-    let since = tool
-        .map(|tool| tool.since)
-        .or_else(|| child.map(|child| child.started))
-        .or_else(|| evidence.wire.rest().map(|end| end.at))
-        .unwrap_or(now);
-    let mut sentence = String::from("tool ");
-    if let Some(tool) = tool {
-        let _ = write!(sentence, "{} ", clean(&tool.name, MAX_COMMAND));
-    }
-    let _ = write!(sentence, "running {}", Spoken(now - since));
-    if let Some(cpu) = child.and_then(|child| child.cpu_percent) {
-        let _ = write!(sentence, ", {cpu} % CPU");
-    }
-    let what = tool
-        .and_then(|tool| tool.detail.as_deref())
-        .or_else(|| child.map(|child| child.command.as_str()));
-    if let Some(what) = what {
-        let _ = write!(sentence, ": {}", clean(what, MAX_COMMAND));
-    }
-    sentence
-}
-
-fn model_sentence(evidence: &Evidence, now: Moment) -> String {
-    let calls = &evidence.wire.in_flight;
-    let oldest = calls.values().min_by_key(|call| call.started);
-    let Some(oldest) = oldest else {
-        return "the model is called".to_owned();
-    };
-    let age = Spoken(now - oldest.started);
-    match (calls.len(), oldest.progressed) {
-        (1, Some(_)) => format!("the model answers since {age}"),
-        (1, None) => format!("waits for the model since {age}"),
-        (calls, _) => format!("{calls} model calls in flight, the oldest since {age}"),
-    }
-}
-
-fn between(evidence: &Evidence, now: Moment) -> String {
-    match evidence.wire.rest() {
-        Some(end) if end.value.stop == Stop::Error => {
-            let age = Spoken(now - end.at);
-            format!("the model call failed {age} ago; the agent tries again by itself")
-        }
-        _ if evidence.prompt > evidence.wire.last_start => "a prompt was delivered".to_owned(),
-        _ => "in a turn, between two steps".to_owned(),
-    }
-}
-
 fn idle(evidence: &Evidence, how: How) -> Judgement {
     let reason = match how {
         How::Ready => "ready for a prompt",
@@ -280,41 +216,4 @@ fn idle(evidence: &Evidence, how: How) -> Judgement {
         None => reason.to_owned(),
     };
     Judgement::new(AgentState::Idle, reason)
-}
-
-/// What runs beneath an agent that rests and that it started for a tool, not as a helper of its own, busiest first:
-/// only what uses CPU, so that a dev server that waits does not hold the machine.
-pub(super) fn background(evidence: &Evidence) -> Vec<String> {
-    let Life::Running { since } = &evidence.life else {
-        return Vec::new();
-    };
-    let helpers_until = evidence.wire.last_end.as_ref().map(|end| end.value.started);
-    let first_turn = evidence.hooks.opened.or(helpers_until).unwrap_or(*since);
-    let Some(tree) = &evidence.tree else {
-        return Vec::new();
-    };
-    let mut busy: Vec<&Child> = (tree.value.children.iter())
-        .filter(|child| child.started >= first_turn.min(tree.at))
-        .filter(|child| child.cpu_percent.is_some_and(|cpu| cpu >= PROGRESS_CPU))
-        .collect();
-    busy.sort_by_key(|child| std::cmp::Reverse(child.cpu_percent));
-    busy.into_iter()
-        .take(MAX_BACKGROUND)
-        .map(|child| clean(&child.command, MAX_COMMAND).into_owned())
-        .collect()
-}
-
-fn exited(exit: Exit, note: Option<&str>) -> String {
-    let mut sentence = match exit {
-        Exit::Code(0) => "the agent ended".to_owned(),
-        Exit::Code(code) => format!("the agent ended with exit code {code}"),
-        Exit::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
-            Ok(name) => format!("the agent was ended by {name}"),
-            Err(_) => format!("the agent was ended by signal {signal}"),
-        },
-    };
-    if let Some(note) = note {
-        let _ = write!(sentence, "; {}", clean(note, MAX_COMMAND * 2));
-    }
-    sentence
 }

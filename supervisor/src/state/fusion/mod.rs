@@ -19,8 +19,10 @@
 mod dialog;
 mod evidence;
 mod hooks;
+mod inferred;
 mod judge;
 mod limits;
+mod reason;
 mod timers;
 mod turn;
 mod verdict;
@@ -71,7 +73,10 @@ impl Fusion {
     #[must_use]
     pub fn resume(profile: Profile, last: Remembered, running: Moment, now: Moment) -> Self {
         let mut fusion = Self::new(profile);
-        fusion.evidence.life = Life::Running { since: running };
+        fusion.evidence.life = Life::Running {
+            since: running,
+            pid: None,
+        };
         fusion.verdict = Some(Verdict {
             state: last.state,
             reason: last.reason.clone(),
@@ -91,9 +96,10 @@ impl Fusion {
     /// Takes in what a source saw. `at`: when it was so; a date in the future counts as `now`.
     pub fn observe(&mut self, at: Moment, now: Moment, observation: Observation) {
         self.notice_lost_time(now);
-        let restarts = matches!(observation, Observation::Started { .. });
+        let before = self.evidence.began();
         self.evidence.observe(at.min(now), observation);
-        if restarts {
+        let began = self.evidence.began();
+        if began.is_some() && began != before {
             self.verdict = None;
         }
     }
@@ -138,7 +144,7 @@ impl Fusion {
             verdict.since = now;
         }
         if verdict.state == AgentState::Idle {
-            verdict.background = judge::background(&self.evidence);
+            verdict.background = reason::background(&self.evidence);
         }
         self.due = timers.due().map(|due| due.min(now + BEAT));
         self.verdict = Some(verdict.clone());

@@ -5,15 +5,14 @@
 //! file, hooks) comes first; the wire and the processes stand in where it is missing or must have been lost; a terminal
 //! sequence, which any process can print, never stands against them.
 
-use whim_wire::state::AgentState;
-
 use crate::state::moment::Moment;
-use crate::state::observation::{Osc, Stop, Title, Word};
+use crate::state::observation::{Stop, Title, Word};
 
 use super::evidence::Evidence;
+use super::inferred::inferred;
 use super::limits::{
-    BETWEEN_STEPS, CONFIRM, HUNG_UP, INTERRUPT, OSC_CREDIT, PROMPT_CREDIT, RESTORED, RETRY_PAUSE,
-    SETTLE, SIGNAL_LOST, SOURCES_APART, STILL, SUGGESTION, WIRE_END,
+    BETWEEN_STEPS, CONFIRM, HUNG_UP, INTERRUPT, OSC_CREDIT, PROMPT_CREDIT, SETTLE, SIGNAL_LOST,
+    SOURCES_APART, STILL, SUGGESTION,
 };
 use super::timers::Timers;
 
@@ -58,7 +57,7 @@ pub(super) fn turn(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
         Some(Own::Open { file: true, .. }) => Turn::Open,
         Some(Own::Open { at, file: false }) => doubted(evidence, at, timers),
         Some(Own::Closed { at, file }) => reopened(evidence, at, file, timers),
-        None => without_word(evidence, timers),
+        None => inferred(evidence, timers),
     }
 }
 
@@ -102,6 +101,17 @@ fn own(evidence: &Evidence, timers: &mut Timers<'_>) -> Option<Own> {
     }
 }
 
+/// A state sequence says, later than `after` and than any work that ended, that a turn begins. Codex prints it some 30 ms
+/// before its hook runs; alone it is believed for a while.
+fn announced(evidence: &Evidence, after: Moment, timers: &mut Timers<'_>) -> bool {
+    evidence.osc.as_ref().is_some_and(|osc| {
+        !osc.value.rests()
+            && osc.at > after
+            && evidence.step_ended() < Some(osc.at)
+            && !timers.over(osc.at, OSC_CREDIT)
+    })
+}
+
 /// Wire or processes show work right now.
 fn stirs(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
     !evidence.wire.in_flight.is_empty() || evidence.tool_child(timers).is_some()
@@ -109,6 +119,14 @@ fn stirs(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
 
 /// Hooks opened a turn at `opened` and did not end it. No hook tells of an interrupt, and hooks get lost.
 fn doubted(evidence: &Evidence, opened: Moment, timers: &mut Timers<'_>) -> Turn {
+    if (evidence.interrupt).is_some_and(|key| key > opened && announced(evidence, key, timers)) {
+        return Turn::Open;
+    }
+    if let Some(rest) = evidence.obeyed().filter(|rest| *rest > opened)
+        && timers.over(rest, SETTLE)
+    {
+        return Turn::Closed(How::Interrupted);
+    }
     if stirs(evidence, timers) {
         return Turn::Open;
     }
@@ -121,7 +139,7 @@ fn doubted(evidence: &Evidence, opened: Moment, timers: &mut Timers<'_>) -> Turn
         return Turn::Closed(How::Interrupted);
     }
     if let Some(osc) = &evidence.osc
-        && rests(osc.value)
+        && osc.value.rests()
         && osc.at > opened
         && step.is_none_or(|step| step <= osc.at)
         && timers.over(osc.at, SETTLE)
@@ -163,6 +181,9 @@ fn reopened(evidence: &Evidence, closed: Moment, file: bool, timers: &mut Timers
     if hooks.tools.values().any(|tool| tool.since > closed) {
         return Turn::Open;
     }
+    if !file && announced(evidence, closed, timers) {
+        return Turn::Open;
+    }
     let background = !hooks.subagents.is_empty();
     if background && !evidence.wire.in_flight.is_empty() {
         return Turn::Open;
@@ -198,138 +219,8 @@ fn reopened(evidence: &Evidence, closed: Moment, file: bool, timers: &mut Timers
     }
 }
 
-/// Neither status file nor hooks: terminal sequences, as far as wire and processes agree, else the wire alone.
-fn without_word(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
-    let wire = &evidence.wire;
-    let osc = evidence.osc.as_ref();
-    let osc_rest = osc.filter(|osc| rests(osc.value)).map(|osc| osc.at);
-    if let Some(newest) = wire.newest() {
-        // Codex's title thread can outlive the turn: the wire itself saw the end of another call, and so says Codex.
-        let ended = wire
-            .last_end
-            .as_ref()
-            .filter(|end| end.value.stop == Stop::EndTurn);
-        let over = ended.is_some_and(|end| end.at > newest) && osc_rest > Some(newest);
-        if !over {
-            return Turn::Open;
-        }
-    }
-    if evidence.tool_child(timers).is_some() {
-        let interrupted = evidence.interrupted() > evidence.tool_asked();
-        if !(interrupted && osc_rest > evidence.interrupted()) {
-            return Turn::Open;
-        }
-    }
-    let last_end = wire.last_end.as_ref();
-    let newest_work = last_end.map(|end| end.at).max(wire.newest());
-    if let Some(prompt) = evidence.prompt
-        && Some(prompt) > newest_work.max(osc_rest)
-        && !timers.over(prompt, PROMPT_CREDIT)
-    {
-        return Turn::Open;
-    }
-    match osc {
-        Some(osc)
-            if rests(osc.value) && last_end.is_none_or(|end| end.at <= osc.at + SOURCES_APART) =>
-        {
-            settled(osc.at.max(newest_work.unwrap_or(osc.at)), evidence, timers)
-        }
-        Some(osc) if !rests(osc.value) => match last_end {
-            Some(end) if end.value.stop == Stop::EndTurn => {
-                let credit = if osc.at > end.at {
-                    OSC_CREDIT
-                } else {
-                    SIGNAL_LOST
-                };
-                if timers.over(osc.at.max(end.at), credit) {
-                    Turn::Closed(ended(evidence))
-                } else {
-                    Turn::Open
-                }
-            }
-            Some(_) => Turn::Open,
-            None if timers.over(osc.at, OSC_CREDIT) => Turn::Closed(How::Ended),
-            None => Turn::Open,
-        },
-        _ => wire_alone(evidence, timers),
-    }
-}
-
-fn wire_alone(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
-    let Some(end) = evidence.wire.rest() else {
-        return restored(evidence, timers);
-    };
-    let at = end.at;
-    if let Some(interrupt) = evidence
-        .interrupted()
-        .filter(|interrupt| *interrupt > end.value.started)
-        && timers.over(interrupt.max(at), INTERRUPT)
-    {
-        return Turn::Closed(How::Interrupted);
-    }
-    let over = match end.value.stop {
-        Stop::EndTurn | Stop::Refused => timers.over(at, WIRE_END),
-        Stop::Limit => timers.over(at, SIGNAL_LOST),
-        Stop::ClientLeft => timers.over(at, HUNG_UP),
-        // A tool may run inside the agent, with no process to see.
-        Stop::Tool => still(evidence, timers) && title_rests(evidence, at),
-        Stop::Error => {
-            timers.over(at, RETRY_PAUSE) && (!evidence.profile.animates || still(evidence, timers))
-        }
-    };
-    if over {
-        Turn::Closed(ended(evidence))
-    } else if end.value.stop == Stop::EndTurn || end.value.stop == Stop::Refused {
-        Turn::Settling
-    } else {
-        Turn::Open
-    }
-}
-
-fn settled(newest: Moment, evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
-    if timers.over(newest, SETTLE) {
-        Turn::Closed(ended(evidence))
-    } else {
-        Turn::Settling
-    }
-}
-
-fn restored(evidence: &Evidence, timers: &mut Timers<'_>) -> Turn {
-    let Some(restored) = &evidence.restored else {
-        return Turn::Unknown;
-    };
-    match restored.value.state {
-        AgentState::Working | AgentState::NeedsInput => {
-            let newest = Some(restored.at)
-                .max(evidence.printed)
-                .max(evidence.step_ended());
-            if newest.is_some_and(|newest| timers.over(newest, RESTORED)) {
-                Turn::Closed(How::Restored)
-            } else {
-                Turn::Open
-            }
-        }
-        AgentState::Idle => Turn::Closed(How::Restored),
-        AgentState::Starting | AgentState::Stopped => Turn::Unknown,
-    }
-}
-
-fn still(evidence: &Evidence, timers: &mut Timers<'_>) -> bool {
-    let newest = evidence.output.max(evidence.step_ended());
-    newest.is_some_and(|newest| timers.over(newest, STILL))
-}
-
-fn title_rests(evidence: &Evidence, since: Moment) -> bool {
-    let title = evidence.title.as_ref();
-    title.is_some_and(|title| title.value == Title::Resting && title.at > since)
-}
-
-fn rests(osc: Osc) -> bool {
-    matches!(osc, Osc::Idle | Osc::Done | Osc::Clear)
-}
-
 /// How the newest turn ended, as far as wire and keys tell.
-fn ended(evidence: &Evidence) -> How {
+pub(super) fn ended(evidence: &Evidence) -> How {
     let Some(end) = &evidence.wire.last_end else {
         return match evidence.interrupted() {
             Some(_) => How::Interrupted,

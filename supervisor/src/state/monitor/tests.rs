@@ -327,3 +327,105 @@ async fn a_full_queue_is_said() {
     drop(monitor);
     assert_eq!(handle.facts(|_| ()).await, Err(MonitorError::Ended));
 }
+
+/// Not a test by itself: a supervisor with a busy agent, for the test below to stop and continue.
+#[tokio::test]
+async fn victim() {
+    let Ok(directory) = std::env::var("WHIM_TEST_MONITOR") else {
+        return;
+    };
+    let directory = std::path::Path::new(&directory);
+    let (journal, _) = Journal::open(&directory.join("journal"), Limits::default()).unwrap();
+    let memory = directory.join("last.json");
+    let (monitor, handle) = Monitor::new(facts(), journal, memory, Memory::default()).unwrap();
+    let files = crate::state::publish::StateFiles::open(directory).unwrap();
+    tokio::spawn(crate::state::publish::publish(
+        files,
+        handle.state(),
+        std::future::pending(),
+    ));
+    let running = tokio::spawn(monitor.run(std::future::pending()));
+    let agent = Agent(
+        Process::new("bash")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap(),
+    );
+    let pid = agent.0.id();
+    let fusion = Fusion::new(Profile::CUSTOM);
+    handle
+        .open("main".into(), SessionFacts::default(), fusion)
+        .await
+        .unwrap();
+    let now = clock::now().unwrap();
+    let started = Observation::Started { pid };
+    handle.observe("main".into(), now, started).await.unwrap();
+    handle
+        .top("main".into(), Some(Top::Agent(pid)))
+        .await
+        .unwrap();
+    running.await.unwrap().unwrap();
+}
+
+struct Group(Child);
+
+impl Group {
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        nix::sys::signal::killpg(group, signal).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_machine_that_stood_still_wakes_up_working() {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    use std::os::unix::process::CommandExt;
+    let directory = TempDir::new().unwrap();
+    let group = Group(
+        Process::new(std::env::current_exe().unwrap())
+            .args(["--exact", "state::monitor::tests::victim"])
+            .env("WHIM_TEST_MONITOR", directory.path())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap(),
+    );
+    let path = directory.path().join(crate::state::publish::WORD);
+    let object = directory.path().join(crate::state::publish::OBJECT);
+    let word = || std::fs::read_to_string(&path).unwrap_or_default();
+    let written = || std::fs::metadata(&object).unwrap().modified().unwrap();
+    let wait = |done: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + SECONDS;
+        while !done() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the word is {:?}",
+                word()
+            );
+            std::thread::yield_now();
+        }
+    };
+    wait(&|| word() == "working\n");
+    group.signal(SIGSTOP);
+    let stopped_at = written();
+    // Longer than a custom agent may be quiet, and than an evaluation may be late.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(written(), stopped_at, "it stands still");
+    group.signal(SIGCONT);
+    // Two more publications: what it makes of the time that it lost. It is never idle on the way.
+    let mut last = stopped_at;
+    for _ in 0..2 {
+        wait(&|| {
+            assert_eq!(word(), "working\n");
+            written() != last
+        });
+        last = written();
+    }
+}

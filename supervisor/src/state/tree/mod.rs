@@ -92,7 +92,9 @@ pub fn started(pid: u32) -> Option<Moment> {
 #[must_use]
 pub fn start_ticks(pid: u32) -> Option<u64> {
     let milliseconds = started(pid)?.since_boot().as_millis();
-    u64::try_from(milliseconds).ok().map(|milliseconds| milliseconds * TICKS_PER_SECOND / 1000)
+    u64::try_from(milliseconds)
+        .ok()
+        .map(|milliseconds| milliseconds * TICKS_PER_SECOND / 1000)
 }
 
 impl Tree {

@@ -121,7 +121,10 @@ impl std::fmt::Debug for Access {
 
 impl Access {
     pub fn new(verify: VerifyBearer) -> Self {
-        Self { verify, books: Arc::default() }
+        Self {
+            verify,
+            books: Arc::default(),
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Books) -> T) -> T {
@@ -141,8 +144,11 @@ impl Access {
     /// Without randomness.
     pub fn issue(&self, terminal: &TerminalId) -> Result<String, NoRandomness> {
         let value = random()?;
-        let token =
-            Token { value: value.clone(), terminal: terminal.clone(), expires: Instant::now() + TOKEN_LIFE };
+        let token = Token {
+            value: value.clone(),
+            terminal: terminal.clone(),
+            expires: Instant::now() + TOKEN_LIFE,
+        };
         self.with(|books| {
             books.forget_tokens();
             if books.tokens.len() == MAX_TOKENS {
@@ -160,7 +166,9 @@ impl Access {
             books.forget_tokens();
             // No early exit: every token is compared, so that the time tells nothing.
             books.tokens.iter().fold(false, |found, token| {
-                found | (same(token.value.as_bytes(), value.as_bytes()) && token.terminal == *terminal)
+                found
+                    | (same(token.value.as_bytes(), value.as_bytes())
+                        && token.terminal == *terminal)
             })
         })
     }
@@ -197,8 +205,15 @@ impl Access {
             }
             books.last_link += 1;
             let number = books.last_link;
-            books.links.push(Link { number, hash: hash(&secret), grant });
-            Ok(NewLink { number, secret: secret.clone() })
+            books.links.push(Link {
+                number,
+                hash: hash(&secret),
+                grant,
+            });
+            Ok(NewLink {
+                number,
+                secret: secret.clone(),
+            })
         })
     }
 
@@ -207,7 +222,11 @@ impl Access {
         let wanted = hash(secret);
         self.with(|books| {
             books.forget_links();
-            books.links.iter().find(|link| same(&link.hash, &wanted)).map(|link| link.grant.clone())
+            books
+                .links
+                .iter()
+                .find(|link| same(&link.hash, &wanted))
+                .map(|link| link.grant.clone())
         })
     }
 
@@ -249,20 +268,29 @@ impl Books {
 
     fn forget_links(&mut self) {
         let now = Instant::now();
-        self.links.retain(|link| link.grant.expires.is_none_or(|expires| expires > now));
+        self.links
+            .retain(|link| link.grant.expires.is_none_or(|expires| expires > now));
     }
 
     fn count_failure(&mut self, source: Option<IpAddr>) -> bool {
         if self.failures.len() >= MAX_SOURCES && !self.failures.contains_key(&source) {
-            let quiet = self.failures.iter().min_by_key(|(_, failures)| failures.since);
+            let quiet = self
+                .failures
+                .iter()
+                .min_by_key(|(_, failures)| failures.since);
             if let Some(quiet) = quiet.map(|(source, _)| *source) {
                 self.failures.remove(&quiet);
             }
         }
-        let failures =
-            self.failures.entry(source).or_insert_with(|| Failures { count: 0, since: Instant::now() });
+        let failures = self.failures.entry(source).or_insert_with(|| Failures {
+            count: 0,
+            since: Instant::now(),
+        });
         if failures.since.elapsed() >= FAILURE_WINDOW {
-            *failures = Failures { count: 0, since: Instant::now() };
+            *failures = Failures {
+                count: 0,
+                since: Instant::now(),
+            };
         }
         failures.count = failures.count.saturating_add(1);
         failures.count > MAX_FAILURES
@@ -307,7 +335,9 @@ mod tests {
         assert!(!access.revoke(&TerminalId::new("shell-1").unwrap(), link.number));
         assert!(access.revoke(&main(), link.number));
         assert!(grant.revoked.is_cancelled() && access.open(&link.secret).is_none());
-        let link = access.link(&main(), false, Duration::from_secs(10)).unwrap();
+        let link = access
+            .link(&main(), false, Duration::from_secs(10))
+            .unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(access.open(&link.secret).is_none());
     }

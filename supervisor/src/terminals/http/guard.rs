@@ -32,7 +32,12 @@ pub enum Refused {
 
 impl Guard {
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self { names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect() }
+        Self {
+            names: names
+                .into_iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+        }
     }
 
     /// Checks one request.
@@ -64,7 +69,11 @@ impl Guard {
                 };
                 let origin = Place::of(place).ok_or(Refused::Origin)?;
                 let same_port = origin.port.unwrap_or(default) == host.port.unwrap_or(default);
-                if origin.name == host.name && same_port { Ok(()) } else { Err(Refused::Origin) }
+                if origin.name == host.name && same_port {
+                    Ok(())
+                } else {
+                    Err(Refused::Origin)
+                }
             }
             _ => Err(Refused::Origin),
         }
@@ -90,7 +99,10 @@ struct Place {
 
 impl Place {
     fn of(authority: &str) -> Option<Self> {
-        let (name, port) = match authority.rfind(':').filter(|colon| !authority.ends_with(']') || authority.rfind(']') < Some(*colon)) {
+        let (name, port) = match authority
+            .rfind(':')
+            .filter(|colon| !authority.ends_with(']') || authority.rfind(']') < Some(*colon))
+        {
             Some(colon) => {
                 let (name, port) = authority.split_at_checked(colon)?;
                 (name, Some(port.get(1..)?.parse().ok()?))
@@ -98,8 +110,10 @@ impl Place {
             None => (authority, None),
         };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        (!name.is_empty() && name.bytes().all(plain))
-            .then(|| Self { name: name.to_ascii_lowercase().trim_end_matches('.').to_owned(), port })
+        (!name.is_empty() && name.bytes().all(plain)).then(|| Self {
+            name: name.to_ascii_lowercase().trim_end_matches('.').to_owned(),
+            port,
+        })
     }
 }
 
@@ -107,14 +121,16 @@ impl Place {
 pub async fn layer(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     match guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(Refused::Host) => {
-            Problem::new(StatusCode::MISDIRECTED_REQUEST, "this server does not answer to that host name")
-                .into_response()
-        }
-        Err(Refused::Origin) => {
-            Problem::new(StatusCode::FORBIDDEN, "requests from pages of another origin are refused")
-                .into_response()
-        }
+        Err(Refused::Host) => Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this server does not answer to that host name",
+        )
+        .into_response(),
+        Err(Refused::Origin) => Problem::new(
+            StatusCode::FORBIDDEN,
+            "requests from pages of another origin are refused",
+        )
+        .into_response(),
     }
 }
 
@@ -135,12 +151,28 @@ mod tests {
     #[test]
     fn hosts() {
         for good in [
-            "localhost", "localhost:7681", "127.0.0.1:7681", "[::1]:7681", "[::1]", "10.0.0.7", "a.localhost",
-            "WW-12.example", "ww-12.example.:443", "x.preview.example",
+            "localhost",
+            "localhost:7681",
+            "127.0.0.1:7681",
+            "[::1]:7681",
+            "[::1]",
+            "10.0.0.7",
+            "a.localhost",
+            "WW-12.example",
+            "ww-12.example.:443",
+            "x.preview.example",
         ] {
             assert_eq!(check(good, None), Ok(()), "{good}");
         }
-        for bad in ["evil.example", "preview.example", "xww-12.example", "", "local host", "a:b:c", "localhost:x"] {
+        for bad in [
+            "evil.example",
+            "preview.example",
+            "xww-12.example",
+            "",
+            "local host",
+            "a:b:c",
+            "localhost:x",
+        ] {
             assert_eq!(check(bad, None), Err(Refused::Host), "{bad}");
         }
     }

@@ -82,7 +82,10 @@ pub struct HttpState {
 
 impl std::fmt::Debug for HttpState {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("HttpState").field("set", &self.set).finish_non_exhaustive()
+        formatter
+            .debug_struct("HttpState")
+            .field("set", &self.set)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +103,10 @@ pub fn router(state: HttpState) -> Router {
         .route("/t/{id}/ws", get(websocket))
         .route("/t/{id}/assets/{*path}", get(terminal_asset))
         .route("/", get(|| async { page::index() }))
-        .route("/assets/{*path}", get(|Path(path): Path<String>| async move { page::asset(&path) }))
+        .route(
+            "/assets/{*path}",
+            get(|Path(path): Path<String>| async move { page::asset(&path) }),
+        )
         .layer(axum::middleware::from_fn_with_state(guard, guard::layer))
         .with_state(state)
 }
@@ -111,7 +117,9 @@ fn no_terminal() -> Problem {
 
 /// The request's sender as the socket tells it, for the failure limit.
 fn source(extensions: &http::Extensions) -> Option<IpAddr> {
-    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(address)| address.ip())
 }
 
 /// Proof that the request showed the control token.
@@ -120,8 +128,11 @@ struct Owner;
 
 fn refuse(access: &Access, source: Option<IpAddr>, shown: Option<bool>) -> Problem {
     if shown == Some(false) && access.failed(source) {
-        return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong credentials; wait a minute")
-            .with(header::RETRY_AFTER, "60");
+        return Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many wrong credentials; wait a minute",
+        )
+        .with(header::RETRY_AFTER, "60");
     }
     Problem::new(StatusCode::UNAUTHORIZED, "show the control token as bearer")
         .with(header::WWW_AUTHENTICATE, "Bearer realm=\"whim\"")
@@ -160,7 +171,11 @@ impl From<&Terminal> for Listed {
         Self {
             id: terminal.id().clone(),
             kind: terminal.kind(),
-            state: if status.exit.is_some() { "exited" } else { "running" },
+            state: if status.exit.is_some() {
+                "exited"
+            } else {
+                "running"
+            },
             exit: status.exit,
             title: status.title,
             columns: status.size.columns,
@@ -203,9 +218,17 @@ async fn open(
     request: Request,
 ) -> Result<Response, Problem> {
     let asked: OpenRequest = body(request).await?;
-    let terminal = state.shells.open(asked).await.map_err(|error| shell_problem(&error))?;
+    let terminal = state
+        .shells
+        .open(asked)
+        .await
+        .map_err(|error| shell_problem(&error))?;
     let location = format!("/v1/terminals/{}", terminal.id());
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Listed::from(&terminal)))
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(Listed::from(&terminal)),
+    )
         .into_response())
 }
 
@@ -222,7 +245,11 @@ async fn close(
 ) -> Result<StatusCode, Problem> {
     let terminal = named(&state, &id)?;
     if terminal.status().exit.is_none() {
-        state.shells.close(terminal.clone()).await.map_err(|error| shell_problem(&error))?;
+        state
+            .shells
+            .close(terminal.clone())
+            .await
+            .map_err(|error| shell_problem(&error))?;
     }
     state.set.remove(terminal.id());
     Ok(StatusCode::NO_CONTENT)
@@ -237,7 +264,10 @@ struct LinkRequest {
 
 impl Default for LinkRequest {
     fn default() -> Self {
-        Self { read_only: true, expires_s: 3600 }
+        Self {
+            read_only: true,
+            expires_s: 3600,
+        }
     }
 }
 
@@ -257,15 +287,20 @@ async fn new_link(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let life = Duration::from_secs(asked.expires_s);
-    let link = state.access.link(terminal.id(), asked.read_only, life).map_err(|error| {
-        let status = match error {
-            LinkError::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            LinkError::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Problem::new(status, error.to_string())
-    })?;
+    let link = state
+        .access
+        .link(terminal.id(), asked.read_only, life)
+        .map_err(|error| {
+            let status = match error {
+                LinkError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+                LinkError::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            Problem::new(status, error.to_string())
+        })?;
     let expires_at = jiff::Timestamp::now()
-        .checked_add(jiff::SignedDuration::from_secs(asked.expires_s.try_into().unwrap_or(i64::MAX)))
+        .checked_add(jiff::SignedDuration::from_secs(
+            asked.expires_s.try_into().unwrap_or(i64::MAX),
+        ))
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let location = format!("/v1/terminals/{}/links/{}", terminal.id(), link.number);
     let body = serde_json::json!({
@@ -273,7 +308,12 @@ async fn new_link(
         "read_only": asked.read_only,
         "expires_at": format!("{expires_at:.3}"),
     });
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(body),
+    )
+        .into_response())
 }
 
 async fn revoke_link(
@@ -291,12 +331,17 @@ async fn revoke_link(
 
 /// What a path part opens without a further credential.
 fn opened_by_link(state: &HttpState, id: &str) -> Option<Grant> {
-    id.starts_with(LINK_PREFIX).then(|| state.access.open(id)).flatten()
+    id.starts_with(LINK_PREFIX)
+        .then(|| state.access.open(id))
+        .flatten()
 }
 
 async fn with_slash(Path(id): Path<String>) -> Response {
     // Only names that need no escaping can be terminals or links.
-    if id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+    if id
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    {
         Redirect::permanent(&format!("/t/{id}/")).into_response()
     } else {
         no_terminal().into_response()
@@ -329,9 +374,10 @@ async fn token(
             shown => return Err(refuse(&state.access, source(request.extensions()), shown)),
         }
         let terminal = named(&state, &id)?;
-        state.access.issue(terminal.id()).map_err(|error| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-        })?
+        state
+            .access
+            .issue(terminal.id())
+            .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     };
     let body = serde_json::json!({"token": value}).to_string();
     let headers = [
@@ -358,7 +404,11 @@ async fn websocket(
     let (grant, credential) = if id.starts_with(LINK_PREFIX) {
         let Some(grant) = opened_by_link(&state, &id) else {
             let limited = state.access.failed(source);
-            return Err(if limited { refuse(&state.access, source, Some(false)) } else { no_terminal() });
+            return Err(if limited {
+                refuse(&state.access, source, Some(false))
+            } else {
+                no_terminal()
+            });
         };
         (grant, Credential::Shown)
     } else {
@@ -384,8 +434,13 @@ async fn websocket(
         };
         (grant, credential)
     };
-    let read_only = query.readonly.is_some_and(|value| value != "0" && value != "false");
-    let grant = Grant { read_only: grant.read_only || read_only, ..grant };
+    let read_only = query
+        .readonly
+        .is_some_and(|value| value != "0" && value != "false");
+    let grant = Grant {
+        read_only: grant.read_only || read_only,
+        ..grant
+    };
     let session = Session {
         terminal: state.set.get(&grant.terminal).ok_or_else(no_terminal)?,
         access: state.access.clone(),

@@ -58,7 +58,10 @@ pub(super) fn hello(message: &[u8]) -> Result<Hello, BadHello> {
             .get("lines")
             .and_then(Value::as_u64)
             .map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
-        deflate: object.get("deflate").and_then(Value::as_bool).unwrap_or(false),
+        deflate: object
+            .get("deflate")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
     })
 }
 
@@ -66,7 +69,10 @@ pub(super) fn hello(message: &[u8]) -> Result<Hello, BadHello> {
 #[derive(Debug, PartialEq)]
 pub(super) enum Request<'a> {
     Input(&'a [u8]),
-    Resize { columns: Option<f64>, rows: Option<f64> },
+    Resize {
+        columns: Option<f64>,
+        rows: Option<f64>,
+    },
     Pause,
     Resume,
     TakeOver,
@@ -161,21 +167,52 @@ mod tests {
     #[test]
     fn hellos() {
         let good = hello(br#"{"AuthToken":"x","columns":80,"rows":24}"#).unwrap();
-        assert_eq!((good.token.as_deref(), good.columns, good.rows), (Some("x"), Some(80.0), Some(24.0)));
+        assert_eq!(
+            (good.token.as_deref(), good.columns, good.rows),
+            (Some("x"), Some(80.0), Some(24.0))
+        );
         assert_eq!(hello(b"{}").unwrap().token, None);
-        assert_eq!(hello(br#"{"AuthToken":"a","AuthToken":"b","columns":"x"}"#).unwrap().token, Some("b".into()));
-        for bad in [&br#"{"AuthToken":[]}"#[..], br#"{"AuthToken":null}"#, b"{", b"0ls", b"[]", b""] {
+        assert_eq!(
+            hello(br#"{"AuthToken":"a","AuthToken":"b","columns":"x"}"#)
+                .unwrap()
+                .token,
+            Some("b".into())
+        );
+        for bad in [
+            &br#"{"AuthToken":[]}"#[..],
+            br#"{"AuthToken":null}"#,
+            b"{",
+            b"0ls",
+            b"[]",
+            b"",
+        ] {
             assert_eq!(hello(bad), Err(BadHello), "{bad:?}");
         }
-        let deep = [b"{\"a\":".repeat(100_000), b"1".to_vec(), b"}".repeat(100_000)].concat();
+        let deep = [
+            b"{\"a\":".repeat(100_000),
+            b"1".to_vec(),
+            b"}".repeat(100_000),
+        ]
+        .concat();
         assert_eq!(hello(&deep), Err(BadHello));
-        assert_eq!(hello(br#"{"AuthToken":"x","columns":1e308}"#).unwrap().columns, Some(1e308));
+        assert_eq!(
+            hello(br#"{"AuthToken":"x","columns":1e308}"#)
+                .unwrap()
+                .columns,
+            Some(1e308)
+        );
     }
 
     #[test]
     fn requests() {
         assert_eq!(request(b"0ls\r"), Request::Input(b"ls\r"));
-        assert_eq!(request(b"1{\"columns\":9}"), Request::Resize { columns: Some(9.0), rows: None });
+        assert_eq!(
+            request(b"1{\"columns\":9}"),
+            Request::Resize {
+                columns: Some(9.0),
+                rows: None
+            }
+        );
         assert_eq!(request(b"1nonsense"), Request::Unknown);
         assert_eq!(request(b"2"), Request::Pause);
         assert_eq!(request(b"{}"), Request::Unknown);
@@ -188,9 +225,14 @@ mod tests {
         let bytes = b"the same line again\r\n".repeat(1000);
         let message = snapshot_v2(7, 3, &bytes, true);
         assert!(message.len() < bytes.len() / 10);
-        assert_eq!((&message[1..9], &message[9..17], message[17]), (&7u64.to_be_bytes()[..], &3u64.to_be_bytes()[..], 1));
+        assert_eq!(
+            (&message[1..9], &message[9..17], message[17]),
+            (&7u64.to_be_bytes()[..], &3u64.to_be_bytes()[..], 1)
+        );
         let mut plain = Vec::new();
-        flate2::read::DeflateDecoder::new(&message[18..]).read_to_end(&mut plain).unwrap();
+        flate2::read::DeflateDecoder::new(&message[18..])
+            .read_to_end(&mut plain)
+            .unwrap();
         assert_eq!(plain, bytes);
     }
 }

@@ -90,7 +90,10 @@ impl Session {
         let end = self.run(&mut sink, &mut stream, protocol).await;
         if let End::Close(code, reason) = end {
             let close = async {
-                let frame = CloseFrame { code, reason: reason.into() };
+                let frame = CloseFrame {
+                    code,
+                    reason: reason.into(),
+                };
                 sink.send(Message::Close(Some(frame))).await?;
                 // The client's own Close ends the stream.
                 while let Some(message) = stream.next().await {
@@ -120,6 +123,7 @@ impl Session {
             read_only: self.grant.read_only,
             resume: hello.resume.filter(|_| protocol == Protocol::TtyV2),
             lines: hello.lines.unwrap_or(MAX_LINES),
+            counted: true,
         };
         let viewer = match self.terminal.attach(options).await {
             Ok(viewer) => viewer,
@@ -264,7 +268,10 @@ async fn read(stream: &mut Stream, input: &ViewerInput, pace: &Pace) -> End {
 }
 
 async fn pause(input: &ViewerInput, pace: &Pace, paused: bool) {
-    if pace.paused.send_if_modified(|now| std::mem::replace(now, paused) != paused) {
+    if pace
+        .paused
+        .send_if_modified(|now| std::mem::replace(now, paused) != paused)
+    {
         input.paused(paused).await;
     }
 }
@@ -331,9 +338,13 @@ impl Writer<'_> {
     }
 
     async fn send(&mut self, message: Vec<u8>) -> Result<(), Error> {
-        self.pace.sending_since.store(self.pace.now(), Ordering::Relaxed);
+        self.pace
+            .sending_since
+            .store(self.pace.now(), Ordering::Relaxed);
         let sent = self.sink.send(Message::Binary(message.into())).await;
-        self.pace.sending_since.store(NOT_SENDING, Ordering::Relaxed);
+        self.pace
+            .sending_since
+            .store(NOT_SENDING, Ordering::Relaxed);
         sent
     }
 
@@ -341,13 +352,17 @@ impl Writer<'_> {
     async fn tty(&mut self, frame: Frame) -> Result<(), Error> {
         match frame {
             Frame::Title(title) => {
-                let title =
-                    if title.is_empty() { self.session.terminal.id().to_string() } else { title };
+                let title = if title.is_empty() {
+                    self.session.terminal.id().to_string()
+                } else {
+                    title
+                };
                 self.send(protocol::message(b'1', title.as_bytes())).await?;
                 if !self.begun {
                     self.begun = true;
                     let preferences = format!("{{\"scrollback\":{MAX_LINES}}}");
-                    self.send(protocol::message(b'2', preferences.as_bytes())).await?;
+                    self.send(protocol::message(b'2', preferences.as_bytes()))
+                        .await?;
                 }
                 Ok(())
             }
@@ -372,9 +387,11 @@ impl Writer<'_> {
             Frame::Title(title) => protocol::message(b'1', title.as_bytes()),
             Frame::Size { size, own } => protocol::size_v2(size, own),
             Frame::Output { offset, bytes } => protocol::output_v2(offset, &bytes),
-            Frame::Snapshot { offset, bytes, skipped } => {
-                protocol::snapshot_v2(offset, skipped, &bytes, self.deflate)
-            }
+            Frame::Snapshot {
+                offset,
+                bytes,
+                skipped,
+            } => protocol::snapshot_v2(offset, skipped, &bytes, self.deflate),
             Frame::Exit(exit) => protocol::exit_v2(exit),
         };
         self.send(message).await

@@ -50,7 +50,11 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let router = router(state.clone());
         tokio::spawn(serve(listener, router));
-        Self { address, state, program }
+        Self {
+            address,
+            state,
+            program,
+        }
     }
 
     /// Sends a raw request and returns status, headers and body.
@@ -58,20 +62,36 @@ impl Server {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let (line, rest) = request.split_once('\n').unwrap_or((request, ""));
-        let host = if rest.to_ascii_lowercase().contains("host:") { "" } else { "host: localhost\r\n" };
+        let host = if rest.to_ascii_lowercase().contains("host:") {
+            ""
+        } else {
+            "host: localhost\r\n"
+        };
         let rest: String = rest.lines().map(|line| format!("{line}\r\n")).collect();
         let text = format!("{line} HTTP/1.1\r\n{host}connection: close\r\n{rest}\r\n");
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        (answer[9..12].parse().unwrap(), answer)
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
     async fn token(&self) -> String {
-        let (status, answer) = self.http(&format!("GET /t/main/token\nauthorization: Bearer {TOKEN}")).await;
+        let (status, answer) = self
+            .http(&format!("GET /t/main/token\nauthorization: Bearer {TOKEN}"))
+            .await;
         assert_eq!(status, 200);
-        answer.split("\"token\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+        answer
+            .split("\"token\":\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .to_owned()
     }
 
     async fn connect(&self, path: &str, protocol: &str) -> Result<Client, Error> {
@@ -86,11 +106,15 @@ impl Server {
     ) -> Result<Client, Error> {
         let url = format!("ws://{}{path}", self.address);
         let mut request = url.into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol.parse().unwrap());
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
-        tokio_tungstenite::connect_async(request).await.map(|(client, _)| client)
+        tokio_tungstenite::connect_async(request)
+            .await
+            .map(|(client, _)| client)
     }
 
     /// A `tty` client that has said hello with a valid token.
@@ -104,7 +128,9 @@ impl Server {
 
 async fn serve(listener: TcpListener, router: Router) {
     loop {
-        let Ok((stream, peer)) = listener.accept().await else { return };
+        let Ok((stream, peer)) = listener.accept().await else {
+            return;
+        };
         let service = router.clone();
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |mut request: http::Request<_>| {
@@ -125,12 +151,19 @@ async fn serve(listener: TcpListener, router: Router) {
 
 async fn say_hello(client: &mut Client, token: &str) {
     let hello = format!(r#"{{"AuthToken":"{token}","columns":80,"rows":24}}"#);
-    client.send(Message::Binary(hello.into_bytes().into())).await.unwrap();
+    client
+        .send(Message::Binary(hello.into_bytes().into()))
+        .await
+        .unwrap();
 }
 
 async fn next(client: &mut Client) -> Message {
     loop {
-        let message = timeout(PATIENCE, client.next()).await.expect("20 s of silence").unwrap().unwrap();
+        let message = timeout(PATIENCE, client.next())
+            .await
+            .expect("20 s of silence")
+            .unwrap()
+            .unwrap();
         if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
             return message;
         }
@@ -139,8 +172,13 @@ async fn next(client: &mut Client) -> Message {
 
 async fn close_of(client: &mut Client) -> (u16, String) {
     loop {
-        match timeout(PATIENCE, client.next()).await.expect("no Close within 20 s") {
-            Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), frame.reason.to_string()),
+        match timeout(PATIENCE, client.next())
+            .await
+            .expect("no Close within 20 s")
+        {
+            Some(Ok(Message::Close(Some(frame)))) => {
+                return (frame.code.into(), frame.reason.to_string());
+            }
             Some(Ok(_)) => {}
             other => panic!("ended without a Close: {other:?}"),
         }
@@ -173,16 +211,32 @@ async fn a_ttyd_client_gets_title_preferences_screen_and_echo() {
     match next(&mut client).await {
         Message::Binary(preferences) => {
             assert_eq!(preferences[0], b'2');
-            assert!(serde_json::from_slice::<serde_json::Value>(&preferences[1..]).unwrap().is_object());
+            assert!(
+                serde_json::from_slice::<serde_json::Value>(&preferences[1..])
+                    .unwrap()
+                    .is_object()
+            );
         }
         other => panic!("{other:?}"),
     }
     output_until(&mut client, "ready").await;
-    client.send(Message::Binary(b"0typed\r".to_vec().into())).await.unwrap();
+    client
+        .send(Message::Binary(b"0typed\r".to_vec().into()))
+        .await
+        .unwrap();
     output_until(&mut client, "typed").await;
-    client.send(Message::text("1{\"columns\":111,\"rows\":33}")).await.unwrap();
+    client
+        .send(Message::text("1{\"columns\":111,\"rows\":33}"))
+        .await
+        .unwrap();
     let mut status = server.program.terminal.watch();
-    timeout(PATIENCE, status.wait_for(|status| status.size.columns == 111)).await.unwrap().unwrap();
+    timeout(
+        PATIENCE,
+        status.wait_for(|status| status.size.columns == 111),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     assert_eq!(status.borrow().size.rows, 33);
 }
 
@@ -204,7 +258,16 @@ async fn nothing_happens_before_a_valid_first_message() {
             other => panic!("{other:?} after {first}"),
         }
     }
-    assert!(!server.program.terminal.text().await.unwrap().text.contains("evil"));
+    assert!(
+        !server
+            .program
+            .terminal
+            .text()
+            .await
+            .unwrap()
+            .text
+            .contains("evil")
+    );
 }
 
 #[tokio::test]
@@ -224,21 +287,59 @@ async fn upgrades_are_refused_with_real_statuses() {
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\nsec-websocket-protocol: tty";
     for (status, request) in [
         (426, "GET /t/main/ws".to_owned()),
-        (426, format!("GET /t/main/ws\n{}", upgrade.replace("version: 13", "version: 8"))),
-        (400, format!("GET /t/main/ws\n{}", upgrade.replace("protocol: tty", "protocol: chat"))),
-        (400, format!("GET /t/main/ws\n{}", upgrade.replace("sec-websocket-key", "x-key"))),
+        (
+            426,
+            format!(
+                "GET /t/main/ws\n{}",
+                upgrade.replace("version: 13", "version: 8")
+            ),
+        ),
+        (
+            400,
+            format!(
+                "GET /t/main/ws\n{}",
+                upgrade.replace("protocol: tty", "protocol: chat")
+            ),
+        ),
+        (
+            400,
+            format!(
+                "GET /t/main/ws\n{}",
+                upgrade.replace("sec-websocket-key", "x-key")
+            ),
+        ),
         (404, format!("GET /t/other/ws\n{upgrade}")),
         (404, format!("GET /t/cap-AAAA/ws\n{upgrade}")),
-        (401, format!("GET /t/main/ws\n{upgrade}\nauthorization: Bearer wrong")),
-        (403, format!("GET /t/main/ws\n{upgrade}\norigin: http://evil.example")),
+        (
+            401,
+            format!("GET /t/main/ws\n{upgrade}\nauthorization: Bearer wrong"),
+        ),
+        (
+            403,
+            format!("GET /t/main/ws\n{upgrade}\norigin: http://evil.example"),
+        ),
         (403, format!("GET /t/main/ws\n{upgrade}\norigin: null")),
-        (421, format!("GET /t/main/ws\nhost: evil.example\n{upgrade}")),
+        (
+            421,
+            format!("GET /t/main/ws\nhost: evil.example\n{upgrade}"),
+        ),
         (401, "GET /t/main/token".to_owned()),
-        (404, format!("GET /t/other/token\nauthorization: Bearer {TOKEN}")),
+        (
+            404,
+            format!("GET /t/other/token\nauthorization: Bearer {TOKEN}"),
+        ),
         (401, "GET /v1/terminals".to_owned()),
-        (403, format!("GET /v1/terminals\nauthorization: Bearer {TOKEN}\norigin: http://evil.example")),
-        (421, format!("GET /\nhost: evil.example")),
-        (503, format!("POST /v1/terminals\nauthorization: Bearer {TOKEN}")),
+        (
+            403,
+            format!(
+                "GET /v1/terminals\nauthorization: Bearer {TOKEN}\norigin: http://evil.example"
+            ),
+        ),
+        (421, "GET /\nhost: evil.example".to_owned()),
+        (
+            503,
+            format!("POST /v1/terminals\nauthorization: Bearer {TOKEN}"),
+        ),
     ] {
         let (got, answer) = server.http(&request).await;
         assert_eq!(got, status, "{request}\n---\n{answer}");
@@ -251,7 +352,10 @@ async fn failures_are_limited_but_a_valid_credential_always_passes() {
     let server = Server::start("echo ready; read x").await;
     let mut last = 0;
     for _ in 0..40 {
-        last = server.http("GET /t/main/token\nauthorization: Bearer wrong").await.0;
+        last = server
+            .http("GET /t/main/token\nauthorization: Bearer wrong")
+            .await
+            .0;
     }
     assert_eq!(last, 429);
     let refused = server.connect("/t/main/ws", "tty").await;
@@ -264,8 +368,10 @@ async fn failures_are_limited_but_a_valid_credential_always_passes() {
 async fn a_bearer_in_the_upgrade_needs_no_token() {
     let server = Server::start("echo ready; read x").await;
     let bearer = format!("Bearer {TOKEN}");
-    let mut client =
-        server.connect_with("/t/main/ws", "tty", &[("authorization", &bearer)]).await.unwrap();
+    let mut client = server
+        .connect_with("/t/main/ws", "tty", &[("authorization", &bearer)])
+        .await
+        .unwrap();
     say_hello(&mut client, "").await;
     output_until(&mut client, "ready").await;
 }
@@ -273,19 +379,51 @@ async fn a_bearer_in_the_upgrade_needs_no_token() {
 #[tokio::test]
 async fn a_link_opens_one_terminal_until_it_is_revoked() {
     let server = Server::start("echo ready; while read x; do echo got $x; done").await;
-    let (status, answer) =
-        server.http(&format!("POST /v1/terminals/main/links\nauthorization: Bearer {TOKEN}")).await;
+    let (status, answer) = server
+        .http(&format!(
+            "POST /v1/terminals/main/links\nauthorization: Bearer {TOKEN}"
+        ))
+        .await;
     assert_eq!(status, 201, "{answer}");
-    let path = answer.split("\"path\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    let location = answer.to_lowercase().split("location: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let path = answer
+        .split("\"path\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    let location = answer
+        .to_lowercase()
+        .split("location: ")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
     assert_eq!(server.http(&format!("GET {path}")).await.0, 200);
-    assert!(server.http(&format!("GET {path}token")).await.1.ends_with(r#"{"token":""}"#));
+    assert!(
+        server
+            .http(&format!("GET {path}token"))
+            .await
+            .1
+            .ends_with(r#"{"token":""}"#)
+    );
     let mut client = server.connect(&format!("{path}ws"), "tty").await.unwrap();
     say_hello(&mut client, "").await;
     output_until(&mut client, "ready").await;
     // Links are read-only unless asked otherwise.
-    client.send(Message::Binary(b"0evil\r".to_vec().into())).await.unwrap();
-    server.program.terminal.type_bytes(b"good\r".to_vec()).await.unwrap();
+    client
+        .send(Message::Binary(b"0evil\r".to_vec().into()))
+        .await
+        .unwrap();
+    server
+        .program
+        .terminal
+        .type_bytes(b"good\r".to_vec())
+        .await
+        .unwrap();
     let text = output_until(&mut client, "got good").await;
     assert!(!text.contains("evil"));
     let revoke = format!("DELETE {location}\nauthorization: Bearer {TOKEN}");
@@ -299,12 +437,26 @@ async fn a_link_opens_one_terminal_until_it_is_revoked() {
 async fn readonly_in_the_query_is_honoured() {
     let server = Server::start("echo ready; while read x; do echo got $x; done").await;
     let token = server.token().await;
-    let mut client = server.connect("/t/main/ws?readonly=1", "tty").await.unwrap();
+    let mut client = server
+        .connect("/t/main/ws?readonly=1", "tty")
+        .await
+        .unwrap();
     say_hello(&mut client, &token).await;
     output_until(&mut client, "ready").await;
-    client.send(Message::Binary(b"0evil\r".to_vec().into())).await.unwrap();
-    client.send(Message::text("1{\"columns\":55,\"rows\":55}")).await.unwrap();
-    server.program.terminal.type_bytes(b"good\r".to_vec()).await.unwrap();
+    client
+        .send(Message::Binary(b"0evil\r".to_vec().into()))
+        .await
+        .unwrap();
+    client
+        .send(Message::text("1{\"columns\":55,\"rows\":55}"))
+        .await
+        .unwrap();
+    server
+        .program
+        .terminal
+        .type_bytes(b"good\r".to_vec())
+        .await
+        .unwrap();
     assert!(!output_until(&mut client, "got good").await.contains("evil"));
     assert_eq!(server.program.terminal.status().size.columns, 80);
 }
@@ -314,11 +466,25 @@ async fn pause_is_honoured_and_nothing_is_lost() {
     let server = Server::start("stty -opost; echo ready; read go; seq 1 60000; echo end").await;
     let mut client = server.tty().await;
     output_until(&mut client, "ready").await;
-    client.send(Message::Binary(b"2".to_vec().into())).await.unwrap();
-    client.send(Message::Binary(b"0\r".to_vec().into())).await.unwrap();
+    client
+        .send(Message::Binary(b"2".to_vec().into()))
+        .await
+        .unwrap();
+    client
+        .send(Message::Binary(b"0\r".to_vec().into()))
+        .await
+        .unwrap();
     // The program runs to its end while the viewer pauses.
     let done = async {
-        while !server.program.terminal.text().await.unwrap().text.contains("end") {
+        while !server
+            .program
+            .terminal
+            .text()
+            .await
+            .unwrap()
+            .text
+            .contains("end")
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -331,9 +497,18 @@ async fn pause_is_honoured_and_nothing_is_lost() {
         }
         late
     });
-    assert!(quiet.await.is_err(), "the connection ended during the pause");
-    client.send(Message::Binary(b"3".to_vec().into())).await.unwrap();
-    client.send(Message::Binary(b"3".to_vec().into())).await.unwrap();
+    assert!(
+        quiet.await.is_err(),
+        "the connection ended during the pause"
+    );
+    client
+        .send(Message::Binary(b"3".to_vec().into()))
+        .await
+        .unwrap();
+    client
+        .send(Message::Binary(b"3".to_vec().into()))
+        .await
+        .unwrap();
     let text = output_until(&mut client, "end").await;
     let expected: String = (1..=60_000).map(|number| format!("{number}\n")).collect();
     assert!(text.contains(&expected), "bytes are missing");
@@ -344,7 +519,11 @@ async fn large_messages_get_1009_and_a_restart_1012() {
     let server = Server::start("echo ready; cat > /dev/null").await;
     let mut client = server.tty().await;
     output_until(&mut client, "ready").await;
-    drop(client.send(Message::Binary(vec![b'0'; (1 << 20) + 1].into())).await);
+    drop(
+        client
+            .send(Message::Binary(vec![b'0'; (1 << 20) + 1].into()))
+            .await,
+    );
     assert_eq!(close_of(&mut client).await.0, 1009);
     let mut client = server.tty().await;
     output_until(&mut client, "ready").await;
@@ -357,12 +536,20 @@ async fn the_end_is_told_with_its_reason() {
     let mut server = Server::start("echo ready; read x; exit 3").await;
     let mut client = server.tty().await;
     output_until(&mut client, "ready").await;
-    client.send(Message::Binary(b"0\r".to_vec().into())).await.unwrap();
+    client
+        .send(Message::Binary(b"0\r".to_vec().into()))
+        .await
+        .unwrap();
     server.program.reap();
     assert_eq!(close_of(&mut client).await, (1000, "exit 3".to_owned()));
-    let (status, list) = server.http(&format!("GET /v1/terminals\nauthorization: Bearer {TOKEN}")).await;
+    let (status, list) = server
+        .http(&format!("GET /v1/terminals\nauthorization: Bearer {TOKEN}"))
+        .await;
     assert_eq!(status, 200);
-    assert!(list.contains(r#""state":"exited","exit":{"code":3}"#), "{list}");
+    assert!(
+        list.contains(r#""state":"exited","exit":{"code":3}"#),
+        "{list}"
+    );
     let delete = format!("DELETE /v1/terminals/main\nauthorization: Bearer {TOKEN}");
     assert_eq!(server.http(&delete).await.0, 204);
     assert_eq!(server.http(&delete).await.0, 404);
@@ -373,11 +560,21 @@ async fn v2_resumes_at_an_offset() {
     let server = Server::start("echo ready; while read x; do echo got $x; done").await;
     let bearer = format!("Bearer {TOKEN}");
     let headers = [("authorization", bearer.as_str())];
-    let mut client = server.connect_with("/t/main/ws", "tty, tty.v2", &headers).await.unwrap();
-    client.send(Message::text(r#"{"AuthToken":"","columns":80,"rows":24,"deflate":true}"#)).await.unwrap();
+    let mut client = server
+        .connect_with("/t/main/ws", "tty, tty.v2", &headers)
+        .await
+        .unwrap();
+    client
+        .send(Message::text(
+            r#"{"AuthToken":"","columns":80,"rows":24,"deflate":true}"#,
+        ))
+        .await
+        .unwrap();
     let mut commands = Vec::new();
     let offset = loop {
-        let Message::Binary(bytes) = next(&mut client).await else { panic!() };
+        let Message::Binary(bytes) = next(&mut client).await else {
+            panic!()
+        };
         commands.push(bytes[0]);
         match bytes[0] {
             b'3' => break u64::from_be_bytes(bytes[1..9].try_into().unwrap()),
@@ -387,14 +584,24 @@ async fn v2_resumes_at_an_offset() {
     };
     assert_eq!(commands[0], b'5', "the hello comes first");
     drop(client);
-    server.program.terminal.type_bytes(b"one\r".to_vec()).await.unwrap();
-    let mut client = server.connect_with("/t/main/ws", "tty.v2", &headers).await.unwrap();
+    server
+        .program
+        .terminal
+        .type_bytes(b"one\r".to_vec())
+        .await
+        .unwrap();
+    let mut client = server
+        .connect_with("/t/main/ws", "tty.v2", &headers)
+        .await
+        .unwrap();
     let hello = format!(r#"{{"AuthToken":"","columns":80,"rows":24,"resume":{offset}}}"#);
     client.send(Message::text(hello)).await.unwrap();
     let mut text = String::new();
     let mut at = offset;
     while !text.contains("got one") {
-        let Message::Binary(bytes) = next(&mut client).await else { panic!() };
+        let Message::Binary(bytes) = next(&mut client).await else {
+            panic!()
+        };
         assert_ne!(bytes[0], b'3', "a snapshot instead of a resume");
         if bytes[0] == b'0' {
             assert_eq!(u64::from_be_bytes(bytes[1..9].try_into().unwrap()), at);
@@ -412,7 +619,10 @@ async fn pages_carry_the_policy() {
         let answer = answer.to_lowercase();
         assert_eq!(status, 200);
         for wanted in [
-            "frame-ancestors 'none'", "script-src 'self';", "x-content-type-options: nosniff", "referrer-policy: no-referrer",
+            "frame-ancestors 'none'",
+            "script-src 'self';",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
         ] {
             assert!(answer.contains(wanted), "{wanted} is missing: {answer}");
         }

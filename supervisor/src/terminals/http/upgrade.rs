@@ -64,15 +64,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let headers = &parts.headers;
         let required = || {
-            Problem::new(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket, version 13")
-                .with(header::UPGRADE, "websocket")
-                .with(header::CONNECTION, "upgrade")
-                .with(header::SEC_WEBSOCKET_VERSION, "13")
+            Problem::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "this address speaks WebSocket, version 13",
+            )
+            .with(header::UPGRADE, "websocket")
+            .with(header::CONNECTION, "upgrade")
+            .with(header::SEC_WEBSOCKET_VERSION, "13")
         };
         let asked = parts.method == Method::GET
             && has_token(headers, header::CONNECTION, "upgrade")
             && has_token(headers, header::UPGRADE, "websocket");
-        let version = headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|value| value == "13");
+        let version = headers
+            .get(header::SEC_WEBSOCKET_VERSION)
+            .is_some_and(|value| value == "13");
         if !asked || !version {
             return Err(required());
         }
@@ -92,18 +97,32 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         };
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
             .map_err(|_| bad("Sec-WebSocket-Key is malformed"))?;
-        let pending = parts.extensions.remove::<OnUpgrade>().ok_or_else(required)?;
-        Ok(Self { protocol, accept, pending })
+        let pending = parts
+            .extensions
+            .remove::<OnUpgrade>()
+            .ok_or_else(required)?;
+        Ok(Self {
+            protocol,
+            accept,
+            pending,
+        })
     }
 }
 
 impl Upgrade {
     /// Answers 101 and runs `serve` on the connection once it is a WebSocket.
-    pub(super) fn accept<F>(self, serve: impl FnOnce(Socket, Protocol) -> F + Send + 'static) -> Response
+    pub(super) fn accept<F>(
+        self,
+        serve: impl FnOnce(Socket, Protocol) -> F + Send + 'static,
+    ) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { protocol, accept, pending } = self;
+        let Self {
+            protocol,
+            accept,
+            pending,
+        } = self;
         tokio::spawn(async move {
             match pending.await {
                 Ok(upgraded) => {
@@ -113,7 +132,8 @@ impl Upgrade {
                         .max_message_size(Some(MAX_MESSAGE))
                         .max_frame_size(Some(MAX_MESSAGE));
                     let io = TokioIo::new(upgraded);
-                    let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+                    let socket =
+                        WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
                     serve(socket, protocol).await;
                 }
                 Err(error) => tracing::debug!(%error, "the client left during the upgrade"),
@@ -123,7 +143,10 @@ impl Upgrade {
             (header::UPGRADE, HeaderValue::from_static("websocket")),
             (header::CONNECTION, HeaderValue::from_static("upgrade")),
             (header::SEC_WEBSOCKET_ACCEPT, accept),
-            (header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name())),
+            (
+                header::SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(protocol.name()),
+            ),
         ];
         (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
     }

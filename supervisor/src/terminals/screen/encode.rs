@@ -173,7 +173,9 @@ fn printed_cells(row: &Row<Cell>) -> usize {
         return row.len();
     }
     let mut cells = row.len();
-    let Some(last) = cells.checked_sub(1).map(|last| &row[Column(last)]) else { return 0 };
+    let Some(last) = cells.checked_sub(1).map(|last| &row[Column(last)]) else {
+        return 0;
+    };
     if !is_blank(last) {
         return cells;
     }
@@ -189,7 +191,9 @@ fn printed_cells(row: &Row<Cell>) -> usize {
 
 fn is_blank(cell: &Cell) -> bool {
     cell.c == ' '
-        && !cell.flags.intersects(STYLE | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER)
+        && !cell
+            .flags
+            .intersects(STYLE | Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER)
         && cell.extra.is_none()
 }
 
@@ -205,11 +209,14 @@ pub(super) enum Half {
 }
 
 pub(super) fn half(row: &Row<Cell>, column: usize) -> Half {
-    let has = |column: usize, flag: Flags| column < row.len() && row[Column(column)].flags.contains(flag);
+    let has =
+        |column: usize, flag: Flags| column < row.len() && row[Column(column)].flags.contains(flag);
     if has(column, Flags::LEADING_WIDE_CHAR_SPACER) {
         Half::Covered
     } else if has(column, Flags::WIDE_CHAR_SPACER) {
-        let drawn = column.checked_sub(1).is_some_and(|before| has(before, Flags::WIDE_CHAR));
+        let drawn = column
+            .checked_sub(1)
+            .is_some_and(|before| has(before, Flags::WIDE_CHAR));
         if drawn { Half::Covered } else { Half::Orphan }
     } else if has(column, Flags::WIDE_CHAR) && !has(column + 1, Flags::WIDE_CHAR_SPACER) {
         Half::Orphan
@@ -230,13 +237,19 @@ pub(super) struct Flow<'a> {
 /// Appends what prints one row into a clear line, cursor in its first column (or waiting to wrap into it). `pen` is the
 /// terminal's.
 pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mut Vec<u8>) {
-    let printed = printed_cells(row).max(usize::from(flow.from_above)).min(row.len());
+    let printed = printed_cells(row)
+        .max(usize::from(flow.from_above))
+        .min(row.len());
     for column in 0..printed {
         match half(row, column) {
             Half::Whole => write_cell(&row[Column(column)], pen, out),
             Half::Covered => {}
             Half::Orphan => {
-                let blank = Cell { c: ' ', flags: row[Column(column)].flags & STYLE, ..row[Column(column)].clone() };
+                let blank = Cell {
+                    c: ' ',
+                    flags: row[Column(column)].flags & STYLE,
+                    ..row[Column(column)].clone()
+                };
                 write_cell(&blank, pen, out);
             }
         }
@@ -244,7 +257,9 @@ pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mu
     // The last column was left free for a wide character that has been overwritten since.
     let last = row.len().saturating_sub(1);
     let left_free = row.len() > 0
-        && row[Column(last)].flags.contains(Flags::LEADING_WIDE_CHAR_SPACER)
+        && row[Column(last)]
+            .flags
+            .contains(Flags::LEADING_WIDE_CHAR_SPACER)
         && flow.below.is_some_and(|below| !starts_wide(below));
     if left_free {
         out.push(b' ');
@@ -253,7 +268,13 @@ pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mu
         let blank = &row[Column(printed)];
         // A wrap at the bottom scrolls in a line in the background of the pen, hence also after a wrap.
         if flow.from_above || blank.bg != Color::Named(NamedColor::Background) {
-            pen.change(Pen { background: blank.bg, ..Pen::default() }, out);
+            pen.change(
+                Pen {
+                    background: blank.bg,
+                    ..Pen::default()
+                },
+                out,
+            );
             out.extend_from_slice(b"\x1b[K");
         }
     }

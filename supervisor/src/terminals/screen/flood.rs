@@ -53,7 +53,9 @@ mod tests {
     use super::*;
 
     fn lines(count: usize) -> Vec<u8> {
-        (0..count).flat_map(|number| format!("line {number} of a flood\r\n").into_bytes()).collect()
+        (0..count)
+            .flat_map(|number| format!("line {number} of a flood\r\n").into_bytes())
+            .collect()
     }
 
     #[test]
@@ -62,7 +64,10 @@ mod tests {
         let part = visible_part(&flood, true, 24).unwrap();
         let kept = memchr::memchr_iter(b'\n', part).count();
         assert_eq!(kept, MAX_LINES + 24 + 1);
-        assert!(visible_part(&flood, false, 24).is_none(), "inside a sequence nothing may go");
+        assert!(
+            visible_part(&flood, false, 24).is_none(),
+            "inside a sequence nothing may go"
+        );
     }
 
     #[test]
@@ -71,7 +76,10 @@ mod tests {
         flood.extend_from_slice(b"\x1b[31m");
         flood.extend_from_slice(&lines(5));
         let part = visible_part(&flood, true, 24).unwrap();
-        assert_eq!(memchr::memchr_iter(b'\n', part).count(), MAX_LINES + 24 + 1 + 5);
+        assert_eq!(
+            memchr::memchr_iter(b'\n', part).count(),
+            MAX_LINES + 24 + 1 + 5
+        );
         flood.insert(100, 0x1b);
         assert!(visible_part(&flood, true, 24).is_none());
     }

@@ -2,7 +2,7 @@
 //! colour change stands between host and port. A hint only: what is printed need not listen.
 
 /// Hosts that mean this machine.
-pub const HOSTS: [&str; 5] = ["localhost", "127.0.0.1", "0.0.0.0", "[::1]", "[::]"];
+pub(super) const HOSTS: [&str; 5] = ["localhost", "127.0.0.1", "0.0.0.0", "[::1]", "[::]"];
 
 /// Where in `host:port` the text stands.
 #[derive(Debug, Default, Clone, Copy)]
@@ -16,14 +16,14 @@ enum Place {
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub struct Listen {
+pub(super) struct Listen {
     place: Place,
 }
 
 impl Listen {
     /// Looks through one run of text. Returns how many bytes were taken (none, when the run shows only that a
     /// port of the run before has ended) and the port at their end.
-    pub fn scan(&mut self, text: &[u8]) -> Option<(usize, u16)> {
+    pub(super) fn scan(&mut self, text: &[u8]) -> Option<(usize, u16)> {
         let mut at = 0;
         loop {
             let rest = text.get(at..)?;
@@ -69,10 +69,16 @@ fn find_host(text: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b':', text)
         .find_map(|colon| {
             let before = text.get(..colon)?;
-            HOSTS.iter().any(|host| before.ends_with(host.as_bytes())).then_some(colon)
+            HOSTS
+                .iter()
+                .any(|host| before.ends_with(host.as_bytes()))
+                .then_some(colon)
         })
         .or_else(|| {
-            HOSTS.iter().any(|host| text.ends_with(host.as_bytes())).then_some(text.len())
+            HOSTS
+                .iter()
+                .any(|host| text.ends_with(host.as_bytes()))
+                .then_some(text.len())
         })
         .filter(|taken| *taken > 0)
 }

@@ -38,15 +38,15 @@ use alacritty_terminal::index::{Column, Line};
 use alacritty_terminal::term::TermMode;
 use alacritty_terminal::vte::ansi::{Processor, Timeout};
 
-pub use self::model::clean_title;
-pub use self::scan::{Found, Query};
-pub use self::snapshot::SnapshotOptions;
 use self::encode::Pen;
+pub use self::model::clean_title;
 use self::model::{KEPT_ABOVE, Model, SLICE};
 use self::scan::Scanner;
+pub use self::scan::{Found, Query};
 pub use self::scrollback::MAX_LINES;
 use self::scrollback::Scrollback;
 use self::snapshot::Parts;
+pub use self::snapshot::SnapshotOptions;
 use super::size::Size;
 
 /// Synchronized updates (mode 2026) only tell a viewer when to draw; the model applies them as they come, so that it is
@@ -72,7 +72,10 @@ pub struct Effects {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The program asked. `answer` is what this terminal says, `None` where only a viewer can know.
-    Query { query: Query, answer: Option<Vec<u8>> },
+    Query {
+        query: Query,
+        answer: Option<Vec<u8>>,
+    },
     Osc(Vec<u8>),
     Bell,
     Listen(u16),
@@ -115,7 +118,10 @@ impl Screen {
     }
 
     pub fn size(&self) -> Size {
-        Size { columns: self.model.column_count(), rows: self.model.row_count() }
+        Size {
+            columns: self.model.column_count(),
+            rows: self.model.row_count(),
+        }
     }
 
     pub fn title(&self) -> &str {
@@ -178,7 +184,9 @@ impl Screen {
                 let answer = self.answer(&query);
                 Effect::Query { query, answer }
             }
-            Found::Osc(body) if matches!(body.split(|byte| *byte == b';').next(), Some(b"0" | b"2")) => {
+            Found::Osc(body)
+                if matches!(body.split(|byte| *byte == b';').next(), Some(b"0" | b"2")) =>
+            {
                 Effect::Title(self.model.title.clone())
             }
             Found::Osc(body) => Effect::Osc(body),
@@ -199,10 +207,16 @@ impl Screen {
                 let mark = if *private { "?" } else { "" };
                 format!("\x1b[{mark}{};{}R", point.line.0 + 1, point.column.0 + 1)
             }
-            Query::Mode { number, private: true } => {
+            Query::Mode {
+                number,
+                private: true,
+            } => {
                 format!("\x1b[?{number};{}$y", self.model.private_mode(*number))
             }
-            Query::Mode { number, private: false } => {
+            Query::Mode {
+                number,
+                private: false,
+            } => {
                 let flag = match number {
                     4 => Some(TermMode::INSERT),
                     20 => Some(TermMode::LINE_FEED_NEW_LINE),
@@ -213,7 +227,10 @@ impl Screen {
             }
             Query::Version => format!("\x1bP>|whim({})\x1b\\", env!("CARGO_PKG_VERSION")),
             Query::KeyboardFlags => {
-                format!("\x1b[?{}u", self.model.keyboard.last().copied().unwrap_or(0))
+                format!(
+                    "\x1b[?{}u",
+                    self.model.keyboard.last().copied().unwrap_or(0)
+                )
             }
             Query::TertiaryAttributes | Query::Color | Query::Setting => return None,
         };
@@ -234,11 +251,18 @@ impl Screen {
         }
         let mut from_above = self.scrollback.is_wrapped();
         for line in (KEPT_ABOVE + 1..=above).rev() {
-            let Ok(line) = i32::try_from(line) else { continue };
+            let Ok(line) = i32::try_from(line) else {
+                continue;
+            };
             let mut pen = Pen::default();
             self.line.clear();
-            from_above =
-                snapshot::write_line(self.model.grid(), -line, from_above, &mut pen, &mut self.line);
+            from_above = snapshot::write_line(
+                self.model.grid(),
+                -line,
+                from_above,
+                &mut pen,
+                &mut self.line,
+            );
             pen.change(Pen::default(), &mut self.line);
             self.scrollback.push(&self.line, from_above);
         }
@@ -265,8 +289,12 @@ impl Screen {
     /// Bytes that bring a fresh terminal to this state. Changes nothing that can be seen.
     pub fn snapshot(&mut self, options: SnapshotOptions) -> Vec<u8> {
         let mut out = Vec::new();
-        Parts { model: &mut self.model, scrollback: &self.scrollback, scanner: &self.scanner }
-            .write(options, &mut out);
+        Parts {
+            model: &mut self.model,
+            scrollback: &self.scrollback,
+            scanner: &self.scanner,
+        }
+        .write(options, &mut out);
         out
     }
 

@@ -16,8 +16,8 @@ use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::term::{Config, TermMode};
 use alacritty_terminal::vte::ansi::{
     Attr, CharsetIndex, ClearMode, CursorShape, CursorStyle, Handler, Hyperlink, KeyboardModes,
-    KeyboardModesApplyBehavior, LineClearMode, Mode, ModifyOtherKeys, NamedPrivateMode, PrivateMode,
-    Rgb, StandardCharset, TabulationClearMode,
+    KeyboardModesApplyBehavior, LineClearMode, Mode, ModifyOtherKeys, NamedPrivateMode,
+    PrivateMode, Rgb, StandardCharset, TabulationClearMode,
 };
 use alacritty_terminal::{Grid, Term};
 
@@ -73,13 +73,19 @@ pub(super) struct Model {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Model").field("title", &self.title).finish_non_exhaustive()
+        formatter
+            .debug_struct("Model")
+            .field("title", &self.title)
+            .finish_non_exhaustive()
     }
 }
 
 impl Model {
     pub(super) fn new(size: Size) -> Self {
-        let config = Config { scrolling_history: KEPT_ABOVE + SLICE, ..Config::default() };
+        let config = Config {
+            scrolling_history: KEPT_ABOVE + SLICE,
+            ..Config::default()
+        };
         Self {
             term: Term::new(config, &size, VoidListener),
             viewer_modes: Vec::new(),
@@ -119,7 +125,8 @@ impl Model {
 
     fn tab_stops(&mut self) -> &mut Vec<u16> {
         let columns = u16::try_from(self.term.columns()).unwrap_or(u16::MAX);
-        self.tabs.get_or_insert_with(|| (0..columns).step_by(8).collect())
+        self.tabs
+            .get_or_insert_with(|| (0..columns).step_by(8).collect())
     }
 
     fn alternate(&mut self, on: bool) {
@@ -137,7 +144,8 @@ impl Model {
         } else {
             &[]
         };
-        self.viewer_modes.retain(|old| *old != mode && !group.contains(old));
+        self.viewer_modes
+            .retain(|old| *old != mode && !group.contains(old));
         if on {
             self.viewer_modes.push(mode);
         }
@@ -155,7 +163,11 @@ impl Model {
             2004 => TermMode::BRACKETED_PASTE,
             2026 => return if self.synchronized { 1 } else { 2 },
             _ if VIEWER_MODES.contains(&mode) => {
-                return if self.viewer_modes.contains(&mode) { 1 } else { 2 };
+                return if self.viewer_modes.contains(&mode) {
+                    1
+                } else {
+                    2
+                };
             }
             _ => return 0,
         };
@@ -298,7 +310,10 @@ impl Handler for Model {
 
     fn reset_state(&mut self) {
         let title = std::mem::take(&mut self.title);
-        let size = Size { columns: self.column_count(), rows: self.row_count() };
+        let size = Size {
+            columns: self.column_count(),
+            rows: self.row_count(),
+        };
         *self = Self::new(size);
         self.title = title;
         self.scrollback_cleared = true;
@@ -326,7 +341,8 @@ impl Handler for Model {
             2026 => self.synchronized = false,
             66 => self.term.unset_keypad_application_mode(),
             6 => {
-                self.term.unset_private_mode(PrivateMode::Named(NamedPrivateMode::Origin));
+                self.term
+                    .unset_private_mode(PrivateMode::Named(NamedPrivateMode::Origin));
                 self.term.goto(0, 0);
             }
             other if VIEWER_MODES.contains(&other) => self.set_viewer_mode(other, false),
@@ -399,7 +415,9 @@ impl Model {
         if row[Column(column)].flags.contains(Flags::WIDE_CHAR_SPACER) {
             column = column.saturating_sub(1);
         }
-        row[Column(column)].zerowidth().is_some_and(|marks| marks.len() >= MAX_MARKS)
+        row[Column(column)]
+            .zerowidth()
+            .is_some_and(|marks| marks.len() >= MAX_MARKS)
     }
 }
 

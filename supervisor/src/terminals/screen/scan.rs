@@ -12,7 +12,7 @@
 use super::listen::Listen;
 
 /// Most bytes of one unfinished sequence that are kept.
-pub const PARTIAL_LIMIT: usize = 4096;
+pub(super) const PARTIAL_LIMIT: usize = 4096;
 
 /// What the scanner stopped for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,13 @@ pub enum Query {
     SecondaryAttributes,
     TertiaryAttributes,
     Status,
-    CursorPosition { private: bool },
-    Mode { number: u16, private: bool },
+    CursorPosition {
+        private: bool,
+    },
+    Mode {
+        number: u16,
+        private: bool,
+    },
     Version,
     KeyboardFlags,
     /// A colour (OSC 4, 10, 11, 12): known to a viewer only.
@@ -56,12 +61,14 @@ enum State {
     /// DCS, APC, PM or SOS.
     Text,
     /// ESC inside a string: `\` ends it, anything else aborts it and begins a new sequence.
-    StringEscape { osc: bool },
+    StringEscape {
+        osc: bool,
+    },
 }
 
 /// See the module's header.
 #[derive(Debug)]
-pub struct Scanner {
+pub(super) struct Scanner {
     state: State,
     partial: Vec<u8>,
     overflow: bool,
@@ -70,7 +77,12 @@ pub struct Scanner {
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { state: State::Ground, partial: Vec::new(), overflow: false, listen: Listen::default() }
+        Self {
+            state: State::Ground,
+            partial: Vec::new(),
+            overflow: false,
+            listen: Listen::default(),
+        }
     }
 }
 
@@ -81,7 +93,7 @@ const SUB: u8 = 0x1a;
 
 impl Scanner {
     /// Takes bytes up to and including the first find, or all of them. Returns how many were taken.
-    pub fn next(&mut self, bytes: &[u8]) -> (usize, Option<Found>) {
+    pub(super) fn next(&mut self, bytes: &[u8]) -> (usize, Option<Found>) {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             if self.state == State::Ground {
@@ -104,7 +116,9 @@ impl Scanner {
                     continue;
                 }
             }
-            let Some(byte) = rest.first().copied() else { break };
+            let Some(byte) = rest.first().copied() else {
+                break;
+            };
             at += 1;
             if let Some(found) = self.step(byte) {
                 return (at, Some(found));
@@ -114,7 +128,7 @@ impl Scanner {
     }
 
     /// The bytes of the unfinished sequence, for a terminal that is to continue with the next byte.
-    pub fn partial(&self) -> Vec<u8> {
+    pub(super) fn partial(&self) -> Vec<u8> {
         if !self.overflow {
             return self.partial.clone();
         }
@@ -132,12 +146,16 @@ impl Scanner {
     }
 
     /// How many bytes of an unfinished character came last.
-    pub fn character_part(&self) -> usize {
-        if matches!(self.state, State::Utf8(_)) { self.partial.len() } else { 0 }
+    pub(super) fn character_part(&self) -> usize {
+        if matches!(self.state, State::Utf8(_)) {
+            self.partial.len()
+        } else {
+            0
+        }
     }
 
     /// Whether the stream stands between sequences and characters.
-    pub fn at_rest(&self) -> bool {
+    pub(super) fn at_rest(&self) -> bool {
         self.state == State::Ground
     }
 
@@ -244,7 +262,11 @@ impl Scanner {
                     }
                     return if osc { self.end_osc() } else { self.end_text() };
                 }
-                let found = if osc { self.end_osc_before_escape() } else { None };
+                let found = if osc {
+                    self.end_osc_before_escape()
+                } else {
+                    None
+                };
                 self.begin(State::Escape, &[ESC]);
                 // The byte belongs to the new sequence; it can end it, but only with a find of its own
                 // if there is none to report yet.
@@ -284,7 +306,11 @@ impl Scanner {
                     },
                     State::EscapeIntermediate if !(0x20..=0x2f).contains(&byte) => self.rest(),
                     State::Csi if (0x40..=0x7e).contains(&byte) => {
-                        let query = if self.overflow { None } else { csi_query(&self.partial) };
+                        let query = if self.overflow {
+                            None
+                        } else {
+                            csi_query(&self.partial)
+                        };
                         self.rest();
                         return query.map(Found::Query);
                     }
@@ -397,7 +423,10 @@ mod tests {
             Query::CursorPosition { private: false },
             Query::CursorPosition { private: true },
             Query::Status,
-            Query::Mode { number: 2026, private: true },
+            Query::Mode {
+                number: 2026,
+                private: true,
+            },
             Query::Version,
             Query::KeyboardFlags,
             Query::Color,
@@ -454,7 +483,11 @@ mod tests {
         let all = finds(&mut scanner, b"\x1b]0;title\x07\x07\x1b]133;A\x1b\\");
         assert_eq!(
             all,
-            vec![Found::Osc(b"0;title".to_vec()), Found::Bell, Found::Osc(b"133;A".to_vec())]
+            vec![
+                Found::Osc(b"0;title".to_vec()),
+                Found::Bell,
+                Found::Osc(b"133;A".to_vec())
+            ]
         );
     }
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 /// Lines kept, as the page's own scrollback.
 pub const MAX_LINES: usize = 10_000;
 /// Bytes kept. Reached only by lines that average more than 800 bytes (wide and very colourful).
-pub const MAX_BYTES: usize = 8 << 20;
+pub(super) const MAX_BYTES: usize = 8 << 20;
 
 #[derive(Debug)]
 struct Line {
@@ -22,43 +22,44 @@ struct Line {
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub struct Scrollback {
+pub(super) struct Scrollback {
     lines: VecDeque<Line>,
     bytes: usize,
 }
 
 impl Scrollback {
     /// Adds a line; drops the oldest beyond the bounds.
-    pub fn push(&mut self, bytes: &[u8], wrapped: bool) {
+    pub(super) fn push(&mut self, bytes: &[u8], wrapped: bool) {
         self.bytes += bytes.len();
-        self.lines.push_back(Line { bytes: bytes.into(), wrapped });
+        self.lines.push_back(Line {
+            bytes: bytes.into(),
+            wrapped,
+        });
         while self.lines.len() > MAX_LINES || self.bytes > MAX_BYTES {
-            let Some(oldest) = self.lines.pop_front() else { break };
+            let Some(oldest) = self.lines.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.bytes.len();
         }
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.lines = VecDeque::new();
         self.bytes = 0;
     }
 
     /// Whether the newest line flows on into what follows.
-    pub fn is_wrapped(&self) -> bool {
+    pub(super) fn is_wrapped(&self) -> bool {
         self.lines.back().is_some_and(|line| line.wrapped)
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.lines.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
     }
 
     /// Appends what prints the newest `most` lines, each followed by its line break. Pens do not carry over: every line
     /// starts from, and ends in, the default pen.
-    pub fn write(&self, out: &mut Vec<u8>, most: usize) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, most: usize) {
         let first = self.lines.len().saturating_sub(most);
         out.reserve(self.bytes + self.lines.len() * 2);
         for line in self.lines.range(first..) {
@@ -83,7 +84,10 @@ mod tests {
         assert_eq!(scrollback.len(), MAX_LINES);
         let mut out = Vec::new();
         scrollback.write(&mut out, 2);
-        assert_eq!(out, format!("{}\r\n{}\r\n", MAX_LINES + 3, MAX_LINES + 4).into_bytes());
+        assert_eq!(
+            out,
+            format!("{}\r\n{}\r\n", MAX_LINES + 3, MAX_LINES + 4).into_bytes()
+        );
     }
 
     #[test]
@@ -94,6 +98,6 @@ mod tests {
         }
         assert_eq!(scrollback.len(), 8);
         scrollback.clear();
-        assert!(scrollback.is_empty());
+        assert_eq!(scrollback.len(), 0);
     }
 }

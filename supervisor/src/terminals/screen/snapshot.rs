@@ -91,7 +91,10 @@ impl Parts<'_> {
                 wrapped = false;
             }
             if options.skipped > 0 {
-                print(out, format_args!("\x1b[0;7m[skipped {} bytes]\x1b[0m\r\n", options.skipped));
+                print(
+                    out,
+                    format_args!("\x1b[0;7m[skipped {} bytes]\x1b[0m\r\n", options.skipped),
+                );
             }
         }
         if !same_rows {
@@ -103,7 +106,9 @@ impl Parts<'_> {
     fn write_colors(&self, out: &mut Vec<u8>) {
         let colors = self.model.term.colors();
         for index in 0..COLORS {
-            let Some(Rgb { r, g, b }) = colors[index] else { continue };
+            let Some(Rgb { r, g, b }) = colors[index] else {
+                continue;
+            };
             let color = format_args!("rgb:{r:02x}/{g:02x}/{b:02x}\x1b\\").to_string();
             match index.checked_sub(FOREGROUND) {
                 None => print(out, format_args!("\x1b]4;{index};{color}")),
@@ -157,8 +162,10 @@ impl Parts<'_> {
             (TermMode::LINE_FEED_NEW_LINE, b"\x1b[20h"),
             (TermMode::APP_KEYPAD, b"\x1b="),
         ];
-        const UNSET: [(TermMode, &[u8]); 2] =
-            [(TermMode::LINE_WRAP, b"\x1b[?7l"), (TermMode::SHOW_CURSOR, b"\x1b[?25l")];
+        const UNSET: [(TermMode, &[u8]); 2] = [
+            (TermMode::LINE_WRAP, b"\x1b[?7l"),
+            (TermMode::SHOW_CURSOR, b"\x1b[?25l"),
+        ];
         for (mode, bytes) in SET {
             if self.model.has(mode) {
                 out.extend_from_slice(bytes);
@@ -173,7 +180,10 @@ impl Parts<'_> {
             print(out, format_args!("\x1b[?{mode}h"));
         }
         if self.model.modify_other_keys > 0 {
-            print(out, format_args!("\x1b[>4;{}m", self.model.modify_other_keys));
+            print(
+                out,
+                format_args!("\x1b[>4;{}m", self.model.modify_other_keys),
+            );
         }
         let style = self.model.term.cursor_style();
         let shape = match style.shape {
@@ -219,7 +229,10 @@ pub(super) fn write_line(
 /// the bottom and `k` more scroll those lines out.
 fn write_gap(rows: u16, out: &mut Vec<u8>) {
     if !out.is_empty() {
-        out.extend(std::iter::repeat_n(b'\n', usize::from(rows.saturating_sub(1))));
+        out.extend(std::iter::repeat_n(
+            b'\n',
+            usize::from(rows.saturating_sub(1)),
+        ));
     }
     out.extend_from_slice(b"\x1b[H");
 }

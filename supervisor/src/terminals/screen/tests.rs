@@ -6,19 +6,30 @@ fn screen(size: Size, bytes: &[u8]) -> Screen {
     screen
 }
 
-const SMALL: Size = Size { columns: 20, rows: 6 };
+const SMALL: Size = Size {
+    columns: 20,
+    rows: 6,
+};
 
 /// A second screen brought up from a snapshot of the first.
 fn copy(original: &mut Screen) -> Screen {
     let size = original.size();
-    let options = SnapshotOptions { rows: size.rows, lines: MAX_LINES, skipped: 0 };
+    let options = SnapshotOptions {
+        rows: size.rows,
+        lines: MAX_LINES,
+        skipped: 0,
+    };
     screen(size, &original.snapshot(options))
 }
 
 /// All state that can be compared: a snapshot is a function of it.
 fn state(screen: &mut Screen) -> String {
     let rows = screen.size().rows;
-    let bytes = screen.snapshot(SnapshotOptions { rows, lines: MAX_LINES, skipped: 0 });
+    let bytes = screen.snapshot(SnapshotOptions {
+        rows,
+        lines: MAX_LINES,
+        skipped: 0,
+    });
     String::from_utf8_lossy(&bytes).replace('\x1b', "\n<esc>")
 }
 
@@ -32,9 +43,18 @@ fn survives_cuts(size: Size, stream: &[u8], step: usize) {
         let mut second = copy(&mut first);
         second.feed(&stream[cut..], &mut Effects::default());
         let got = state(&mut second);
-        assert_eq!(got, expected, "cut at {cut}: {:?}", String::from_utf8_lossy(&stream[..cut]));
+        assert_eq!(
+            got,
+            expected,
+            "cut at {cut}: {:?}",
+            String::from_utf8_lossy(&stream[..cut])
+        );
         first.feed(&stream[cut..], &mut Effects::default());
-        assert_eq!(state(&mut first), expected, "a snapshot at {cut} changed the screen");
+        assert_eq!(
+            state(&mut first),
+            expected,
+            "a snapshot at {cut} changed the screen"
+        );
     }
 }
 
@@ -72,7 +92,11 @@ fn the_alternate_screen_and_the_one_behind_it_survive_any_cut() {
     let mut inside = screen(SMALL, b"$ vim\x1b[?1049h\x1b[Hbody");
     let mut second = copy(&mut inside);
     second.feed(b"\x1b[?1049l", &mut Effects::default());
-    assert_eq!(second.text().lines().next(), Some("$ vim"), "the main screen came along");
+    assert_eq!(
+        second.text().lines().next(),
+        Some("$ vim"),
+        "the main screen came along"
+    );
 }
 
 #[test]
@@ -82,11 +106,22 @@ fn scrollback_survives_and_is_bounded() {
         .collect();
     survives_cuts(SMALL, &stream, 1371);
     let mut long = screen(SMALL, &stream.repeat(20));
-    let bytes = long.snapshot(SnapshotOptions { rows: 6, lines: MAX_LINES, skipped: 0 });
+    let bytes = long.snapshot(SnapshotOptions {
+        rows: 6,
+        lines: MAX_LINES,
+        skipped: 0,
+    });
     let lines = memchr::memmem::find_iter(&bytes, b"line").count();
-    assert!((MAX_LINES..=MAX_LINES + KEPT_ABOVE + 6).contains(&lines), "{lines}");
+    assert!(
+        (MAX_LINES..=MAX_LINES + KEPT_ABOVE + 6).contains(&lines),
+        "{lines}"
+    );
     long.feed(b"\x1b[3J", &mut Effects::default());
-    let bytes = long.snapshot(SnapshotOptions { rows: 6, lines: MAX_LINES, skipped: 0 });
+    let bytes = long.snapshot(SnapshotOptions {
+        rows: 6,
+        lines: MAX_LINES,
+        skipped: 0,
+    });
     assert!(memchr::memmem::find_iter(&bytes, b"line").count() <= 6);
 }
 
@@ -97,7 +132,12 @@ fn fast_forward_leaves_the_same_screen() {
         flood.extend_from_slice(format!("{number} {}\r\n", "x".repeat(number % 70)).as_bytes());
     }
     flood.extend_from_slice(b"$ end");
-    for prefix in [&b""[..], b"\x1b[31mred\x1b[2;4r\x1b[4;2H", b"\x1b[?1049hfull", b"\x1b[6;1H"] {
+    for prefix in [
+        &b""[..],
+        b"\x1b[31mred\x1b[2;4r\x1b[4;2H",
+        b"\x1b[?1049hfull",
+        b"\x1b[6;1H",
+    ] {
         let mut whole = screen(SMALL, prefix);
         for part in flood.chunks(flood::WORTHWHILE / 2) {
             whole.feed(part, &mut Effects::default());
@@ -112,10 +152,18 @@ fn fast_forward_leaves_the_same_screen() {
 #[test]
 fn the_skipped_mark_stands_above_the_screen() {
     let mut original = screen(SMALL, b"one\r\ntwo");
-    let bytes = original.snapshot(SnapshotOptions { rows: 6, lines: 100, skipped: 4711 });
+    let bytes = original.snapshot(SnapshotOptions {
+        rows: 6,
+        lines: 100,
+        skipped: 4711,
+    });
     assert!(memchr::memmem::find(&bytes, b"[skipped 4711 bytes]").is_some());
     let second = screen(SMALL, &bytes);
-    assert_eq!(second.text(), original.text(), "the screen itself is the program's");
+    assert_eq!(
+        second.text(),
+        original.text(),
+        "the screen itself is the program's"
+    );
 }
 
 #[test]
@@ -137,11 +185,23 @@ fn queries_are_answered_where_the_cursor_was() {
 
 #[test]
 fn a_snapshot_holds_no_query() {
-    let mut original = screen(SMALL, b"\x1b[c\x1b[6n\x1b]11;?\x07\x1b[?u\x1b[>q text \x1b[5n");
-    let bytes = original.snapshot(SnapshotOptions { rows: 6, lines: 100, skipped: 0 });
+    let mut original = screen(
+        SMALL,
+        b"\x1b[c\x1b[6n\x1b]11;?\x07\x1b[?u\x1b[>q text \x1b[5n",
+    );
+    let bytes = original.snapshot(SnapshotOptions {
+        rows: 6,
+        lines: 100,
+        skipped: 0,
+    });
     let mut effects = Effects::default();
     Screen::new(SMALL).feed(&bytes, &mut effects);
-    assert!(!effects.found.iter().any(|effect| matches!(effect, Effect::Query { .. })));
+    assert!(
+        !effects
+            .found
+            .iter()
+            .any(|effect| matches!(effect, Effect::Query { .. }))
+    );
 }
 
 #[test]
@@ -154,24 +214,45 @@ fn hostile_output_neither_panics_nor_grows() {
     for _ in 0..5000 {
         hostile.extend_from_slice("\u{301}".as_bytes());
     }
-    hostile.extend_from_slice(b"\x1b[99999S\x1b[99999T\x1b[99999L\x1b[99999M\x1b[99999@\x1b[99999P\x1b[99999X");
-    hostile.extend_from_slice(b"\x1b[100;200r\x1b[5;5r\x1b[0;0r\x1b[99999;99999H\x1b[65535b\x1bM\x1b#8\x1b[?3h");
+    hostile.extend_from_slice(
+        b"\x1b[99999S\x1b[99999T\x1b[99999L\x1b[99999M\x1b[99999@\x1b[99999P\x1b[99999X",
+    );
+    hostile.extend_from_slice(
+        b"\x1b[100;200r\x1b[5;5r\x1b[0;0r\x1b[99999;99999H\x1b[65535b\x1bM\x1b#8\x1b[?3h",
+    );
     let mut effects = Effects::default();
     let mut victim = Screen::new(SMALL);
     victim.feed(&hostile, &mut effects);
     assert!(!effects.found.contains(&Effect::Restarted));
-    let snapshot = victim.snapshot(SnapshotOptions { rows: 6, lines: MAX_LINES, skipped: 0 });
+    let snapshot = victim.snapshot(SnapshotOptions {
+        rows: 6,
+        lines: MAX_LINES,
+        skipped: 0,
+    });
     assert!(snapshot.len() < 64 * 1024, "{}", snapshot.len());
 }
 
 #[test]
 fn resizing_keeps_what_is_shown() {
-    let mut original = screen(SMALL, b"one\r\ntwo\r\na line that is longer than twenty columns");
-    original.resize(Size { columns: 60, rows: 10 });
-    assert!(original.text().contains("a line that is longer than twenty columns"));
+    let mut original = screen(
+        SMALL,
+        b"one\r\ntwo\r\na line that is longer than twenty columns",
+    );
+    original.resize(Size {
+        columns: 60,
+        rows: 10,
+    });
+    assert!(
+        original
+            .text()
+            .contains("a line that is longer than twenty columns")
+    );
     let mut second = copy(&mut original);
     assert_eq!(second.text(), original.text());
-    original.resize(Size { columns: 2, rows: 2 });
+    original.resize(Size {
+        columns: 2,
+        rows: 2,
+    });
     second = copy(&mut original);
     assert_eq!(second.text(), original.text());
 }

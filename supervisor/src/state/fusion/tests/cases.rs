@@ -3,7 +3,7 @@
 use whim_wire::state::{AgentState, Dialog, DialogKind};
 
 use crate::state::fusion::{Fusion, Remembered};
-use crate::state::observation::{Manner, Profile};
+use crate::state::observation::{Exit, Manner, Observation, Profile};
 
 use super::script::{case, case_with, ms, parse, play};
 
@@ -253,6 +253,27 @@ fn a_dialog_stays_while_subagents_and_other_tools_go_on() {
          3270 needs_input
          20000 working
          21200..22000 idle",
+    );
+}
+
+#[test]
+fn a_dialog_of_an_unnamed_tool_is_that_of_the_newest() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         3050 pre b Read
+         3060 pre a Bash curl x
+         3070 ask d1
+         3500 post b
+         9000 post a
+         9100 stop",
+        "0 starting
+         2000 working
+         3070..4070 needs_input
+         9000 working
+         9100..10100 idle",
     );
 }
 
@@ -1115,6 +1136,41 @@ fn after_a_restart_of_the_supervisor_the_last_word_stands() {
 }
 
 #[test]
+fn an_agent_that_is_taken_up_is_no_agent_that_starts() {
+    for state in [
+        AgentState::Working,
+        AgentState::Idle,
+        AgentState::NeedsInput,
+    ] {
+        let mut fusion = Fusion::resume(CLAUDE, left(state), ms(0), ms(100_000));
+        let started = Observation::Started { pid: 31 };
+        fusion.observe(ms(100_000), ms(100_000), started.clone());
+        assert_eq!(fusion.evaluate(ms(100_001)).state, state);
+        // Another one is.
+        let exit = Exit::Code(1);
+        let ended = Observation::Exited { exit, note: None };
+        fusion.observe(ms(100_002), ms(100_002), ended);
+        fusion.observe(ms(100_003), ms(100_003), started);
+        assert_eq!(fusion.evaluate(ms(100_003)).state, AgentState::Starting);
+    }
+}
+
+#[test]
+fn the_start_of_a_process_may_be_told_twice() {
+    case(
+        CLAUDE,
+        "0 start
+         500 word idle
+         2000 prompt
+         2010 word busy
+         3000 start",
+        "0 starting
+         500..1000 idle
+         2000 working",
+    );
+}
+
+#[test]
 fn a_restart_in_mid_turn_goes_on_working() {
     case_with(
         &mut Fusion::resume(CLAUDE, left(AgentState::Working), ms(0), ms(0)),
@@ -1156,5 +1212,177 @@ fn a_restart_with_an_open_dialog_keeps_it_until_it_is_answered() {
         "0 needs_input ~ rm
          60000..60020 working
          62200..63000 idle",
+    );
+}
+
+#[test]
+fn a_hook_against_the_status_file_must_be_confirmed() {
+    case(
+        CLAUDE,
+        "0 start
+         500 word idle
+         5000 prompt",
+        "0 starting
+         500..1000 idle
+         5000 working
+         6500..7000 idle",
+    );
+}
+
+#[test]
+fn the_agent_hung_up_and_no_key_was_seen() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         2020 call 1
+         4010 ends 1 left",
+        "0 starting
+         2000 working
+         5000..7000 idle ~ interrupted",
+    );
+}
+
+#[test]
+fn a_retry_pause_shows_only_on_the_screen() {
+    case(
+        CLAUDE,
+        "0 start
+         100..600 output
+         2000 call 1
+         2000..30000 output
+         2100 ends 1 error
+         20000 call 2
+         20100 ends 2 error",
+        "0 starting
+         2000 working
+         30000..36000 idle ~ failed",
+    );
+    let quiet = Profile {
+        animates: false,
+        ..CLAUDE
+    };
+    case(
+        quiet,
+        "0 start
+         2000 call 1
+         2100 ends 1 error",
+        "0 starting
+         2000 working
+         6000..8000 idle ~ failed",
+    );
+}
+
+#[test]
+fn a_long_call_after_the_turn_is_work_after_all() {
+    case(
+        CLAUDE,
+        "0 start
+         500 word idle
+         2000 call 1
+         60000 ends 1 turn",
+        "0 starting
+         500..1000 idle
+         4000..5000 working
+         60000..61000 idle",
+    );
+}
+
+#[test]
+fn a_background_agent_whose_end_was_lost_does_not_work_for_ever() {
+    case(
+        CLAUDE,
+        "0 start
+         500 word idle
+         2000 prompt
+         2010 word busy
+         2100 sub+ s1
+         2200 call 2
+         4010 stop
+         4012 word idle
+         9000 ends 2 turn",
+        "0 starting
+         500..1000 idle
+         2000 working
+         9300..13000 idle",
+    );
+}
+
+#[test]
+fn a_start_without_any_sign() {
+    case(
+        CLAUDE,
+        "0 start
+         40000 look",
+        "0 starting
+         30000..30500 idle ~ no sign",
+    );
+}
+
+#[test]
+fn a_oneshot_that_says_nothing_works() {
+    case(
+        Profile::ONESHOT,
+        "0 start
+         30000 exit 3",
+        "0 starting
+         1000..1500 working
+         30000 stopped ~ exit code 3",
+    );
+}
+
+#[test]
+fn a_process_tree_that_is_no_longer_looked_at_says_nothing() {
+    let mut fusion = Fusion::new(CLAUDE);
+    let steps = parse(
+        "0 start
+         1000 osc idle
+         2000 osc working
+         2050 call 1
+         4000 ends 1 tool
+         4050..300000 child 50 make
+         6000 osc idle",
+    );
+    // The looks end.
+    let steps: Vec<_> = steps.into_iter().filter(|(at, _)| *at <= 6_000).collect();
+    let changes = play(&mut fusion, &steps, 60_000);
+    let last = changes.last().unwrap();
+    assert_eq!(last.verdict.state, AgentState::Idle);
+    assert!((15_000..22_000).contains(&last.at), "{}", last.at);
+}
+
+#[test]
+fn a_tool_that_seems_to_start_before_it_was_asked_for() {
+    // Start times are rounded down to ticks of 10 ms.
+    let mut fusion = Fusion::new(CLAUDE);
+    let steps = parse(
+        "0 start
+         500 session
+         2000 prompt
+         4019 pre a Bash make
+         4010..60000 child 82 make",
+    );
+    let steps: Vec<_> = steps.into_iter().filter(|(at, _)| *at <= 14_000).collect();
+    play(&mut fusion, &steps, 14_000);
+    assert_eq!(
+        fusion.evaluate(ms(14_019)).reason,
+        "tool Bash running 10 s, 82 % CPU: make"
+    );
+}
+
+#[test]
+fn a_hook_process_does_not_answer_a_dialog() {
+    case(
+        CLAUDE,
+        "0 start
+         500 session
+         2000 prompt
+         3010 pre a Bash ls
+         3050 ask d1 Bash ls
+         5000..5100 child 0 whim hook",
+        "0 starting
+         2000 working
+         3050..4000 needs_input",
     );
 }

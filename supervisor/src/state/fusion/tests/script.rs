@@ -137,13 +137,13 @@ fn observation(words: &[&str]) -> Observation {
             id: text(id),
             interrupted: true,
         }),
+        ["ask", id] => Observation::Hook(Hook::DialogOpened {
+            dialog: dialog(id, "?"),
+            tool: None,
+            detail: None,
+        }),
         ["ask", id, tool, detail @ ..] => Observation::Hook(Hook::DialogOpened {
-            dialog: Dialog {
-                id: text(id),
-                kind: DialogKind::Permission,
-                text: format!("{tool}: {}", detail.join(" ")),
-                options: vec![text("Yes"), text("No")],
-            },
+            dialog: dialog(id, &format!("{tool}: {}", detail.join(" "))),
             tool: Some(text(tool)),
             detail: (!detail.is_empty()).then(|| detail.join(" ")),
         }),
@@ -187,6 +187,15 @@ fn observation(words: &[&str]) -> Observation {
         ["key", "x"] => Observation::Key(Key::Other),
         ["deliver"] => Observation::PromptDelivered,
         other => panic!("{other:?}"),
+    }
+}
+
+fn dialog(id: &str, text: &str) -> Dialog {
+    Dialog {
+        id: id.to_owned(),
+        kind: DialogKind::Permission,
+        text: text.to_owned(),
+        options: vec!["Yes".to_owned(), "No".to_owned()],
     }
 }
 

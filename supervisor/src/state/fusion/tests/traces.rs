@@ -61,29 +61,39 @@ fn wrong(trace: &str, missing: &[Source], points: &[(u64, AgentState)]) -> Vec<S
         .collect()
 }
 
-/// Whatever one source, or two, are missing: the state in the middle of each phase is right.
+/// Whatever of these sources are missing: the state in the middle of each phase is right.
 #[track_caller]
-fn right_without_any(trace: &str, points: &[(u64, AgentState)]) {
-    use Source::{Hooks, Terminal, Tree, Wire, Word};
-    let missing: [&[Source]; 11] = [
-        &[],
-        &[Word],
-        &[Hooks],
-        &[Wire],
-        &[Tree],
-        &[Terminal],
-        &[Word, Hooks],
-        &[Word, Wire],
-        &[Word, Tree],
-        &[Hooks, Wire],
-        // The agent's status file and nothing else.
-        &[Hooks, Wire, Tree, Terminal],
-    ];
+fn right_without_any(missing: &[&[Source]], trace: &str, points: &[(u64, AgentState)]) {
     let wrong: Vec<String> = (missing.iter())
         .flat_map(|missing| wrong(trace, missing, points))
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+const CLAUDE: [&[Source]; 11] = [
+    &[],
+    &[Source::Word],
+    &[Source::Hooks],
+    &[Source::Wire],
+    &[Source::Tree],
+    &[Source::Terminal],
+    &[Source::Word, Source::Hooks],
+    &[Source::Word, Source::Wire],
+    &[Source::Word, Source::Tree],
+    &[Source::Hooks, Source::Wire],
+    // The agent's status file and nothing else.
+    &[Source::Hooks, Source::Wire, Source::Tree, Source::Terminal],
+];
+
+/// Without its terminal nothing tells of an interrupt of Codex while a tool runs.
+const CODEX: [&[Source]; 6] = [
+    &[],
+    &[Source::Hooks],
+    &[Source::Wire],
+    &[Source::Tree],
+    &[Source::Hooks, Source::Wire],
+    &[Source::Hooks, Source::Tree],
+];
 
 const PERMISSION: &str = include_str!("traces/claude_permission.txt");
 const INTERRUPT: &str = include_str!("traces/claude_interrupt.txt");
@@ -107,6 +117,7 @@ fn claude_permission() {
          28026..30882 idle",
     );
     right_without_any(
+        &CLAUDE,
         PERMISSION,
         &[
             (7_450, Idle),
@@ -136,6 +147,7 @@ fn claude_interrupts() {
          25135..25917 idle ~ ended",
     );
     right_without_any(
+        &CLAUDE,
         INTERRUPT,
         &[
             (5_500, Idle),
@@ -167,6 +179,7 @@ fn claude_background_command_and_question() {
          40528..41414 idle",
     );
     right_without_any(
+        &CLAUDE,
         AGENTS,
         &[
             (14_500, Idle),
@@ -175,6 +188,71 @@ fn claude_background_command_and_question() {
             (34_000, Idle),
             (39_500, NeedsInput),
             (43_000, Idle),
+        ],
+    );
+}
+
+#[test]
+fn codex_turns() {
+    let trace = include_str!("traces/codex_turns.txt");
+    case(
+        Profile::INTERACTIVE,
+        trace,
+        "0 starting
+         1322..2400 idle
+         5017 working
+         9193..10175 idle ~ ended
+         13017 working
+         16049..19014 idle ~ interrupted
+         21020 working
+         27299..28270 idle ~ ended
+         32026 working
+         36049..39018 idle ~ interrupted",
+    );
+    right_without_any(
+        &CODEX,
+        trace,
+        &[
+            (3_000, Idle),
+            (7_000, Working),
+            (11_000, Idle),
+            (14_500, Working),
+            (18_500, Idle),
+            (24_000, Working),
+            (29_500, Idle),
+            (34_000, Working),
+            (39_500, Idle),
+        ],
+    );
+}
+
+#[test]
+fn codex_approvals() {
+    let trace = include_str!("traces/codex_approval.txt");
+    case(
+        Profile::INTERACTIVE,
+        trace,
+        "0 starting
+         1219..2200 idle
+         5009 working
+         5261..6261 needs_input ~ asks: Bash: sleep 5
+         10009..10020 working
+         15104..16104 idle ~ ended
+         20026 working
+         20124..21124 needs_input ~ asks: Bash: sleep 5
+         25013..25040 working
+         25037..28013 idle",
+    );
+    right_without_any(
+        &CODEX,
+        trace,
+        &[
+            (3_000, Idle),
+            (7_500, NeedsInput),
+            (12_500, Working),
+            (17_500, Idle),
+            (23_000, NeedsInput),
+            (28_000, Idle),
         ],
     );
 }

@@ -1,0 +1,368 @@
+//! What of a terminal outlives the supervisor: its screen and scrollback, on disk.
+//!
+//! The keeper's ring holds output only until it is acknowledged. So every byte is written here before it is
+//! acknowledged, and a supervisor that comes up after a crash restores the screen at exactly the offset where the ring
+//! goes on. Nothing is synced: the files need to survive this process, not the machine (the program does not survive
+//! that either).
+//!
+//! Two files a terminal: `ID.screen`, a checkpoint (a snapshot and its offset), replaced by rename; and `ID.OFFSET.tail`, what
+//! came after the checkpoint of that offset. A record of the tail is a kind (`o` output, `r` size), a length (u32,
+//! big-endian) and so many bytes; one that was cut short by the crash was not acknowledged and is left out.
+//!
+//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint. A disk that takes no more ends the keeping with one
+//! warning, never the terminal; a crash after that restores an older screen and says what is missing.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::screen::{Effects, MAX_LINES, Screen, SnapshotOptions};
+use super::size::Size;
+use super::terminal::TerminalId;
+
+/// Tail after which a checkpoint is made.
+const TAIL: u64 = 8 << 20;
+const MAGIC: &[u8; 8] = b"whimscr1";
+const OUTPUT: u8 = b'o';
+const RESIZE: u8 = b'r';
+
+/// What went wrong with the files.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is not a checkpoint of a terminal")]
+    Malformed { path: PathBuf },
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Keep {
+    directory: PathBuf,
+    id: TerminalId,
+    tail: File,
+    tail_path: PathBuf,
+    written: u64,
+}
+
+/// A terminal as an earlier supervisor left it.
+#[derive(Debug)]
+pub struct Restored {
+    pub screen: Screen,
+    /// Where the source is to go on.
+    pub offset: u64,
+}
+
+fn screen_path(directory: &Path, id: &TerminalId) -> PathBuf {
+    directory.join(format!("{id}.screen"))
+}
+
+fn tail_path(directory: &Path, id: &TerminalId, offset: u64) -> PathBuf {
+    directory.join(format!("{id}.{offset}.tail"))
+}
+
+fn create(path: &Path) -> Result<File, KeepError> {
+    // Terminals show what people type and agents read: nobody else's business.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| KeepError::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+impl Keep {
+    /// Begins to keep a terminal whose screen stands at `offset`. Replaces what was kept under its name.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn begin(
+        directory: &Path,
+        id: &TerminalId,
+        screen: &mut Screen,
+        offset: u64,
+    ) -> Result<Self, KeepError> {
+        let tail_path = tail_path(directory, id, offset);
+        let tail = create(&tail_path)?;
+        let keep = Self {
+            directory: directory.to_owned(),
+            id: id.clone(),
+            tail,
+            tail_path,
+            written: 0,
+        };
+        keep.write_screen(screen, offset)?;
+        keep.remove_old_tails();
+        Ok(keep)
+    }
+
+    /// The terminal as it was kept, if it was. Call before [`Keep::begin`].
+    ///
+    /// # Errors
+    /// When there are files and they cannot be read.
+    pub fn restore(directory: &Path, id: &TerminalId) -> Result<Option<Restored>, KeepError> {
+        let path = screen_path(directory, id);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(KeepError::Read { path, source }),
+        };
+        let (offset, size, snapshot) =
+            parse_checkpoint(&bytes).ok_or(KeepError::Malformed { path })?;
+        let mut screen = Screen::new(size);
+        let mut effects = Effects::default();
+        screen.feed(snapshot, &mut effects);
+        let mut restored = Restored { screen, offset };
+        let path = tail_path(directory, id, offset);
+        match File::open(&path) {
+            Ok(mut file) => {
+                let mut tail = Vec::new();
+                file.read_to_end(&mut tail)
+                    .map_err(|source| KeepError::Read { path, source })?;
+                restored.replay(&tail);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(KeepError::Read { path, source }),
+        }
+        Ok(Some(restored))
+    }
+
+    /// Forgets a terminal.
+    pub fn remove(directory: &Path, id: &TerminalId) {
+        remove_file(&screen_path(directory, id));
+        for path in tails(directory, id) {
+            remove_file(&path);
+        }
+    }
+
+    pub(super) fn output(&mut self, bytes: &[u8]) -> Result<(), KeepError> {
+        self.record(OUTPUT, bytes)
+    }
+
+    pub(super) fn resize(&mut self, size: Size) -> Result<(), KeepError> {
+        self.record(RESIZE, &super::attach::size_bytes(size))
+    }
+
+    fn record(&mut self, kind: u8, body: &[u8]) -> Result<(), KeepError> {
+        let failed = |source| KeepError::Write {
+            path: self.tail_path.clone(),
+            source,
+        };
+        let length = u32::try_from(body.len()).map_err(|error| failed(io::Error::other(error)))?;
+        let mut head = [kind, 0, 0, 0, 0];
+        if let Some(place) = head.get_mut(1..) {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+        self.tail
+            .write_all(&head)
+            .and_then(|()| self.tail.write_all(body))
+            .map_err(failed)?;
+        self.written += 5 + u64::from(length);
+        Ok(())
+    }
+
+    /// Whether the tail is long enough for a new [`Keep::checkpoint`].
+    pub(super) fn is_long(&self) -> bool {
+        self.written >= TAIL
+    }
+
+    /// Starts over from this screen, which stands at `offset`.
+    pub(super) fn checkpoint(&mut self, screen: &mut Screen, offset: u64) -> Result<(), KeepError> {
+        *self = Self::begin(&self.directory, &self.id, screen, offset)?;
+        Ok(())
+    }
+
+    fn write_screen(&self, screen: &mut Screen, offset: u64) -> Result<(), KeepError> {
+        let size = screen.size();
+        let snapshot = screen.snapshot(SnapshotOptions {
+            rows: size.rows,
+            lines: MAX_LINES,
+            skipped: 0,
+        });
+        let path = screen_path(&self.directory, &self.id);
+        let temporary = path.with_extension("screen.new");
+        let mut file = create(&temporary)?;
+        let mut head = MAGIC.to_vec();
+        head.extend_from_slice(&offset.to_be_bytes());
+        head.extend_from_slice(&super::attach::size_bytes(size));
+        file.write_all(&head)
+            .and_then(|()| file.write_all(&snapshot))
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|source| KeepError::Write { path, source })
+    }
+
+    fn remove_old_tails(&self) {
+        for path in tails(&self.directory, &self.id) {
+            if path != self.tail_path {
+                remove_file(&path);
+            }
+        }
+    }
+}
+
+impl Restored {
+    fn replay(&mut self, mut tail: &[u8]) {
+        let mut effects = Effects::default();
+        while let Some((head, rest)) = tail.split_at_checked(5) {
+            let [kind, a, b, c, d] = *head else { return };
+            let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+            let Some((body, rest)) = rest.split_at_checked(length) else {
+                return;
+            };
+            match (kind, body) {
+                (OUTPUT, body) => {
+                    self.screen.feed(body, &mut effects);
+                    self.offset += body.len() as u64;
+                }
+                (RESIZE, body) => {
+                    if let Some(size) = parse_size(body) {
+                        self.screen.resize(size);
+                    }
+                }
+                _ => {}
+            }
+            // What the output told the state, it told the supervisor before this one.
+            effects.found.clear();
+            tail = rest;
+        }
+    }
+}
+
+fn parse_size(bytes: &[u8]) -> Option<Size> {
+    let [a, b, c, d] = *bytes else { return None };
+    Some(
+        Size {
+            columns: u16::from_be_bytes([a, b]),
+            rows: u16::from_be_bytes([c, d]),
+        }
+        .clamped(),
+    )
+}
+
+fn parse_checkpoint(bytes: &[u8]) -> Option<(u64, Size, &[u8])> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (offset, rest) = rest.split_first_chunk::<8>()?;
+    let (size, snapshot) = rest.split_at_checked(4)?;
+    Some((u64::from_be_bytes(*offset), parse_size(size)?, snapshot))
+}
+
+fn tails(directory: &Path, id: &TerminalId) -> Vec<PathBuf> {
+    let prefix = format!("{id}.");
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.strip_prefix(&prefix)
+                .and_then(|rest| rest.strip_suffix(".tail"))
+                .is_some_and(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn remove_file(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(path = %path.display(), %error, "an old file of a terminal stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> TerminalId {
+        TerminalId::new("shell-1").unwrap()
+    }
+
+    const SMALL: Size = Size {
+        columns: 30,
+        rows: 5,
+    };
+
+    #[test]
+    fn a_screen_comes_back_where_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut screen = Screen::new(SMALL);
+        let mut effects = Effects::default();
+        let mut keep = Keep::begin(directory.path(), &id(), &mut screen, 1000).unwrap();
+        let wider = Size {
+            columns: 50,
+            rows: 8,
+        };
+        for part in [
+            &b"one\r\n\x1b[31mtwo"[..],
+            b" and more\r\n",
+            b"\x1b[?1049hfull screen\x1b[38;5",
+        ] {
+            keep.output(part).unwrap();
+            screen.feed(part, &mut effects);
+        }
+        keep.resize(wider).unwrap();
+        screen.resize(wider);
+        keep.output(b";9mcolour").unwrap();
+        screen.feed(b";9mcolour", &mut effects);
+        let mut restored = Keep::restore(directory.path(), &id()).unwrap().unwrap();
+        let options = SnapshotOptions {
+            rows: 8,
+            lines: MAX_LINES,
+            skipped: 0,
+        };
+        assert_eq!(restored.screen.snapshot(options), screen.snapshot(options));
+        assert_eq!(restored.offset, 1000 + 14 + 11 + 24 + 9);
+    }
+
+    #[test]
+    fn a_record_cut_by_the_crash_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut screen = Screen::new(SMALL);
+        let mut keep = Keep::begin(directory.path(), &id(), &mut screen, 0).unwrap();
+        keep.output(b"kept").unwrap();
+        keep.output(b"half").unwrap();
+        let path = keep.tail_path.clone();
+        let length = std::fs::metadata(&path).unwrap().len();
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length - 2)
+            .unwrap();
+        let restored = Keep::restore(directory.path(), &id()).unwrap().unwrap();
+        assert_eq!(restored.offset, 4);
+        assert_eq!(restored.screen.text().lines().next(), Some("kept"));
+    }
+
+    #[test]
+    fn checkpoints_bound_the_tail_and_replace_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut screen = Screen::new(SMALL);
+        let mut keep = Keep::begin(directory.path(), &id(), &mut screen, 0).unwrap();
+        let line = vec![b'x'; 1 << 16];
+        let mut offset = 0;
+        while !keep.is_long() {
+            keep.output(&line).unwrap();
+            offset += line.len() as u64;
+        }
+        screen.feed(b"at the checkpoint", &mut Effects::default());
+        keep.checkpoint(&mut screen, offset).unwrap();
+        assert_eq!(tails(directory.path(), &id()).len(), 1);
+        let restored = Keep::restore(directory.path(), &id()).unwrap().unwrap();
+        assert_eq!(restored.offset, offset);
+        assert!(restored.screen.text().contains("at the checkpoint"));
+        Keep::remove(directory.path(), &id());
+        assert!(Keep::restore(directory.path(), &id()).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
