@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 use whim_kit::model::demo;
 use whim_kit::{Upstream, agents, repo, wait};
 
-use crate::command::{program, say};
+use crate::command::{CommandError, program, say};
 use crate::{Failed, binary, machine, web, workspace};
 
 /// Options of `cargo xtask run`
@@ -135,7 +136,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     if let Some(model) = &model {
         scripted(&mut command, model, &options.agent);
     }
-    host(&mut command, &root, &whim, &token)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|error| Failed::Wait(format!("cannot wait for whim: {error}")))?;
+    let ended = runtime.block_on(host(command.into(), &root, &whim, &token));
+    // The wait for its readiness may still be under way when it ended before that.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Points whim at the stand-in.
@@ -151,42 +160,57 @@ fn scripted(command: &mut Command, model: &Upstream, agent: &str) {
     command.env("WHIM_UPSTREAM_URL", url).env(key, "scripted");
 }
 
-/// Runs whim until it ends; Ctrl-C and TERM are its own to handle.
-fn host(command: &mut Command, root: &Path, whim: &Path, token: &str) -> Result<(), Failed> {
+/// Runs whim until it ends. A terminal sends Ctrl-C to both, and whim ends in order; a TERM is passed on.
+async fn host(
+    mut command: tokio::process::Command,
+    root: &Path,
+    whim: &Path,
+    token: &str,
+) -> Result<(), Failed> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| Failed::Wait(format!("cannot wait for signals: {source}")))
+    };
+    let (mut interrupt, mut terminate) = (
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    );
     let mut child = command
         .stdin(Stdio::inherit())
         .spawn()
-        .map_err(crate::command::CommandError::start(command))?;
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        .map_err(CommandError::start(command.as_std()))?;
+    let pid = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .map(Pid::from_raw);
+    let terminated = || {
+        // It may have ended by itself, which the wait for it tells.
+        let _gone = pid.map(|pid| kill(pid, Signal::SIGTERM));
+    };
     let ready = root.join("run/whim/ready.json");
-    let found = wait::file(&ready, Duration::from_secs(30), |content| {
-        serde_json::from_str::<serde_json::Value>(content).ok()
+    let mut waiting = tokio::task::spawn_blocking(move || {
+        wait::file(&ready, Duration::from_secs(30), |content| {
+            serde_json::from_str::<serde_json::Value>(content).ok()
+        })
     });
-    match found {
-        Ok(ready) => {
-            let port = ready
-                .pointer("/ui")
-                .and_then(|ui| ui.as_str()?.rsplit_once(':'))
-                .map_or("7681", |(_, port)| port);
-            say(&format!(
-                "\n  open   http://127.0.0.1:{port}/#token={token}"
-            ));
-            say(&format!(
-                "  status {} --root {} status",
-                whim.display(),
-                root.display()
-            ));
-            say("  stop   Ctrl-C\n");
+    let mut told = false;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.map_err(CommandError::start(command.as_std()))?,
+            _ = interrupt.recv() => say("ending in order; once more kills"),
+            _ = terminate.recv() => terminated(),
+            found = &mut waiting, if !told => {
+                told = true;
+                match found {
+                    Ok(Ok(ready)) => guide(&ready, root, whim, token),
+                    Ok(Err(error)) => {
+                        say(&format!("whim is not ready: {error}"));
+                        terminated();
+                    }
+                    Err(error) => say(&format!("nobody waited for whim: {error}")),
+                }
+            }
         }
-        Err(error) => {
-            // It may have ended by itself, which the wait below tells; else it must not stay behind.
-            let _gone = kill(pid, Signal::SIGTERM);
-            say(&format!("whim is not ready: {error}"));
-        }
-    }
-    let status = child
-        .wait()
-        .map_err(crate::command::CommandError::start(command))?;
+    };
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
@@ -197,6 +221,23 @@ fn host(command: &mut Command, root: &Path, whim: &Path, token: &str) -> Result<
     } else {
         Err(Failed::Check(format!("whim run ended with {code}")))
     }
+}
+
+/// Says what a person can do now.
+fn guide(ready: &serde_json::Value, root: &Path, whim: &Path, token: &str) {
+    let port = ready
+        .pointer("/ui")
+        .and_then(|ui| ui.as_str()?.rsplit_once(':'))
+        .map_or("7681", |(_, port)| port);
+    say(&format!(
+        "\n  open   http://127.0.0.1:{port}/#token={token}"
+    ));
+    say(&format!(
+        "  status {} status --root {}",
+        whim.display(),
+        root.display()
+    ));
+    say("  stop   Ctrl-C\n");
 }
 
 fn path_with(directory: &Path) -> std::ffi::OsString {
