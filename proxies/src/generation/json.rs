@@ -203,7 +203,8 @@ impl Reader {
                         rest
                     }
                 }
-                Expect::Broken => return,
+                // What follows a document is nobody's.
+                Expect::Broken | Expect::Done => return,
                 _ => {
                     if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                         self.structure(byte, visit);

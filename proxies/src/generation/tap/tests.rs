@@ -219,6 +219,17 @@ fn model_text_cannot_pose_as_an_event() {
 }
 
 #[test]
+fn what_follows_a_document_changes_nothing() {
+    let document = b"{\"id\":\"c\",\"choices\":[]}";
+    let whole = tap(Format::Chat, &[&document[..], b"garbage"]);
+    assert!(whole.terminal);
+    assert_eq!(
+        tap(Format::Chat, &[&[&document[..], b"garbage"].concat()]),
+        whole
+    );
+}
+
+#[test]
 fn ids_are_cut() {
     let stream = format!("{{\"id\":\"{}\",\"choices\":[]}}", "é".repeat(1000));
     let id = tap(Format::Chat, &[stream.as_bytes()]).id.expect("id");
@@ -277,7 +288,7 @@ mod any_input {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_000))]
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn no_input_panics_and_no_split_matters(bytes in likely(), format in format(), cuts: Vec<prop::sample::Index>) {
