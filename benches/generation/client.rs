@@ -31,10 +31,13 @@ pub(crate) async fn run(what: &str, address: SocketAddr, token: &str, seconds: u
 }
 
 pub(crate) fn request(address: SocketAddr, token: &str, query: &str, stream: bool) -> Vec<u8> {
-    // A tool's schema, prose and code: quotes and escapes as frequent as in real prompts.
-    let piece = "{\\\"type\\\":\\\"object\\\",\\n  let value = map.get(key)?; // and so on, line after line\\n";
+    // Prose, code and a schema: escapes about as frequent as in real prompts.
+    let piece = concat!(
+        r"You keep to the style of the code around you, and say what you changed.\n  let value = map.get(key)?; ",
+        r#"// and so on\n{\"type\": \"object\"} stands for a tool's schema in the text\n"#
+    );
     let mut text = piece.repeat(BODY / piece.len());
-    text.truncate(text.rfind("\\n").unwrap());
+    text.truncate(text.rfind(r"\n").unwrap());
     let body = format!(
         "{{\"model\":\"claude-opus-4-8\",\"max_tokens\":64,\"stream\":{stream},\"tools\":[{{\"name\":\"Bash\"}}],\
          \"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"

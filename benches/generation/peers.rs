@@ -129,6 +129,7 @@ pub(crate) fn client(
 }
 
 type Start = Box<dyn Fn(SocketAddr) -> Command>;
+type StartProgram = Box<dyn Fn(SocketAddr, &Path) -> Command>;
 
 /// A way to the provider.
 pub(crate) struct Peer {
@@ -196,7 +197,7 @@ pub(crate) fn all(directory: &Path, upstream: SocketAddr) -> Vec<Peer> {
             upstream,
         },
     ];
-    let mut add = |name, program: &str, cases, start: Box<dyn Fn(SocketAddr, &Path) -> Command>| {
+    let mut add = |name, program: &str, cases, start: StartProgram| {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         match std::env::split_paths(&paths)
             .map(|dir| dir.join(program))

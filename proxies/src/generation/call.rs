@@ -355,8 +355,7 @@ impl Call {
             .remember(&self.asked.session.id, self.priced.as_deref(), &usage);
         let warning = self.proxy.budget().settle(hold, cost, usage.total_tokens());
         let line = self.line(outcome, answer, usage, cost, source);
-        let slot = self.slot.take();
-        self.proxy.ledger.settle(line, slot);
+        self.write_line(line);
         self.proxy.board.end(self.number);
         self.tell(What::Finished {
             outcome,
@@ -370,6 +369,37 @@ impl Call {
                 .map(|error| format!("{}: {}", error.kind, error.message)),
         });
         self.proxy.tell_warning(self.number, &self.session, warning);
+    }
+
+    /// Writes the line, at once or when the provider has said what the call cost.
+    fn write_line(&mut self, line: LedgerLine) {
+        let slot = self.slot.take();
+        let provider = self.asked.provider;
+        let upstream = self
+            .asked
+            .session
+            .upstreams
+            .iter()
+            .find(|upstream| upstream.provider == provider);
+        let knows = provider == Provider::OpenRouter && line.cost_source == CostSource::Estimate;
+        let permit = Arc::clone(&self.proxy.asking).try_acquire_owned();
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (true, Some(_), Some(upstream), Ok(permit), Ok(runtime)) = (
+            knows,
+            &line.generation_id,
+            upstream.cloned(),
+            permit,
+            runtime,
+        ) {
+            let line = self.proxy.ledger.settle_provisionally(line);
+            let proxy = Arc::clone(&self.proxy);
+            runtime.spawn(async move {
+                super::reconcile::run(proxy, upstream, line, slot).await;
+                drop(permit);
+            });
+        } else {
+            self.proxy.ledger.settle(line, slot);
+        }
     }
 
     fn line(

@@ -188,8 +188,11 @@ impl Reader {
                     rest
                 }
                 Expect::Unicode { key, left, value } => {
-                    self.unicode(key, left, value, byte);
-                    rest
+                    if self.unicode(key, left, value, byte) {
+                        rest
+                    } else {
+                        input
+                    }
                 }
                 Expect::Word => {
                     if matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t') {
@@ -200,7 +203,8 @@ impl Reader {
                         rest
                     }
                 }
-                Expect::Broken => return,
+                // What follows a document is nobody's.
+                Expect::Broken | Expect::Done => return,
                 _ => {
                     if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                         self.structure(byte, visit);
@@ -308,6 +312,9 @@ impl Reader {
     }
 
     fn in_text<'i>(&mut self, key: bool, input: &'i [u8], visit: &mut impl Visit) -> &'i [u8] {
+        if self.text.len() >= TEXT {
+            return self.beyond_text(key, input, visit);
+        }
         let end = memchr::memchr2(b'"', b'\\', input).unwrap_or(input.len());
         let (plain, rest) = input.split_at_checked(end).unwrap_or((input, &[]));
         if !plain.is_empty() {
@@ -328,6 +335,30 @@ impl Reader {
             self.end_text(key, visit);
         }
         rest
+    }
+
+    /// The part of a string that is not kept, which is most of what passes: only its end is looked for.
+    fn beyond_text<'i>(&mut self, key: bool, input: &'i [u8], visit: &mut impl Visit) -> &'i [u8] {
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            let Some(found) = memchr::memchr2(b'"', b'\\', rest) else {
+                self.written = self.written.saturating_add(input.len() as u64);
+                return &[];
+            };
+            at += found;
+            if rest.get(found) == Some(&b'"') {
+                self.written = self.written.saturating_add(at as u64);
+                self.end_text(key, visit);
+                return input.get(at + 1..).unwrap_or_default();
+            }
+            at += 2;
+            if at > input.len() {
+                self.written = self.written.saturating_add(input.len() as u64);
+                self.expect = Expect::Escape { key };
+                return &[];
+            }
+        }
     }
 
     fn escape(&mut self, key: bool, byte: u8) {
@@ -353,13 +384,15 @@ impl Reader {
         self.keep(plain);
     }
 
-    fn unicode(&mut self, key: bool, left: u8, value: u16, byte: u8) {
-        self.written = self.written.saturating_add(1);
+    /// False: the byte is no digit and is read again as text; whoever receives the body refuses it.
+    fn unicode(&mut self, key: bool, left: u8, value: u16, byte: u8) -> bool {
         let digit = char::from(byte).to_digit(16);
         let Some(digit) = digit.and_then(|d| u16::try_from(d).ok()) else {
-            self.expect = Expect::Broken;
-            return;
+            self.keep_char(None);
+            self.expect = Expect::Text { key };
+            return false;
         };
+        self.written = self.written.saturating_add(1);
         let value = value << 4 | digit;
         if left > 1 {
             self.expect = Expect::Unicode {
@@ -367,7 +400,7 @@ impl Reader {
                 left: left - 1,
                 value,
             };
-            return;
+            return true;
         }
         self.expect = Expect::Text { key };
         match (self.high.take(), value) {
@@ -384,6 +417,7 @@ impl Reader {
                 self.keep_char(char::from_u32(u32::from(value)));
             }
         }
+        true
     }
 
     fn lone_surrogate(&mut self) {

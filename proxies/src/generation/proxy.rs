@@ -47,6 +47,8 @@ pub struct Limits {
     pub silence: Duration,
     /// Time without generated content after which a call is told to be stalled.
     pub stall: Duration,
+    /// Pause before a provider is first asked what a call cost that did not say.
+    pub reconcile: Duration,
     /// Bounds of the server.
     pub server: http_serve::Limits,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             head: Duration::from_secs(600),
             silence: Duration::from_secs(600),
             stall: Duration::from_secs(60),
+            reconcile: Duration::from_secs(1),
             server: http_serve::Limits::default(),
         }
     }
@@ -155,6 +158,7 @@ pub struct GenerationProxy {
     pub(super) retries: Mutex<Allowance>,
     pub(super) counters: Counters,
     prompts: Mutex<Prompts>,
+    pub(super) asking: Arc<tokio::sync::Semaphore>,
     pub(super) attribution: Option<(String, String)>,
     /// Distinguishes the calls of this process from those of an earlier one.
     run: String,
@@ -196,6 +200,7 @@ impl GenerationProxy {
             retries: Mutex::default(),
             counters: Counters::default(),
             prompts: Mutex::default(),
+            asking: Arc::new(tokio::sync::Semaphore::new(super::reconcile::AT_ONCE)),
             attribution: config.attribution,
             run: format!("{started:x}"),
             next_call: AtomicU64::new(1),

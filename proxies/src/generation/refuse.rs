@@ -21,8 +21,18 @@ pub struct Refusal {
     openai: (&'static str, &'static str),
     /// What the person reads.
     pub message: String,
-    /// Seconds after which another try makes sense; without it the agent is told not to try again.
-    retry_after: Option<u64>,
+    again: Again,
+}
+
+/// Whether another try makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// No: the agent is told so.
+    Never,
+    /// As the agent thinks best.
+    Perhaps,
+    /// After so many seconds.
+    After(u64),
 }
 
 impl Refusal {
@@ -37,7 +47,7 @@ impl Refusal {
             anthropic,
             openai,
             message,
-            retry_after: None,
+            again: Again::Never,
         }
     }
 
@@ -66,7 +76,7 @@ impl Refusal {
             openai,
             message,
         );
-        refusal.retry_after = Some(retry_after);
+        refusal.again = Again::After(retry_after);
         refusal
     }
 
@@ -118,12 +128,10 @@ impl Refusal {
     /// The upstream cannot be reached, or did not answer.
     #[must_use]
     pub const fn upstream(status: StatusCode, message: String) -> Self {
-        Self::new(
-            status,
-            "api_error",
-            ("server_error", "upstream_unavailable"),
-            message,
-        )
+        let openai = ("server_error", "upstream_unavailable");
+        let mut refusal = Self::new(status, "api_error", openai, message);
+        refusal.again = Again::Perhaps;
+        refusal
     }
 
     /// This side is full or ending.
@@ -136,7 +144,7 @@ impl Refusal {
             openai,
             message,
         );
-        refusal.retry_after = Some(1);
+        refusal.again = Again::After(1);
         refusal
     }
 
@@ -167,13 +175,16 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_LENGTH, length);
-        match self.retry_after {
-            Some(seconds) => headers.insert(RETRY_AFTER, HeaderValue::from(seconds)),
-            None => headers.insert(
-                HeaderName::from_static("x-should-retry"),
-                HeaderValue::from_static("false"),
-            ),
-        };
+        match self.again {
+            Again::After(seconds) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Again::Never => {
+                let name = HeaderName::from_static("x-should-retry");
+                headers.insert(name, HeaderValue::from_static("false"));
+            }
+            Again::Perhaps => {}
+        }
         response
     }
 
@@ -233,6 +244,19 @@ mod tests {
             (status, &body["error"]["code"]),
             (402, &json!("insufficient_quota"))
         );
+    }
+
+    #[test]
+    fn only_what_cannot_get_better_forbids_another_try() {
+        let headers = |refusal: Refusal| refusal.response(Format::Anthropic).headers().clone();
+        let down = headers(Refusal::upstream(StatusCode::BAD_GATEWAY, String::new()));
+        assert!(!down.contains_key("x-should-retry") && !down.contains_key(RETRY_AFTER));
+        let busy = headers(Refusal::rate(String::new(), 7));
+        assert_eq!(
+            (busy.get(RETRY_AFTER).unwrap(), busy.get("x-should-retry")),
+            (&HeaderValue::from(7), None)
+        );
+        assert!(headers(Refusal::unauthorized(String::new())).contains_key("x-should-retry"));
     }
 
     #[test]

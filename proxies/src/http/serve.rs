@@ -111,6 +111,7 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time)
             .max_buf_size(limits.head_bytes.max(8192))
+            .max_header_size(limits.head_bytes)
             .max_headers(limits.headers)
             .serve_connection(TokioIo::new(accepted), service)
             .with_upgrades();

@@ -340,3 +340,62 @@ async fn costs_in_answers_count_for_openrouter_and_never_below_the_table_elsewhe
         assert_eq!(line.generation_id.as_deref(), Some("gen-1"));
     }
 }
+
+#[tokio::test]
+async fn a_cancelled_call_is_settled_when_openrouter_knows_its_cost() {
+    let head = SSE.replace("request-id: req_1", "X-Generation-Id: gen-77");
+    let chunk_one = "data: {\"id\":\"gen-77\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let mock = Mock::new(move |seen, _| {
+        if !seen.line.starts_with("GET /v1/generation?id=gen-77 ") {
+            return vec![send(head.clone()), send(chunk(chunk_one)), Step::Gone];
+        }
+        match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => vec![send(json("404 Not Found", "{}"))],
+            1 => vec![send(json("429 Slow", "{}"))],
+            _ => vec![send(json(
+                "200 OK",
+                r#"{"data":{"total_cost":0.00042,"native_tokens_prompt":30,"native_tokens_completion":4,"native_tokens_cached":10,"is_byok":false}}"#,
+            ))],
+        }
+    })
+    .await;
+    let setup = to(Provider::OpenRouter, &mock).budget("5.00");
+    let mut proxy = setup
+        .with(|c| c.limits.reconcile = std::time::Duration::from_millis(10))
+        .start()
+        .await;
+    let mut client = proxy.connect().await;
+    let body = r#"{"model":"anthropic/claude-opus-4.8","stream":true,"messages":[]}"#;
+    client
+        .send(&proxy.request("/v1/chat/completions", body.as_bytes()))
+        .await;
+    client.head().await;
+    drop(client);
+    let provisional = proxy.finished().await;
+    assert_eq!(
+        (provisional.outcome, provisional.cost_source),
+        (Outcome::ClientLeft, CostSource::Estimate)
+    );
+    within("the final cost", async {
+        while proxy.line().cost_source != CostSource::Provider {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let line = proxy.line();
+    assert_eq!(
+        (
+            line.cost_usd.0,
+            line.usage.input_tokens,
+            line.usage.output_tokens
+        ),
+        (420_000, 20, 4)
+    );
+    assert_eq!(proxy.proxy.spend().totals.usd.0, 420_000);
+    assert_eq!(proxy.proxy.spend().totals.requests, 1);
+    proxy.proxy.flush().await.unwrap();
+    let text =
+        std::fs::read_to_string(proxy.directory.path().join("state/generations.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 1, "one line per call");
+}

@@ -8,7 +8,9 @@
     reason = "a test that cannot go on ends by panicking"
 )]
 
+mod bodies;
 mod budget;
 mod cuts;
 mod kit;
+mod oracle;
 mod pass;

@@ -219,8 +219,95 @@ fn model_text_cannot_pose_as_an_event() {
 }
 
 #[test]
+fn what_follows_a_document_changes_nothing() {
+    let document = b"{\"id\":\"c\",\"choices\":[]}";
+    let whole = tap(Format::Chat, &[&document[..], b"garbage"]);
+    assert!(whole.terminal);
+    assert_eq!(
+        tap(Format::Chat, &[&[&document[..], b"garbage"].concat()]),
+        whole
+    );
+}
+
+#[test]
 fn ids_are_cut() {
     let stream = format!("{{\"id\":\"{}\",\"choices\":[]}}", "é".repeat(1000));
     let id = tap(Format::Chat, &[stream.as_bytes()]).id.expect("id");
     assert!(id.len() <= ID && id.chars().all(|c| c == 'é'));
+}
+
+mod any_input {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::generation::request::RequestReader;
+
+    /// Bytes that are likely to mean something to the readers.
+    fn likely() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            Just("data:"),
+            Just("data: "),
+            Just("\n\n"),
+            Just("\r\n"),
+            Just("\r"),
+            Just(": c\n"),
+            Just("{"),
+            Just("}"),
+            Just("["),
+            Just("]"),
+            Just(","),
+            Just(":"),
+            Just("\"type\""),
+            Just("\"usage\""),
+            Just("\"message\""),
+            Just("\"output_tokens\""),
+            Just("\"cost\""),
+            Just("18446744073709551616"),
+            Just("-1"),
+            Just("1e308"),
+            Just("null"),
+            Just("\"message_stop\""),
+            Just("\"\\ud83d\\ude00\\u12\""),
+            Just("\\"),
+            Just("\""),
+            Just("[DONE]"),
+            Just("\u{feff}"),
+            Just("\"error\""),
+            Just("\"choices\""),
+            Just("\"response\""),
+        ];
+        let piece = prop_oneof![
+            word.prop_map(|text| text.as_bytes().to_vec()),
+            prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+    }
+
+    fn format() -> impl Strategy<Value = Format> {
+        prop::sample::select(vec![Format::Anthropic, Format::Responses, Format::Chat])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_input_panics_and_no_split_matters(bytes in likely(), format in format(), cuts: Vec<prop::sample::Index>) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut chunks = Vec::new();
+            let mut from = 0;
+            for cut in cuts {
+                chunks.push(&bytes[from..cut]);
+                from = cut;
+            }
+            chunks.push(&bytes[from..]);
+            prop_assert_eq!(tap(format, &chunks), tap(format, &[&bytes]));
+            let (mut whole, mut split) = (RequestReader::default(), RequestReader::default());
+            whole.feed(&bytes);
+            for chunk in chunks {
+                split.feed(chunk);
+            }
+            prop_assert_eq!(whole.request(), split.request());
+        }
+    }
 }
