@@ -3,7 +3,7 @@
 //! Wall-clock times are made when they are shown, from the age of a moment: a clock that is set right later sets them
 //! right, too.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
@@ -32,12 +32,6 @@ pub fn wall(moment: Moment, now: Moment, wall_now: Timestamp) -> Time {
 pub fn moment(wall: Timestamp, now: Moment, wall_now: Timestamp) -> Moment {
     let age = wall_now.duration_since(wall);
     now - Duration::try_from(age).unwrap_or(Duration::ZERO)
-}
-
-/// The moment of an instant of this process, whose clock stands still while the machine is suspended.
-#[must_use]
-pub fn of_instant(instant: Instant, now: Moment, instant_now: Instant) -> Moment {
-    now - instant_now.saturating_duration_since(instant)
 }
 
 #[cfg(test)]

@@ -119,15 +119,15 @@ impl StateFiles {
         Ok(files)
     }
 
-    /// Replaces both files.
+    /// Replaces both files, the word first: that is what is polled.
     ///
     /// # Errors
-    /// The first step that failed; the files then have their old content, or the object its new and the word its old.
+    /// The first step that failed; the files then have their old content, or the word its new and the object its old.
     pub fn write(&self, state: &StateObject) -> Result<(), PublishError> {
         let mut object = serde_json::to_vec(state)?;
         object.push(b'\n');
-        self.replace(OBJECT, &object)?;
-        self.replace(WORD, format!("{}\n", state.state).as_bytes())
+        self.replace(WORD, format!("{}\n", state.state).as_bytes())?;
+        self.replace(OBJECT, &object)
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> Result<(), PublishError> {

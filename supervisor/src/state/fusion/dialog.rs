@@ -117,9 +117,7 @@ fn answered(evidence: &Evidence, asked: Moment, timers: &mut Timers<'_>) -> bool
         return true;
     }
     // Claude Code's title rests while a dialog is open.
-    let title = evidence.title.as_ref();
-    if title.is_some_and(|title| title.value == Title::Spinning && title.at > asked + SOURCES_APART)
-    {
+    if evidence.spun > Some(asked + DIALOG_SETTLE) {
         return true;
     }
     // A process that appeared later is the tool's, unless others run beside it.

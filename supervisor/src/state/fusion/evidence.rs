@@ -50,6 +50,8 @@ pub(super) struct Evidence {
     /// Newest look at the tree that saw a tool's process.
     lived: Option<Moment>,
     pub(super) title: Option<Dated<Title>>,
+    /// When the title last went from rest to work. It may be told again with every frame of its animation.
+    pub(super) spun: Option<Moment>,
     pub(super) output: Option<Moment>,
     /// Newest output that no key explains.
     pub(super) printed: Option<Moment>,
@@ -76,6 +78,7 @@ impl Evidence {
             spawned: None,
             lived: None,
             title: None,
+            spun: None,
             output: None,
             printed: None,
             key: None,
@@ -97,7 +100,13 @@ impl Evidence {
             Observation::Generation { call, event } => self.wire.observe(at, call, &event),
             Observation::Calls { in_flight } => self.wire.reconcile(at, &in_flight),
             Observation::Tree(sample) => self.look(at, sample),
-            Observation::Title(title) => update(&mut self.title, at, title),
+            Observation::Title(title) => {
+                let rested = |known: &Dated<Title>| known.value == Title::Resting && known.at <= at;
+                if title == Title::Spinning && self.title.as_ref().is_some_and(rested) {
+                    advance(&mut self.spun, at);
+                }
+                update(&mut self.title, at, title);
+            }
             Observation::Output { bytes } => {
                 advance(&mut self.output, at);
                 let echo =

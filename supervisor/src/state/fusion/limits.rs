@@ -50,9 +50,6 @@ pub(super) const CUSTOM_CPU: u32 = 5;
 pub(super) const PROGRESS_CPU: u32 = 1;
 /// A look at the process tree says nothing after this.
 pub(super) const TREE_AGE: Duration = ms(15_000);
-/// Between two looks at the process tree: of an agent at work, and of one that rests.
-pub(super) const TREE_AT_WORK: Duration = ms(1_000);
-pub(super) const TREE_AT_REST: Duration = ms(5_000);
 /// Processes younger than this may be the agent's hooks.
 pub(super) const SHORT_LIVED: Duration = ms(200);
 /// `/proc` gives start times in ticks of 10 ms, rounded down.

@@ -31,14 +31,12 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use whim_wire::state::AgentState;
 
 use super::moment::Moment;
-use super::observation::{Manner, Observation, Profile};
+use super::observation::{Observation, Profile};
 use evidence::{Evidence, Life};
-use limits::{BEAT, LATE, SETTLE, TREE_AT_REST, TREE_AT_WORK};
+use limits::{BEAT, LATE, SETTLE};
 use timers::{Dated, Lost, Timers};
 
 pub use verdict::{Remembered, Verdict};
@@ -155,26 +153,6 @@ impl Fusion {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         self.due
-    }
-
-    /// The newest verdict, if there was one; of a resumed session, what was remembered.
-    #[must_use]
-    pub fn last(&self) -> Option<&Verdict> {
-        self.verdict.as_ref()
-    }
-
-    /// How often the process tree is worth a look; none: not at all.
-    #[must_use]
-    pub fn tree_interval(&self) -> Option<Duration> {
-        if !matches!(self.evidence.life, Life::Running { .. }) {
-            return None;
-        }
-        let idle = self
-            .verdict
-            .as_ref()
-            .is_some_and(|verdict| verdict.state == AgentState::Idle);
-        let rests = idle && self.evidence.profile.manner != Manner::Custom;
-        Some(if rests { TREE_AT_REST } else { TREE_AT_WORK })
     }
 
     fn notice_lost_time(&mut self, now: Moment) {

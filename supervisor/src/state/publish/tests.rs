@@ -178,7 +178,7 @@ fn a_reader_in_a_tight_loop_never_sees_an_empty_or_torn_file() {
             );
             reads
         });
-        for round in 0..4_000 {
+        for round in 0..1_500 {
             files.write(&state(AgentState::ALL[round % 5])).unwrap();
         }
         done.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@
 use whim_wire::state::AgentState::{self, Idle, NeedsInput, Working};
 
 use crate::state::fusion::Fusion;
-use crate::state::observation::{Observation, Profile};
+use crate::state::observation::{Observation, Profile, Title};
 
 use super::script::{Step, case, parse, play};
 
@@ -17,6 +17,8 @@ enum Source {
     Wire,
     Tree,
     Terminal,
+    /// Titles that tell of rest (Codex only drops its mark of work).
+    Rest,
 }
 
 fn source(observation: &Observation) -> Option<Source> {
@@ -25,12 +27,33 @@ fn source(observation: &Observation) -> Option<Source> {
         Observation::Hook(_) => Some(Source::Hooks),
         Observation::Generation { .. } | Observation::Calls { .. } => Some(Source::Wire),
         Observation::Tree(_) => Some(Source::Tree),
+        Observation::Title(Title::Resting) => Some(Source::Rest),
         Observation::Osc(_)
-        | Observation::Title(_)
+        | Observation::Title(Title::Spinning)
         | Observation::Output { .. }
         | Observation::Key(_) => Some(Source::Terminal),
         _ => None,
     }
+}
+
+/// The recorder noted changes of the title's mark only; a source may tell of every frame, ten a second.
+fn with_every_frame(steps: Vec<(u64, Step)>) -> Vec<(u64, Step)> {
+    let frame = || Step::See(Observation::Title(Title::Spinning));
+    let mut all: Vec<(u64, Step)> = Vec::new();
+    let mut spinning: Option<u64> = None;
+    for (at, step) in steps {
+        if let Step::See(Observation::Title(title)) = &step {
+            let frames = spinning
+                .take()
+                .into_iter()
+                .flat_map(|from| (from..at).step_by(100));
+            all.extend(frames.map(|at| (at, frame())));
+            spinning = (*title == Title::Spinning).then_some(at);
+        }
+        all.push((at, step));
+    }
+    all.sort_by_key(|(at, _)| *at);
+    all
 }
 
 /// Plays `trace` without `missing` and says where the state is not the expected one.
@@ -39,7 +62,7 @@ fn wrong(trace: &str, missing: &[Source], points: &[(u64, AgentState)]) -> Vec<S
         Step::See(observation) => source(observation).is_none_or(|it| !missing.contains(&it)),
         Step::Suspend { .. } | Step::Look => true,
     };
-    let steps: Vec<_> = parse(trace)
+    let steps: Vec<_> = with_every_frame(parse(trace))
         .into_iter()
         .filter(|(_, step)| kept(step))
         .collect();
@@ -76,23 +99,31 @@ const CLAUDE: [&[Source]; 11] = [
     &[Source::Hooks],
     &[Source::Wire],
     &[Source::Tree],
-    &[Source::Terminal],
+    &[Source::Terminal, Source::Rest],
     &[Source::Word, Source::Hooks],
     &[Source::Word, Source::Wire],
     &[Source::Word, Source::Tree],
     &[Source::Hooks, Source::Wire],
     // The agent's status file and nothing else.
-    &[Source::Hooks, Source::Wire, Source::Tree, Source::Terminal],
+    &[
+        Source::Hooks,
+        Source::Wire,
+        Source::Tree,
+        Source::Terminal,
+        Source::Rest,
+    ],
 ];
 
 /// Without its terminal nothing tells of an interrupt of Codex while a tool runs.
-const CODEX: [&[Source]; 6] = [
+const CODEX: [&[Source]; 8] = [
     &[],
     &[Source::Hooks],
     &[Source::Wire],
     &[Source::Tree],
     &[Source::Hooks, Source::Wire],
     &[Source::Hooks, Source::Tree],
+    &[Source::Rest],
+    &[Source::Hooks, Source::Rest],
 ];
 
 const PERMISSION: &str = include_str!("traces/claude_permission.txt");
