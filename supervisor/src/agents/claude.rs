@@ -132,6 +132,7 @@ pub(super) fn watch(setup: &Setup) -> Watch {
         title: true,
         osc_7501: false,
         transcript: true,
+        ready_by_paste: false,
         dialogs: true,
     }
 }

@@ -148,6 +148,7 @@ impl Agent for Codex {
             title: true,
             osc_7501: true,
             transcript: true,
+            ready_by_paste: false,
             dialogs: true,
         }
     }

@@ -8,7 +8,8 @@
 //!   too, where the command does nothing.
 //! - A model must be named. Models of the GPT-5 series and later want the Responses format, with Chat Completions the
 //!   CLI warns.
-//! - Esc twice interrupts; a prompt entered while it works is queued and joined with others into one.
+//! - Before its first prompt it tells nothing: `sessionStart` comes with that prompt.
+//! - Esc twice (with a pause between) or one Ctrl-C interrupts; a prompt entered while it works is queued and joined with others into one.
 
 use std::time::Duration;
 
@@ -132,6 +133,7 @@ impl Agent for Copilot {
             title: false,
             osc_7501: false,
             transcript: true,
+            ready_by_paste: true,
             dialogs: true,
         }
     }

@@ -106,6 +106,7 @@ impl Agent for Custom {
             title: false,
             osc_7501: false,
             transcript: false,
+            ready_by_paste: false,
             dialogs: false,
         }
     }

@@ -9,6 +9,8 @@
 //! [`Dialogs`] keeps the one that is open and gives it an id that no other one gets. Parallel tool calls ask one after
 //! the other, so one is enough.
 
+use std::time::Duration;
+
 use whim_wire::spec::AgentKind;
 use whim_wire::state::{Dialog, DialogKind};
 
@@ -16,6 +18,10 @@ use super::super::hook::{HookEvent, Question, Signal, Tool, one_line};
 use super::escape::CodexState;
 use super::session_file::Status;
 use super::transcript::Record;
+
+/// How old a dialog should be before keys answer it: Codex drops those that come with its opening (at 40 ms they were
+/// lost, at 100 ms they counted).
+pub const ANSWER_AFTER: Duration = Duration::from_millis(250);
 
 /// Lines above the first option that belong to the question, at most.
 const MAX_QUESTION_LINES: usize = 14;
@@ -332,8 +338,8 @@ impl Dialogs {
         }
     }
 
-    /// The keys that answer dialog `id` with its option `index` (from 0). The dialog stays open until the agent says
-    /// otherwise.
+    /// The keys that answer dialog `id` with its option `index` (from 0); to be written once it is [`ANSWER_AFTER`] old.
+    /// The dialog stays open until the agent says otherwise.
     ///
     /// # Errors
     /// When that dialog or option is not there; nothing must be typed then.

@@ -13,6 +13,9 @@ use super::{
 const CHUNK: usize = 2048;
 /// A terminal that takes nothing for so long takes no prompt.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Between the keys that clear the input box and the paste: in one piece Claude Code takes the keys for text, and
+/// nothing tells that it has read them.
+const CLEAR_DELAY: Duration = Duration::from_millis(300);
 /// How long a reaction to the paste is waited for before Enter.
 const ECHO_DEADLINE: Duration = Duration::from_secs(2);
 /// After Enter without any sign: Enter again, so often, after this and then its double and triple. Claude Code drops an
@@ -64,6 +67,11 @@ struct Current {
 
 #[derive(Debug)]
 enum Phase {
+    /// The input box is being cleared; `taken`: when the terminal had taken the keys.
+    Clearing {
+        since: Moment,
+        taken: Option<Moment>,
+    },
     /// The paste goes out piece by piece; `sent` bytes were written, the last piece at `since`.
     Pasting {
         bytes: Vec<u8>,
@@ -289,6 +297,19 @@ impl Queue {
             return;
         };
         let next = match current.phase {
+            Phase::Clearing { since, mut taken } => {
+                if matches!(event, Event::Written) {
+                    taken = taken.or(Some(now));
+                }
+                if taken.is_some_and(|at| now >= at + CLEAR_DELAY) {
+                    Some(self.begin_paste(&current.text, now, effects))
+                } else if taken.is_none() && now >= since + WRITE_DEADLINE {
+                    effects.push(report(&current.id, Status::Failed, Some(stuck())));
+                    None
+                } else {
+                    Some(Phase::Clearing { since, taken })
+                }
+            }
             Phase::Pasting { bytes, sent, since } => {
                 self.pasting(&current.id, bytes, sent, since, event, now, effects)
             }
@@ -373,14 +394,7 @@ impl Queue {
         }
         if now >= since + WRITE_DEADLINE {
             effects.push(Effect::Write(paste::END.to_vec()));
-            effects.push(report(
-                id,
-                Status::Failed,
-                Some(format!(
-                    "the terminal took no input for {} s",
-                    WRITE_DEADLINE.as_secs()
-                )),
-            ));
+            effects.push(report(id, Status::Failed, Some(stuck())));
             return None;
         }
         Some(Phase::Pasting { bytes, sent, since })
@@ -524,19 +538,30 @@ impl Queue {
         effects.push(Effect::Typing { id: id.clone() });
         // How many lines a draft has is not known; a usual one has one.
         let draft = usize::from(std::mem::take(&mut self.human.draft));
-        let mut bytes = clear(&self.rules, std::mem::take(&mut self.leftover).max(draft));
-        bytes.extend(paste::encode(&text, self.view.bracketed_paste));
-        let end = bytes.len().min(CHUNK);
-        effects.push(Effect::Write(bytes.get(..end).unwrap_or_default().to_vec()));
-        self.current = Some(Current {
-            id,
-            text,
-            phase: Phase::Pasting {
-                bytes,
-                sent: end,
+        let keys = clear(&self.rules, std::mem::take(&mut self.leftover).max(draft));
+        let phase = if keys.is_empty() {
+            self.begin_paste(&text, now, effects)
+        } else {
+            effects.push(Effect::Write(keys));
+            Phase::Clearing {
                 since: now,
-            },
-        });
+                taken: None,
+            }
+        };
+        self.current = Some(Current { id, text, phase });
+    }
+
+    fn begin_paste(&self, text: &str, now: Moment, effects: &mut Vec<Effect>) -> Phase {
+        let bytes = paste::encode(text, self.view.bracketed_paste);
+        let sent = bytes.len().min(CHUNK);
+        effects.push(Effect::Write(
+            bytes.get(..sent).unwrap_or_default().to_vec(),
+        ));
+        Phase::Pasting {
+            bytes,
+            sent,
+            since: now,
+        }
     }
 
     fn may_type(&self, now: Moment) -> bool {
@@ -567,6 +592,10 @@ impl Queue {
             return waits.then(|| self.human_quiet_at()).flatten();
         };
         match &current.phase {
+            Phase::Clearing { since, taken } => Some(match taken {
+                Some(at) => *at + CLEAR_DELAY,
+                None => *since + WRITE_DEADLINE,
+            }),
             Phase::Pasting { since, .. } => Some(*since + WRITE_DEADLINE),
             Phase::Settling { since } => {
                 (self.view.activity != Activity::Dialog).then_some(*since + ECHO_DEADLINE)
@@ -610,6 +639,13 @@ fn report(id: &str, status: Status, reason: Option<String>) -> Effect {
         status,
         reason,
     }
+}
+
+fn stuck() -> String {
+    format!(
+        "the terminal took no input for {} s",
+        WRITE_DEADLINE.as_secs()
+    )
 }
 
 /// Keys that delete so many lines from the input box.
