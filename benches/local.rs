@@ -4,7 +4,6 @@
 //! `benches/local.py` starts it beside the peers and prints the comparison.
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use whim_proxies::local::{
@@ -40,26 +39,21 @@ impl Ports for One {
     fn traffic(&self, _: u16) {}
 }
 
-fn main() -> ExitCode {
+fn main() -> std::io::Result<()> {
     let addresses: Vec<SocketAddr> = std::env::args()
         .skip(1)
         .filter_map(|argument| argument.parse().ok())
         .collect();
-    let [listen, server] = addresses[..] else {
-        eprintln!("usage: local LISTEN-ADDRESS SERVER-ADDRESS");
+    match addresses[..] {
+        [listen, server] => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(run(listen, server)),
         // `cargo bench` and `cargo test` start it without any: nothing to do is no failure.
-        return ExitCode::SUCCESS;
-    };
-    let ran = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(run(listen, server)));
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+        [] => Ok(()),
+        _ => Err(std::io::Error::other(
+            "usage: local LISTEN-ADDRESS SERVER-ADDRESS",
+        )),
     }
 }
 
