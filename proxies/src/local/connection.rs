@@ -20,6 +20,7 @@ use super::exchange::{self, Asked, Failure, Outcome};
 use super::head::{RequestHead, Version};
 use super::memory::HostMode;
 use super::pages::{self, Answer};
+use super::refusal;
 use super::rewrite::{Guise, Route, is_local};
 use super::upstream::{self, DialError, Key, Upstream};
 use super::wire::{self, Framing};
@@ -348,6 +349,7 @@ impl Forward<'_> {
         let proxy = self.proxy;
         let port = self.route.port;
         let is_upgrade = self.head.upgrade().is_some();
+        let is_internal = is_upgrade || refusal::is_development_resource(self.head);
         let mut guise_override = None;
         let mut fresh_only = !self.is_repeatable() || is_upgrade;
         let mut probing_upgrade = false;
@@ -372,7 +374,7 @@ impl Forward<'_> {
             };
             let program = server.program;
             let guise =
-                guise_override.unwrap_or_else(|| proxy.memory.guise(port, program, is_upgrade));
+                guise_override.unwrap_or_else(|| proxy.memory.guise(port, program, is_internal));
             let may_refuse = guise == Guise::Public
                 && proxy.memory.mode(port) == HostMode::Auto
                 && !is_local(&self.head.authority);
@@ -416,7 +418,7 @@ impl Forward<'_> {
                     if probing_upgrade {
                         proxy
                             .memory
-                            .learn(port, program, |known| known.upgrades_as_localhost = true);
+                            .learn(port, program, |known| known.internals_as_localhost = true);
                     }
                     return Next::Tunnel(upstream, self.head.is_websocket(), permit, port);
                 }
@@ -449,6 +451,10 @@ impl Forward<'_> {
                     guise_override = Some(Guise::Localhost);
                     if is_upgrade {
                         probing_upgrade = true;
+                    } else if is_internal {
+                        proxy
+                            .memory
+                            .learn(port, program, |known| known.internals_as_localhost = true);
                     } else {
                         proxy
                             .memory

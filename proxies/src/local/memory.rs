@@ -28,8 +28,8 @@ pub(crate) struct Known {
     program: u64,
     /// It refuses pages under the public name.
     pub(crate) pages_as_localhost: bool,
-    /// It refuses upgrades under the public name (Next.js checks those only).
-    pub(crate) upgrades_as_localhost: bool,
+    /// It refuses upgrades and development resources under the public name (Next.js checks those only).
+    pub(crate) internals_as_localhost: bool,
     /// Speaks TLS; none: nothing was answered yet.
     pub(crate) tls: Option<bool>,
 }
@@ -89,14 +89,14 @@ impl Memory {
         change(known);
     }
 
-    /// What to call the server in a request, an upgrade or another one.
-    pub(crate) fn guise(&self, port: u16, program: u64, is_upgrade: bool) -> Guise {
+    /// What to call the server in a request; `is_internal`: an upgrade or a development resource.
+    pub(crate) fn guise(&self, port: u16, program: u64, is_internal: bool) -> Guise {
         let is_localhost = match self.mode(port) {
             HostMode::Preserve => false,
             HostMode::Localhost => true,
             HostMode::Auto => {
                 let known = self.of(port, program);
-                known.pages_as_localhost || (is_upgrade && known.upgrades_as_localhost)
+                known.pages_as_localhost || (is_internal && known.internals_as_localhost)
             }
         };
         if is_localhost {
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(memory.guise(3000, 7, false), Guise::Localhost);
         assert_eq!(memory.guise(3000, 8, false), Guise::Public);
         assert_eq!(memory.guise(3001, 7, false), Guise::Public);
-        memory.learn(3000, 8, |known| known.upgrades_as_localhost = true);
+        memory.learn(3000, 8, |known| known.internals_as_localhost = true);
         assert_eq!(memory.guise(3000, 8, false), Guise::Public);
         assert_eq!(memory.guise(3000, 8, true), Guise::Localhost);
         memory.set_mode(3000, HostMode::Preserve);

@@ -47,9 +47,12 @@ pub(crate) fn is(request: &RequestHead, head: &ResponseHead, body: &[u8]) -> boo
         return true;
     }
     // Next.js 16: its development resources, and no word about the reason.
-    head.status == 403
-        && contains(request.path(), b"/_next/")
-        && (body == b"Unauthorized" || body.is_empty())
+    head.status == 403 && is_development_resource(request) && contains(body, b"Unauthorized")
+}
+
+/// Next.js checks requests for these, and for its socket, against its own host, and pages not at all.
+pub(crate) fn is_development_resource(request: &RequestHead) -> bool {
+    contains(request.path(), b"/_next/")
 }
 
 #[cfg(test)]

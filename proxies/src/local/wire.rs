@@ -6,6 +6,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Limits;
 use super::head::{Field, Fields, RequestHead, ResponseHead, Version};
 
+/// Fields that are parsed without a larger space.
+const FEW: usize = 48;
+
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -44,9 +47,17 @@ pub(crate) fn request(
     buffer: &mut BytesMut,
     limits: &Limits,
 ) -> Result<Option<(RequestHead, Framing)>, Refusal> {
-    let mut slots = vec![httparse::EMPTY_HEADER; limits.fields + 1];
-    let mut parsed = httparse::Request::new(&mut slots);
-    let length = match parsed.parse(buffer) {
+    // Nearly every head fits into the small space; clearing the large one for each would cost more than parsing.
+    let mut few = [httparse::EMPTY_HEADER; FEW];
+    let mut many = Vec::new();
+    let mut parsed = httparse::Request::new(&mut few);
+    let mut outcome = parsed.parse(buffer);
+    if outcome == Err(httparse::Error::TooManyHeaders) {
+        many.resize(limits.fields + 1, httparse::EMPTY_HEADER);
+        parsed = httparse::Request::new(&mut many);
+        outcome = parsed.parse(buffer);
+    }
+    let length = match outcome {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => {
             if first_line_exceeds(buffer, limits.url + 32) {
@@ -214,9 +225,16 @@ pub(crate) fn response(
     limits: &Limits,
     to_head: bool,
 ) -> Result<Option<(ResponseHead, Framing)>, BadAnswer> {
-    let mut slots = vec![httparse::EMPTY_HEADER; limits.answer_fields];
-    let mut parsed = httparse::Response::new(&mut slots);
-    let length = match parsed.parse(buffer) {
+    let mut few = [httparse::EMPTY_HEADER; FEW];
+    let mut many = Vec::new();
+    let mut parsed = httparse::Response::new(&mut few);
+    let mut outcome = parsed.parse(buffer);
+    if outcome == Err(httparse::Error::TooManyHeaders) {
+        many.resize(limits.answer_fields, httparse::EMPTY_HEADER);
+        parsed = httparse::Response::new(&mut many);
+        outcome = parsed.parse(buffer);
+    }
+    let length = match outcome {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if buffer.len() > limits.answer_head => {
             return Err(BadAnswer::TooLarge);

@@ -69,7 +69,7 @@ async fn after_a_rescan_the_picture_holds_what_listened_before_it() {
         let port = socket.local_addr().unwrap().port();
         handle.rescan().await;
         assert_eq!(
-            handle.snapshot().targets[&port].addresses,
+            handle.snapshot().targets[&port].server.addresses,
             [socket.local_addr().unwrap()]
         );
     }
@@ -145,5 +145,63 @@ async fn the_thread_ends_with_the_monitor() {
     assert!(
         returned.load(Ordering::SeqCst),
         "nobody waits for an ended monitor"
+    );
+}
+
+/// Prints how long after `listen` an event comes, and what looking costs.
+#[tokio::test]
+#[ignore = "measures"]
+async fn how_fast_and_how_dear() {
+    let (sender, mut events) = mpsc::channel(64);
+    let (_monitor, handle) = PortMonitor::start(config(), sender).unwrap();
+    for is_kicked in [true, false] {
+        let mut times = Vec::new();
+        let mut closings = Vec::new();
+        for n in 0..60_u64 {
+            // Ports below the ephemeral range show by themselves; not in step with the scans.
+            tokio::time::sleep(Duration::from_millis(60 + n * 7 % 50)).await;
+            let port = 20_000 + u16::try_from(n).unwrap();
+            let Ok(socket) = TcpListener::bind(("127.0.0.1", port)) else {
+                continue;
+            };
+            let begun = Instant::now();
+            if is_kicked {
+                handle.kick();
+            }
+            assert_eq!(next(&mut events, &[port]).await.0, PortChange::Opened);
+            times.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            drop(socket);
+            let begun = Instant::now();
+            assert_eq!(next(&mut events, &[port]).await.0, PortChange::Closed);
+            closings.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        closings.sort_unstable();
+        println!(
+            "kicked {is_kicked}: opened p50 {:?} max {:?}; closed p50 {:?} max {:?}",
+            times[times.len() / 2],
+            times[times.len() - 1],
+            closings[closings.len() / 2],
+            closings[closings.len() - 1]
+        );
+    }
+    let ticks = || {
+        let task = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .flatten()
+            .find(|task| {
+                std::fs::read_to_string(task.path().join("comm"))
+                    .is_ok_and(|name| name.trim() == "ports")
+            });
+        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let (before, begun) = (ticks(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let share = (ticks() - before) as f64 / begun.elapsed().as_nanos() as f64;
+    println!(
+        "looking every {FAST:?} costs {:.3} % of a core",
+        share * 100.0
     );
 }

@@ -281,6 +281,62 @@ mod tests {
         assert!(!owner.process.command.is_empty());
     }
 
+    /// Also with a container's default capabilities, which lack `CAP_SYS_PTRACE`: run the tests under
+    /// `setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace`.
+    #[test]
+    fn finds_another_users_process() {
+        use std::io::BufRead;
+        use std::os::unix::process::CommandExt;
+        if !nix::unistd::geteuid().is_root() {
+            // Another user's processes are then hidden by the kernel, and nothing can be done about it.
+            return;
+        }
+        let program = "import socket,time\ns=socket.socket()\ns.bind(('127.0.0.1',0))\ns.listen()\n\
+                       print(s.getsockname()[1],flush=True)\ntime.sleep(60)";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", program])
+            .uid(1001)
+            .gid(1001)
+            .current_dir("/")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let port: u16 = line.trim().parse().unwrap();
+        let listener = super::super::diag::Diag::open()
+            .unwrap()
+            .scan()
+            .unwrap()
+            .into_iter()
+            .find(|listener| listener.port == port)
+            .unwrap();
+        assert_eq!(listener.uid, 1001);
+        // On a thread of its own, as the monitor does it: afterwards its ids are what they were.
+        let (found, ids) = std::thread::spawn(move || {
+            let processes = Processes::new("/proc".into());
+            let found = processes.owners(&[(listener.inode, listener.uid)], &|_| None);
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let ids = status
+                .lines()
+                .find(|line| line.starts_with("Uid:"))
+                .unwrap()
+                .to_owned();
+            (found, ids)
+        })
+        .join()
+        .unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found[&listener.inode].process.pid, child.id());
+        assert_eq!(
+            ids.split_ascii_whitespace().skip(1).collect::<Vec<_>>(),
+            ["0"; 4]
+        );
+    }
+
     #[test]
     fn a_socket_that_nobody_holds_has_no_owner() {
         let processes = Processes::new("/proc".into());

@@ -5,10 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use whim_proxies::local::{Later, Lookup, Ports, Server};
+use whim_proxies::local::{Later, Lookup, Ports};
 
 use super::handle::PortsHandle;
-use super::table::Target;
 
 /// What the proxy reports back about use.
 pub type Traffic = Arc<dyn Fn(u16) + Send + Sync>;
@@ -41,23 +40,13 @@ impl PreviewPorts {
     }
 }
 
-fn server(target: &Target) -> Server {
-    Server {
-        port: target.port,
-        addresses: target.addresses.clone(),
-        // 0 means "whichever comes" to the proxy.
-        program: target.program.max(1),
-        http: target.http,
-    }
-}
-
 impl Ports for PreviewPorts {
     fn lookup(&self, port: u16) -> Lookup {
         if self.own.contains(&port) {
             return Lookup::Own;
         }
         match self.handle.snapshot().targets.get(&port) {
-            Some(target) => Lookup::Known(Arc::new(server(target))),
+            Some(target) => Lookup::Known(Arc::clone(&target.server)),
             None => Lookup::Unknown,
         }
     }
@@ -89,6 +78,16 @@ impl Ports for PreviewPorts {
     }
 
     fn traffic(&self, port: u16) {
+        let is_hidden = self
+            .handle
+            .snapshot()
+            .targets
+            .get(&port)
+            .is_some_and(|target| !target.is_shown);
+        if is_hidden {
+            // Asked for by its number: from now on it is listed.
+            self.handle.name(port);
+        }
         (self.traffic)(port);
     }
 }
@@ -162,11 +161,19 @@ mod tests {
         for bind in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(bind).unwrap();
             let local = listener.local_addr().unwrap();
+            let still_open = listener.try_clone().unwrap();
             let server = serve_text(listener, "first", 1);
             // Without a word to the monitor: the request itself makes it look.
             let answer = get(address, local.port()).await;
             assert!(answer.ends_with("first"), "{bind}: {answer}");
+            handle.rescan().await;
+            let listed = handle.list();
+            assert!(
+                listed.iter().any(|entry| entry.port == local.port()),
+                "asked for by number, so it is listed"
+            );
             server.join().unwrap();
+            drop(still_open);
 
             let waiting = tokio::spawn(get(address, local.port()));
             let listener = socket2::Socket::new(

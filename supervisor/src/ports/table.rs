@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use whim_proxies::local::Server;
 use whim_wire::port::{Port, PortChange};
 use whim_wire::time::Time;
 
@@ -37,14 +37,9 @@ pub(crate) struct Policy {
 /// A port as the proxy needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    pub port: u16,
-    /// Where to connect, best first; empty while nothing listens.
-    pub addresses: Vec<SocketAddr>,
-    /// Identity of the listening socket (its inode); of a closed port, the last one's.
-    pub instance: u64,
-    /// Identity of the program: the same after a restart of the same command by the same user.
-    pub program: u64,
-    pub http: Option<bool>,
+    pub server: Arc<Server>,
+    /// Is it in the list? Ports of the ephemeral range are once somebody named them.
+    pub is_shown: bool,
 }
 
 /// Everything a reader may ask, as of one moment.
@@ -53,7 +48,7 @@ pub struct Snapshot {
     /// What people see, by number, the address the proxy prefers first.
     pub ports: Vec<Port>,
     /// All known ports, hidden and closed ones too, ours not.
-    pub targets: HashMap<u16, Arc<Target>>,
+    pub targets: HashMap<u16, Target>,
     /// Where a request goes that names no port.
     pub default: Option<u16>,
 }
@@ -73,10 +68,10 @@ struct Record {
     chosen: Option<Bound>,
     /// What visitors' requests showed about the present program.
     observed: Option<bool>,
+    /// Who listens, or did last; 0: nobody ever.
     program: u64,
     /// The program that was shared.
     trusted: Option<u64>,
-    instance: u64,
     /// Order of closing; none while it listens.
     closed: Option<u64>,
     /// Somebody named this port.
@@ -214,8 +209,8 @@ impl Table {
             targets: self
                 .records
                 .iter()
-                .filter(|(_, record)| record.instance != 0)
-                .map(|(port, record)| (*port, Arc::new(self.target(*port, record))))
+                .filter(|(_, record)| record.program != 0)
+                .map(|(port, record)| (*port, self.target(*port, record)))
                 .collect(),
             default: self.default,
         }
@@ -241,29 +236,24 @@ impl Table {
     fn settle(&mut self) {
         let open: BTreeSet<u16> = self.entries.keys().map(|bound| bound.port).collect();
         for port in &open {
-            let (chosen, program, instance) = {
-                let previous = self.records.get(port).and_then(|record| record.chosen);
-                let kept = previous.filter(|bound| self.entries.contains_key(bound));
-                let best = self
-                    .listening(*port)
-                    .min_by_key(|entry| entry.listener.rank());
-                let entry = kept.and_then(|bound| self.entries.get(&bound)).or(best);
-                match entry {
-                    Some(entry) => (
-                        Some(entry.listener.bound()),
-                        program(entry),
-                        entry.listener.inode,
-                    ),
-                    None => continue,
-                }
+            let kept = self
+                .records
+                .get(port)
+                .and_then(|record| record.chosen)
+                .filter(|bound| self.entries.contains_key(bound));
+            let best = self
+                .listening(*port)
+                .min_by_key(|entry| entry.listener.rank());
+            let Some(entry) = kept.and_then(|bound| self.entries.get(&bound)).or(best) else {
+                continue;
             };
+            let (chosen, program) = (entry.listener.bound(), program(entry));
             let record = self.record(*port);
             if record.program != program {
                 record.observed = None;
             }
-            record.chosen = chosen;
+            record.chosen = Some(chosen);
             record.program = program;
-            record.instance = instance;
             record.closed = None;
         }
         let mut closings = self.closings;
@@ -336,14 +326,17 @@ impl Table {
             .listening(port)
             .any(|entry| entry.listener.takes_v4_loopback());
         let chosen = record.chosen.and_then(|bound| self.entries.get(&bound));
-        Target {
+        let server = Server {
             port,
             addresses: chosen
                 .map(|entry| entry.listener.dial(v4_taken))
                 .unwrap_or_default(),
-            instance: record.instance,
             program: record.program,
             http: self.http(port, chosen.and_then(|entry| entry.owner.as_ref())),
+        };
+        Target {
+            server: Arc::new(server),
+            is_shown: self.is_visible(port),
         }
     }
 
@@ -416,7 +409,8 @@ fn program(entry: &Entry) -> u64 {
         owner.process.name.hash(&mut hasher);
         owner.process.command.hash(&mut hasher);
     }
-    hasher.finish()
+    // 0 means nobody.
+    hasher.finish().max(1)
 }
 
 #[cfg(test)]

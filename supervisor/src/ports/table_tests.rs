@@ -98,7 +98,7 @@ fn our_ports_never_show_and_ephemeral_ones_only_when_named() {
 fn the_proxy_stays_with_its_choice_until_that_closes() {
     let mut table = Table::new(policy());
     let (v6, v4) = (on(3000, "::1", 1), on(3000, "127.0.0.1", 2));
-    let dialled = |table: &Table| table.snapshot().targets[&3000].addresses[0].to_string();
+    let dialled = |table: &Table| table.snapshot().targets[&3000].server.addresses[0].to_string();
     step(&mut table, &[v6], &[], 0);
     assert_eq!(dialled(&table), "[::1]:3000");
     step(&mut table, &[v6, v4], &[], 1);
@@ -107,7 +107,7 @@ fn the_proxy_stays_with_its_choice_until_that_closes() {
     assert_eq!(dialled(&table), "127.0.0.1:3000");
     step(&mut table, &[], &[], 3);
     assert!(
-        table.snapshot().targets[&3000].addresses.is_empty(),
+        table.snapshot().targets[&3000].server.addresses.is_empty(),
         "known, but down"
     );
     step(&mut table, &[v6, v4], &[], 4);
@@ -143,7 +143,7 @@ fn a_restart_keeps_the_share_and_a_takeover_does_not() {
         0,
     );
     table.confirmed(3000);
-    let program = table.snapshot().targets[&3000].program;
+    let program = table.snapshot().targets[&3000].server.program;
 
     let restarted = Owner {
         start: 99,
@@ -155,7 +155,7 @@ fn a_restart_keeps_the_share_and_a_takeover_does_not() {
         &[(2, restarted)],
         1,
     );
-    assert_eq!(table.snapshot().targets[&3000].program, program);
+    assert_eq!(table.snapshot().targets[&3000].server.program, program);
     assert!(!table.snapshot().ports[0].taken_over);
 
     step(
@@ -164,7 +164,7 @@ fn a_restart_keeps_the_share_and_a_takeover_does_not() {
         &[(3, owner(9, "node other.js"))],
         2,
     );
-    assert_ne!(table.snapshot().targets[&3000].program, program);
+    assert_ne!(table.snapshot().targets[&3000].server.program, program);
     assert!(table.snapshot().ports[0].taken_over);
     let mut by_other_user = on(3000, "127.0.0.1", 4);
     by_other_user.uid = 0;

@@ -97,7 +97,7 @@ async fn bodies_and_trailers_pass_and_a_broken_answer_is_a_broken_stream() {
             return;
         }
         client.until("hello").await;
-        client.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n").await;
+        client.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n").await;
         client.until("never").await;
     })
     .await;

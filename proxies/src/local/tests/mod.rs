@@ -3,6 +3,7 @@
 mod access;
 mod bodies;
 mod down;
+mod frameworks;
 mod hosts;
 mod http2;
 mod kit;
