@@ -31,9 +31,9 @@ use super::source::Source;
 use super::terminal::{Exit, Shared, Signal};
 
 /// Bytes the model may lag behind.
-const UNPARSED: usize = 2 << 20;
+const UNPARSED: usize = 4 << 20;
 /// Time the model may lag behind.
-const PARSE_WITHIN: Duration = Duration::from_millis(50);
+const PARSE_WITHIN: Duration = Duration::from_millis(200);
 /// Less than this is parsed at once.
 const PARSE_AT_ONCE: usize = 32 << 10;
 /// Most bytes taken from the source between two looks at commands.

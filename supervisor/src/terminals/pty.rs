@@ -119,6 +119,9 @@ impl Master {
     }
 }
 
+/// What one read of a PTY brings at most.
+const PAGE: usize = 4096;
+
 /// A PTY read by this process itself. Output that arrived is lost when this process is killed: a container's terminals are
 /// read by the keeper instead.
 #[derive(Debug)]
@@ -159,30 +162,38 @@ impl Source for PtySource {
 
     fn read(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<Taken> {
         let before = into.len();
-        into.resize(before + most, 0);
-        let room = into.get_mut(before..).unwrap_or_default();
-        let read = self.fd.try_io(Interest::READABLE, |fd| {
-            rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut *room)).map_err(io::Error::from)
-        });
-        let bytes = *read.as_ref().unwrap_or(&0);
-        into.truncate(before + bytes);
-        self.offset += bytes as u64;
-        match read {
-            Ok(bytes) => Ok(Taken {
-                lost: 0,
-                bytes,
-                ended: bytes == 0,
-            }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Taken::default()),
-            // Linux's way of saying that the last program's side was closed.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                Ok(Taken {
-                    ended: true,
-                    ..Taken::default()
-                })
+        let mut ended = false;
+        // A read brings a page at most: several make one frame.
+        while into.len() - before < most {
+            into.reserve(PAGE);
+            let read = self.fd.try_io(Interest::READABLE, |fd| {
+                let read = rustix::io::read(fd, rustix::buffer::spare_capacity(into));
+                read.map_err(io::Error::from)
+            });
+            match read {
+                Ok(0) => ended = true,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Linux's way of saying that the last program's side was closed.
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
+                {
+                    ended = true;
+                }
+                Err(error) if into.len() == before => return Err(error),
+                // It comes again with the next read.
+                Err(_) => {}
             }
-            Err(error) => Err(error),
+            break;
         }
+        let bytes = into.len() - before;
+        self.offset += bytes as u64;
+        Ok(Taken {
+            lost: 0,
+            bytes,
+            ended,
+        })
     }
 
     fn acknowledge(&mut self, _: u64) {}
