@@ -264,12 +264,20 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
         sessions: parts.sessions.values().cloned().collect(),
         ports: parts.ports.clone(),
         backup: parts.backup.clone(),
-        dialog: leading.and_then(|session| session.dialog.clone()),
+        dialog: leading
+            .and_then(|session| session.dialog.clone())
+            .or_else(|| {
+                parts
+                    .sessions
+                    .values()
+                    .find_map(|session| session.dialog.clone())
+            }),
     }
 }
 
-/// The container's state is that of the session which most needs to be known: one that waits for a person, then one at
-/// work, then one that starts, then idle ones; `stopped` only when every session is.
+/// The container's state is that of the session which most needs to be known: one at work, because whoever reads the state
+/// may suspend a machine that is not; then one that waits for a person; then one that starts, then idle ones; `stopped`
+/// only when every session is. A dialog of any session shows beside it.
 fn overall(parts: &Parts) -> (AgentState, String) {
     match &parts.phase {
         Phase::Failed { step, error } => {
@@ -285,8 +293,8 @@ fn overall(parts: &Parts) -> (AgentState, String) {
         return (*state, reason.clone());
     }
     let order = [
-        AgentState::NeedsInput,
         AgentState::Working,
+        AgentState::NeedsInput,
         AgentState::Starting,
         AgentState::Idle,
         AgentState::Stopped,

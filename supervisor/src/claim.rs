@@ -62,7 +62,7 @@ impl Claim {
     ///
     /// # Errors
     /// [`ClaimError`].
-    pub async fn claim(&self, spec: Vec<u8>) -> Result<(), ClaimError> {
+    pub fn claim(&self, spec: Vec<u8>) -> Result<(), ClaimError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Waiting::Yes { given, task } = &*waiting else {
             return Err(if matches!(*waiting, Waiting::No) {

@@ -25,6 +25,7 @@ use crate::board::Board;
 use crate::clock::boot_now;
 use crate::config::settings::{self, Credential, Settings};
 use crate::sessions::{Evidence, Record, Sessions};
+use crate::state::moment::Moment;
 use crate::state::observation::{Generation, Observation, Stop};
 
 /// Events of the proxy that may wait; beyond, the proxy drops and counts them, and the next look at its board sets
@@ -229,6 +230,28 @@ impl Spending {
         Ok(())
     }
 
+    /// All calls in flight, after events were lost.
+    fn resend(&self, sessions: &Sessions) {
+        let (now, clock) = (boot_now(), Instant::now());
+        let mut by_session: std::collections::BTreeMap<Arc<str>, Vec<(u64, Moment)>> =
+            std::collections::BTreeMap::new();
+        for id in sessions.ids() {
+            by_session.insert(id.into(), Vec::new());
+        }
+        for (call, in_flight) in self.proxy.board().in_flight() {
+            let calls = by_session.entry(in_flight.session.clone()).or_default();
+            if in_flight.purpose != Purpose::Side {
+                calls.push((
+                    call,
+                    now - clock.saturating_duration_since(in_flight.started),
+                ));
+            }
+        }
+        for (session, in_flight) in by_session {
+            sessions.observe(&session, Evidence::now(Observation::Calls { in_flight }));
+        }
+    }
+
     fn read_cap(&self) -> Result<Option<BudgetUpdate>, SpendingError> {
         let failed = |source| SpendingError::Cap {
             path: self.cap.clone(),
@@ -250,6 +273,7 @@ impl Spending {
         sessions: Sessions,
         board: Arc<Board>,
     ) {
+        let mut dropped = 0;
         while let Some(Activity {
             call,
             session,
@@ -257,6 +281,10 @@ impl Spending {
             what,
         }) = activity.recv().await
         {
+            if self.proxy.board().dropped() != dropped {
+                dropped = self.proxy.board().dropped();
+                self.resend(&sessions);
+            }
             let moment = boot_now() - Instant::now().saturating_duration_since(at);
             if let Some(event) = observed(&what) {
                 let observation = Observation::Generation { call, event };

@@ -187,7 +187,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         mut held,
         processes,
     } = inventory;
-    let Some(told) = read(&mut held).await? else {
+    let Some(told) = read(&mut held)? else {
         keeper.tell(ToKeeper::Exit { code: 0 }).await?;
         return Ok(0);
     };
@@ -357,7 +357,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
 }
 
 /// Reads what we were told. `None`: help was asked for and printed.
-async fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
+fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
     let broken = |error: &dyn std::fmt::Display| {
         Failure::new(70, format!("the keeper's arguments: {error}"))
     };

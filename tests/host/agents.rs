@@ -1,7 +1,7 @@
 //! The real agents, end to end.
 
 use serde_json::json;
-use whim_kit::model::{Reply, Rule, Script};
+use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Upstream, proc, wait};
 
 use crate::support::{KEY, PATIENCE, agent, repository, says, start, state, word};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use whim_kit::model::{Reply, Rule, Script};
+use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Client, Root, Run, Upstream, Whim, repo, wait};
 
 /// For things that a busy machine does slowly; nothing is asserted about how long they take.

@@ -20,7 +20,7 @@ pub(super) async fn claim(
     State(api): Shared,
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
-    match api.claim.claim(body.to_vec()).await {
+    match api.claim.claim(body.to_vec()) {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(error @ (ClaimError::NotWaiting | ClaimError::Taken)) => {
             Err(Problem::conflict(error.to_string()))

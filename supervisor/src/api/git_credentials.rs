@@ -36,7 +36,7 @@ pub(super) async fn get(
         host,
         path,
     } = question;
-    match api.git_credentials.answer(&protocol, &host, &path).await {
+    match api.git_credentials.answer(&protocol, &host, &path) {
         Some((username, password)) => Ok(Json(Answer { username, password })),
         None => Err(Problem::not_found(
             "credential for",

@@ -74,7 +74,7 @@ impl GitCredentials {
 
     /// User name and password, for exactly the remote that they belong to. A `.git` at the end of the path makes no
     /// difference, as it makes none to the servers.
-    pub async fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {
+    pub fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {
         let held = self
             .held
             .lock()
@@ -129,16 +129,16 @@ mod tests {
         assert_eq!(Remote::parse("ssh://git@h/a"), None);
     }
 
-    #[tokio::test]
-    async fn only_the_exact_remote_gets_an_answer() {
+    #[test]
+    fn only_the_exact_remote_gets_an_answer() {
         let credentials = GitCredentials::default();
-        assert_eq!(credentials.answer("https", "h", "a/b.git").await, None);
+        assert_eq!(credentials.answer("https", "h", "a/b.git"), None);
         let (remote, login) = Remote::parse("https://u:p@h/a/b.git").unwrap();
         let (username, password) = login.unwrap();
         credentials.set(remote, username, password);
         let yes = Some(("u".to_owned(), "p".to_owned()));
-        assert_eq!(credentials.answer("https", "h", "a/b.git").await, yes);
-        assert_eq!(credentials.answer("https", "H", "a/b").await, yes);
+        assert_eq!(credentials.answer("https", "h", "a/b.git"), yes);
+        assert_eq!(credentials.answer("https", "H", "a/b"), yes);
         for (protocol, host, path) in [
             ("http", "h", "a/b.git"),
             ("https", "evil", "a/b.git"),
@@ -147,7 +147,7 @@ mod tests {
             ("https", "h", ""),
         ] {
             assert_eq!(
-                credentials.answer(protocol, host, path).await,
+                credentials.answer(protocol, host, path),
                 None,
                 "{protocol} {host} {path}"
             );

@@ -21,18 +21,17 @@ use self::filter::Filter;
 use self::raw::RawMode;
 use crate::terminals::Exit;
 use crate::terminals::attach::{self, Hello, MAX_ANSWER, Refusal, StreamError, kind};
-use crate::terminals::size::Size;
 
 /// What to attach to, and how.
 #[derive(Clone, Debug)]
-pub struct AttachOptions {
+pub(super) struct AttachOptions {
     pub terminal: String,
     pub read_only: bool,
 }
 
 /// How an attachment ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// With the detach key, or because this terminal went away.
     Detached,
     /// The program ended.
@@ -44,7 +43,7 @@ pub enum Outcome {
 
 /// Why attaching failed.
 #[derive(Debug, thiserror::Error)]
-pub enum AttachError {
+pub(super) enum AttachError {
     #[error("standard input is not a terminal; attach needs one (with docker: exec -it)")]
     NotATerminal,
     #[error("the terminal cannot be set to raw mode: {0}")]
@@ -88,7 +87,7 @@ impl Signals {
 ///
 /// # Errors
 /// When this is no terminal, or the connection breaks.
-pub async fn attach<S>(stream: S, options: AttachOptions) -> Result<Outcome, AttachError>
+pub(super) async fn attach<S>(stream: S, options: AttachOptions) -> Result<Outcome, AttachError>
 where
     S: AsyncRead + AsyncWrite,
 {

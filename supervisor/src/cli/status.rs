@@ -94,7 +94,10 @@ fn describe(object: &StateObject) -> String {
     let now = clock::now();
     let age = duration(clock::seconds_between(object.since, now));
     let stalled = if object.stalled { " (stalled)" } else { "" };
-    let mut line = |name: &str, value: &str| drop(writeln!(text, "{name:<9} {value}"));
+    let mut line = |name: &str, value: &str| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{name:<9} {value}");
+    };
     line(
         "state",
         &format!(

@@ -10,7 +10,7 @@ pub fn escape(text: &str) -> String {
     for character in text.chars() {
         if character.is_control() || is_bidi(character) {
             // Writing into a String cannot fail.
-            drop(write!(clean, "\\u{{{:x}}}", u32::from(character)));
+            let _ = write!(clean, "\\u{{{:x}}}", u32::from(character));
         } else {
             clean.push(character);
         }
@@ -40,7 +40,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (index, (cell, width)) in cells.iter().zip(&widths).enumerate() {
             let gap = if index == 0 { "" } else { "  " };
-            drop(write!(line, "{gap}{cell:width$}"));
+            let _ = write!(line, "{gap}{cell:width$}");
         }
         line.trim_end().to_owned()
     };

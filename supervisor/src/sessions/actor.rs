@@ -184,7 +184,7 @@ impl Actor {
             taken = written => {
                 self.writing = None;
                 if taken {
-                    self.deliver(&prompt::Event::Written).await;
+                    self.deliver(&prompt::Event::Written);
                 }
             }
             () = tokio::time::sleep_until(deadline) => self.due().await,
@@ -209,7 +209,7 @@ impl Actor {
     }
 
     async fn due(&mut self) {
-        self.deliver(&prompt::Event::Tick).await;
+        self.deliver(&prompt::Event::Tick);
         if self.restart_at.is_some_and(|at| at <= Instant::now()) {
             self.restart_at = None;
             if let Err(error) = self.start(false).await {
@@ -255,22 +255,22 @@ impl Actor {
         self.record.exit = None;
         self.watch(process, companions, surface, false).await;
         if let Some(text) = prompt {
-            self.first_prompt(&text, route).await;
+            self.first_prompt(&text, route);
         }
         self.save();
         Ok(())
     }
 
-    async fn first_prompt(&mut self, text: &str, route: PromptRoute) {
+    fn first_prompt(&mut self, text: &str, route: PromptRoute) {
         self.prompt = None;
         if route == PromptRoute::Given {
             let prompt = self.record.prompts.add(text, clock::now());
             let effects = self
                 .queue
                 .given(prompt.id, text.to_owned(), boot_now().since_boot());
-            self.carry_out(effects).await;
+            self.carry_out(effects);
             self.observe(Observation::PromptDelivered);
-        } else if let Err(error) = self.enqueue(text).await {
+        } else if let Err(error) = self.enqueue(text) {
             tracing::error!(%error, "the first prompt is not taken");
         }
     }
@@ -297,7 +297,7 @@ impl Actor {
         let rules = crate::agents::of(self.record.agent).prompt_rules();
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
-        self.carry_out(effects).await;
+        self.carry_out(effects);
     }
 
     async fn watch(
@@ -325,7 +325,7 @@ impl Actor {
     async fn asked(&mut self, input: Input) {
         match input {
             Input::Prompt { text, answer } => {
-                let result = self.enqueue(&text).await;
+                let result = self.enqueue(&text);
                 drop(answer.send(result));
             }
             Input::PromptStatus { prompt, answer } => {
@@ -347,11 +347,11 @@ impl Actor {
                 let result = self.answer(&dialog, &option).await;
                 drop(answer.send(result));
             }
-            Input::Evidence(evidence) => self.evidence(evidence).await,
+            Input::Evidence(evidence) => self.evidence(evidence),
         }
     }
 
-    async fn enqueue(&mut self, text: &str) -> Result<Prompt, SessionError> {
+    fn enqueue(&mut self, text: &str) -> Result<Prompt, SessionError> {
         if self.record.ended {
             return Err(PromptError::Stopped.into());
         }
@@ -364,7 +364,7 @@ impl Actor {
             Ok(effects) => {
                 self.tell(&prompt);
                 self.save();
-                self.carry_out(effects).await;
+                self.carry_out(effects);
                 Ok(prompt)
             }
             Err(full) => {
@@ -386,7 +386,7 @@ impl Actor {
                 .map_err(|error| SessionError::Start(error.to_string()))?;
         } else {
             let effects = self.queue.interrupt(boot_now().since_boot());
-            self.carry_out(effects).await;
+            self.carry_out(effects);
         }
         self.observe(Observation::Key(Key::Interrupt));
         Ok(())
@@ -441,7 +441,7 @@ impl Actor {
             .map_err(|error| SessionError::Start(error.to_string()))
     }
 
-    async fn evidence(&mut self, evidence: Evidence) {
+    fn evidence(&mut self, evidence: Evidence) {
         let told = match &evidence {
             Evidence::Hook { event, .. } if event.subagent.is_none() => Some(event.signal.clone()),
             _ => None,
@@ -465,31 +465,31 @@ impl Actor {
             let printed = matches!(&observation, Observation::Output { .. });
             self.fusion.observe(at, now, observation);
             if begun {
-                self.deliver(&prompt::Event::GenerationStarted).await;
+                self.deliver(&prompt::Event::GenerationStarted);
             }
             if printed {
-                self.deliver(&prompt::Event::Output).await;
+                self.deliver(&prompt::Event::Output);
             }
         }
         match told {
             Some(Signal::PromptSubmitted { text }) => {
-                self.deliver(&prompt::Event::Submitted(&text)).await
+                self.deliver(&prompt::Event::Submitted(&text))
             }
             Some(Signal::TurnEnded { failed }) => {
-                self.deliver(&prompt::Event::TurnEnded { failed }).await
+                self.deliver(&prompt::Event::TurnEnded { failed })
             }
-            Some(Signal::Interrupted) => self.deliver(&prompt::Event::Interrupted).await,
+            Some(Signal::Interrupted) => self.deliver(&prompt::Event::Interrupted),
             _ => {}
         }
     }
 
     /// Tells the queue what happened, and does what it says.
-    async fn deliver(&mut self, event: &prompt::Event<'_>) {
+    fn deliver(&mut self, event: &prompt::Event<'_>) {
         let effects = self.queue.on(event, boot_now().since_boot());
-        self.carry_out(effects).await;
+        self.carry_out(effects);
     }
 
-    async fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut bytes = Vec::new();
         for effect in effects {
             match effect {
@@ -520,7 +520,9 @@ impl Actor {
             let (done, written) = answer::channel();
             let terminal = terminal.clone();
             drop(tokio::spawn(async move {
-                drop(done.send(terminal.type_bytes(bytes).await.is_ok()))
+                let taken = terminal.type_bytes(bytes).await.is_ok();
+                // Nobody waits any more when the session ended.
+                let _ = done.send(taken);
             }));
             self.writing = Some(written);
         }
@@ -554,13 +556,12 @@ impl Actor {
         self.deliver(&prompt::Event::View(View {
             activity,
             bracketed_paste,
-        }))
-        .await;
+        }));
     }
 
     async fn happened(&mut self, event: Event) {
         match event {
-            Event::Evidence(evidence) => self.evidence(evidence).await,
+            Event::Evidence(evidence) => self.evidence(evidence),
             Event::Exited(exit) => self.exited(exit).await,
         }
     }
@@ -621,8 +622,7 @@ impl Actor {
                 self.deliver(&prompt::Event::Gone {
                     returns: true,
                     reason: &reason,
-                })
-                .await;
+                });
                 self.restart_at = Some(Instant::now() + after);
                 self.save();
             }
@@ -678,14 +678,12 @@ impl Actor {
         self.record.ended = true;
         self.writing = None;
         if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
-            self.deliver(&prompt::Event::TurnEnded { failed: false })
-                .await;
+            self.deliver(&prompt::Event::TurnEnded { failed: false });
         }
         self.deliver(&prompt::Event::Gone {
             returns: false,
             reason: "the session ended",
-        })
-        .await;
+        });
         self.save();
         self.judge();
         // Sent once a session; the receiver is gone only when the container ends anyway.

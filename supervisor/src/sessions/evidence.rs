@@ -84,6 +84,13 @@ impl Sources {
     pub(super) fn read(&mut self, evidence: Evidence) -> Reading {
         let before = self.dialogs.current().map(|dialog| dialog.id.clone());
         let mut reading = Reading::default();
+        let asked = match &evidence {
+            Evidence::Hook { event, .. } => match &event.signal {
+                Signal::PermissionAsked(tool) => Some(tool.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
         let at = match evidence {
             Evidence::Seen { at, observation } => {
                 reading.observations.push((at, observation));
@@ -110,9 +117,9 @@ impl Sources {
                 if let Some(status) = &file.status {
                     self.dialogs.status(status);
                 }
-                reading
-                    .observations
-                    .extend(word(&file).map(|word| (at, Observation::Word(word))));
+                // A word of a later version is none: the other sources must do.
+                let said = word(&file).map_or(Observation::WordGone, Observation::Word);
+                reading.observations.push((said_at(&file, at), said));
                 reading.agent_session = file.agent_session;
                 at
             }
@@ -138,8 +145,8 @@ impl Sources {
         {
             let opened = Hook::DialogOpened {
                 dialog: dialog.clone(),
-                tool: None,
-                detail: None,
+                tool: asked.as_ref().map(|tool| tool.name.clone()),
+                detail: asked.as_ref().and_then(detail),
             };
             // In place of the hook that opened it, which knew less.
             reading.observations.retain(|(_, known)| {
@@ -186,8 +193,8 @@ fn hook(event: HookEvent) -> Option<Hook> {
         _ if inside => return None,
         Signal::SessionStarted { .. } => Hook::SessionStarted,
         Signal::PromptSubmitted { .. } => Hook::PromptSubmitted,
-        // An interrupt ends the turn as well.
-        Signal::TurnEnded { .. } | Signal::Interrupted => Hook::Stopped,
+        Signal::TurnEnded { .. } => Hook::Stopped,
+        Signal::Interrupted => Hook::Interrupted,
         Signal::SessionEnded { .. } => Hook::SessionEnded,
         // Dialogs are told by `Sources::read`, with all that is known of them.
         Signal::PermissionAsked(_) | Signal::QuestionAsked { .. } | Signal::Other => return None,
@@ -203,10 +210,20 @@ fn detail(tool: &Tool) -> Option<String> {
     (!tool.detail.is_empty()).then(|| tool.detail.clone())
 }
 
+/// When the agent wrote its word; the file is read a little later.
+fn said_at(file: &SessionFile, read: Moment) -> Moment {
+    let since = file.since_ms.and_then(|since| i64::try_from(since).ok());
+    let since = since.and_then(|since| jiff::Timestamp::from_millisecond(since).ok());
+    since.map_or(read, |since| {
+        crate::state::clock::moment(since, read, jiff::Timestamp::now())
+    })
+}
+
 fn word(file: &SessionFile) -> Option<Word> {
     Some(match file.status.as_ref()? {
         Status::Busy => Word::Busy,
         Status::Idle => Word::Idle,
+        Status::Shell => Word::Shell,
         Status::Waiting(what) => Word::Waiting {
             waiting_for: Some(what.clone()),
         },

@@ -117,7 +117,7 @@ pub struct Plan {
 
 /// A running agent.
 #[derive(Debug)]
-pub struct Launched {
+pub(super) struct Launched {
     pub process: Process,
     pub companions: Vec<Process>,
     pub surface: Surface,
@@ -139,12 +139,12 @@ pub(crate) fn start(
 
 /// Resolves when the agent runs, or says why not.
 #[derive(Debug)]
-pub struct Ready(oneshot::Receiver<Result<(), StartError>>);
+pub(crate) struct Ready(oneshot::Receiver<Result<(), StartError>>);
 
 impl Ready {
     /// # Errors
     /// [`StartError`]; a session that ended meanwhile counts as started.
-    pub async fn wait(self) -> Result<(), StartError> {
+    pub(crate) async fn wait(self) -> Result<(), StartError> {
         self.0.await.unwrap_or(Ok(()))
     }
 }
@@ -277,7 +277,7 @@ pub(super) async fn launch(
 
 /// Name of a session's process at the keeper.
 #[must_use]
-pub fn process_name(session: &str) -> String {
+pub(super) fn process_name(session: &str) -> String {
     format!("session/{session}")
 }
 

@@ -219,6 +219,12 @@ impl Sessions {
         .await?
     }
 
+    /// Ids of all sessions.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// Passes evidence on to the session it is about; that of an unknown one is dropped.
     pub fn observe(&self, id: &str, evidence: Evidence) {
         let sender = self.lock().get(id).cloned();

@@ -13,7 +13,7 @@ use whim_wire::time::Time;
 use crate::agents::prompt::{self, QueueFull, Refused, Saved, Status};
 
 /// Ended prompts that can still be asked for.
-pub const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 256;
 
 /// Where a prompt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -92,6 +92,6 @@ impl Record {
 
 /// A new id for a conversation, where the agent lets it be chosen: a version 4 UUID.
 #[must_use]
-pub fn fresh_id() -> String {
+pub(super) fn fresh_id() -> String {
     crate::random::uuid()
 }

@@ -9,7 +9,7 @@ use crate::boot::git::{Git, GitError, QUICK};
 ///
 /// # Errors
 /// [`GitError`].
-pub async fn make(
+pub(super) async fn make(
     git: &Git,
     checkout: &Path,
     worktrees: &Path,

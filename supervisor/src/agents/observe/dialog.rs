@@ -265,7 +265,7 @@ impl Dialogs {
             // A menu that the person opened asks nothing of them.
             Status::Waiting(what) if what == "dialog open" => self.standing(false, String::new),
             Status::Waiting(what) => self.standing(true, || format!("Claude Code waits: {what}")),
-            Status::Busy | Status::Idle => self.standing(false, String::new),
+            Status::Busy | Status::Idle | Status::Shell => self.standing(false, String::new),
             Status::Other(_) => {}
         }
     }

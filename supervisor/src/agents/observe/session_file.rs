@@ -41,6 +41,8 @@ pub struct SessionFile {
 pub enum Status {
     Busy,
     Idle,
+    /// No turn, but a command of the person's own (`!ls`) or in the background runs.
+    Shell,
     /// Waits for its user; with what for.
     Waiting(String),
     /// A word of a later version.
@@ -113,8 +115,8 @@ pub fn parse(content: &[u8], pid: u32, start_ticks: u64) -> Result<SessionFile, 
     Ok(SessionFile {
         agent_session: raw.session_id,
         status: raw.status.map(|status| match status.as_str() {
-            // A command of the user's own (`!ls`) runs.
-            "busy" | "shell" => Status::Busy,
+            "busy" => Status::Busy,
+            "shell" => Status::Shell,
             "idle" => Status::Idle,
             "waiting" => Status::Waiting(raw.waiting_for.unwrap_or_default()),
             _ => Status::Other(status),
@@ -148,7 +150,7 @@ mod tests {
     fn every_word_is_understood() {
         assert_eq!(status(&json!({})), Some(Status::Busy));
         assert_eq!(status(&json!({"status": "idle"})), Some(Status::Idle));
-        assert_eq!(status(&json!({"status": "shell"})), Some(Status::Busy));
+        assert_eq!(status(&json!({"status": "shell"})), Some(Status::Shell));
         assert_eq!(
             status(&json!({"status": "waiting", "waitingFor": "permission prompt"})),
             Some(Status::Waiting("permission prompt".into()))
