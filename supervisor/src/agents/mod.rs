@@ -102,8 +102,9 @@ pub struct Watch {
     pub osc_7501: bool,
     /// Its transcript tells of interrupts (and dialogs), see [`observe::transcript`].
     pub transcript: bool,
-    /// Nothing tells that it is ready before its first prompt (Copilot's session starts with it): bracketed paste does,
-    /// which it turns on with its input box.
+    /// Nothing tells that it is ready before its first prompt (Copilot's session starts with it): bracketed paste is on
+    /// and the output has been quiet for a second. Copilot 1.0.102 turns the mode on before it reads keys; a prompt
+    /// typed while it still shows its loading sign is lost.
     pub ready_by_paste: bool,
     /// It numbers the options of its dialogs, see [`observe::dialog`].
     pub dialogs: bool,
