@@ -45,13 +45,25 @@ impl Board {
     #[must_use]
     pub fn new(journal: Journal, supervisor: Supervisor, carried: Option<&StateObject>) -> Self {
         let now = clock::now();
+        // The sessions of before stand as they were last seen until their tasks report.
+        let sessions = carried
+            .map(|object| object.sessions.clone())
+            .unwrap_or_default();
+        let sessions = sessions
+            .into_iter()
+            .map(|session| (session.id.clone(), session))
+            .collect();
+        let phase = carried.map_or(
+            Phase::Booting {
+                step: "services".into(),
+            },
+            |object| object.phase.clone(),
+        );
         let starting = (AgentState::Starting, "the container starts".to_owned(), now);
         let carried = carried.map(|object| (object.state, object.reason.clone(), object.since));
         let parts = Parts {
-            phase: Phase::Booting {
-                step: "services".into(),
-            },
-            sessions: BTreeMap::new(),
+            phase,
+            sessions,
             overall: carried.clone().unwrap_or(starting),
             carried,
             idle_since: None,

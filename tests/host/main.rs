@@ -1,6 +1,10 @@
 //! Black-box tests of the host: the binary, real agents, real processes, and a scripted model.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod agents;
 mod container;

@@ -5,11 +5,13 @@
 //! Usually not available: container runtimes mount the hierarchy read-only. Only version 2 is used; no controller is
 //! enabled, so limits and accounting of the container are unchanged.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -24,24 +26,43 @@ pub(super) struct Cgroups {
     base: Option<Option<PathBuf>>,
     /// Tells ours from those of another keeper in the same cgroup.
     label: u64,
+    busy: Busy,
 }
+
+/// Directories that could not be removed yet: the kernel counts a member until it is reaped. At most as many as there are
+/// processes; tried again with each new cgroup and at the end.
+type Busy = Rc<RefCell<Vec<PathBuf>>>;
 
 /// One of them; removed on drop, when it is empty.
 #[derive(Debug)]
 pub(super) struct Cgroup {
     directory: PathBuf,
     procs: OwnedFd,
+    busy: Busy,
 }
 
 impl Cgroups {
     pub(super) fn new(label: u64) -> Self {
-        Self { base: None, label }
+        Self {
+            base: None,
+            label,
+            busy: Busy::default(),
+        }
+    }
+
+    /// Removes what could not be removed before.
+    fn sweep(&self) {
+        self.busy
+            .borrow_mut()
+            .retain(|directory| matches!(remove(directory), Removal::Busy));
     }
 
     /// `None` when none can be made; what is missing now is not tried again.
     pub(super) fn create(&mut self, number: u64) -> Option<Cgroup> {
+        self.sweep();
         let base = self.base.get_or_insert_with(find_base).as_ref()?;
-        match Cgroup::create(base.join(format!("whim-{}-{number}", self.label))) {
+        let directory = base.join(format!("whim-{}-{number}", self.label));
+        match Cgroup::create(directory, self.busy.clone()) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
                 let expected = matches!(
@@ -59,6 +80,28 @@ impl Cgroups {
                 self.base = Some(None);
                 None
             }
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}
+
+enum Removal {
+    Done,
+    Busy,
+}
+
+fn remove(directory: &Path) -> Removal {
+    match fs::remove_dir(directory) {
+        Ok(()) => Removal::Done,
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Removal::Busy,
+        Err(error) => {
+            log::line(format_args!("{}: {error}", directory.display()));
+            Removal::Done
         }
     }
 }
@@ -83,11 +126,15 @@ fn base(mounts: &str, own: &str) -> Option<PathBuf> {
 }
 
 impl Cgroup {
-    fn create(directory: PathBuf) -> io::Result<Self> {
+    fn create(directory: PathBuf, busy: Busy) -> io::Result<Self> {
         fs::create_dir(&directory)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         match open(&directory.join("cgroup.procs"), flags, Mode::empty()) {
-            Ok(procs) => Ok(Self { directory, procs }),
+            Ok(procs) => Ok(Self {
+                directory,
+                procs,
+                busy,
+            }),
             Err(errno) => {
                 let _removed = fs::remove_dir(&directory);
                 Err(errno.into())
@@ -138,9 +185,10 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        match fs::remove_dir(&self.directory) {
-            Ok(()) => {}
-            Err(error) => log::line(format_args!("{}: {error}", self.directory.display())),
+        if matches!(remove(&self.directory), Removal::Busy) {
+            self.busy
+                .borrow_mut()
+                .push(std::mem::take(&mut self.directory));
         }
     }
 }

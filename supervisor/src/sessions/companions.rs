@@ -82,7 +82,8 @@ async fn start_one(
             &launch,
             Vec::new(),
         )
-        .await?;
+        .await
+        .map_err(|source| StartError::Process { program, source })?;
     log(
         &mut process,
         Log::open(

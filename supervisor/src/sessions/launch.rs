@@ -66,8 +66,11 @@ pub enum StartError {
     Home(#[from] HomeError),
     #[error("the agent's worktree cannot be made: {0}")]
     Worktree(#[from] GitError),
-    #[error("the agent cannot be started: {0}")]
-    Keeper(#[from] KeeperError),
+    #[error("{program} cannot be started: {source}", program = program.display())]
+    Process {
+        program: PathBuf,
+        source: KeeperError,
+    },
     #[error("{name} did not answer on {url}: {reason}")]
     Companion {
         name: &'static str,
@@ -88,7 +91,10 @@ impl StartError {
         use nix::errno::Errno;
         match self {
             Self::NotFound(_) => true,
-            Self::Keeper(KeeperError::Spawn { source, .. }) => {
+            Self::Process {
+                source: KeeperError::Spawn { source, .. },
+                ..
+            } => {
                 let errno = source.raw_os_error().map(Errno::from_raw);
                 matches!(
                     errno,
@@ -261,7 +267,10 @@ pub(super) async fn launch(
         Ok(process) => process,
         Err(error) => {
             super::companions::end(companions).await;
-            return Err(error.into());
+            return Err(StartError::Process {
+                program,
+                source: error,
+            });
         }
     };
     if let Some(input) = command.stdin {
