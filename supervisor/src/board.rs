@@ -53,12 +53,10 @@ impl Board {
             .into_iter()
             .map(|session| (session.id.clone(), session))
             .collect();
-        let phase = carried.map_or(
-            Phase::Booting {
-                step: "services".into(),
-            },
-            |object| object.phase.clone(),
-        );
+        let first = || Phase::Booting {
+            step: crate::supervise::SERVICES.into(),
+        };
+        let phase = carried.map_or_else(first, |object| object.phase.clone());
         let starting = (AgentState::Starting, "the container starts".to_owned(), now);
         let carried = carried.map(|object| (object.state, object.reason.clone(), object.since));
         let parts = Parts {

@@ -231,7 +231,12 @@ fn the_agent_outlives_its_supervisor_and_comes_back_from_a_crash() {
     }
     let idle = word(&client, &whim, "idle");
     assert_eq!(idle["sessions"][0]["pid"].as_i64(), Some(pid));
-    // The agent itself dies: it resumes its own conversation.
+    // The agent itself dies: it resumes its own conversation, as far as that is on disk.
+    let transcripts = whim.root().at("/home/node/.claude/projects");
+    wait::until("the transcript", PATIENCE, || {
+        written(&transcripts).then_some(())
+    })
+    .unwrap();
     let id = idle["sessions"][0]["agent_session_id"].clone();
     let pid = i32::try_from(pid).unwrap();
     nix::sys::signal::kill(
@@ -245,6 +250,30 @@ fn the_agent_outlives_its_supervisor_and_comes_back_from_a_crash() {
                 .as_i64()
                 .is_some_and(|now| now != i64::from(pid))
     });
-    assert_eq!(again["sessions"][0]["agent_session_id"], id);
+    assert_eq!(
+        again["sessions"][0]["agent_session_id"],
+        id,
+        "{}\n{}",
+        client.json("/v1/events").unwrap(),
+        whim.output()
+    );
     assert!(!proc::alive(pid));
+}
+
+/// Whether a transcript holds the agent's answer.
+fn written(projects: &std::path::Path) -> bool {
+    let files = |directory: &std::path::Path| {
+        let entries = std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let holds = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"assistant\""))
+    };
+    files(projects)
+        .iter()
+        .flat_map(|project| files(project))
+        .any(|path| holds(&path))
 }
