@@ -8,16 +8,16 @@ use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Client, Root, Run, Upstream, Whim, repo, wait};
 
 /// For things that a busy machine does slowly; nothing is asserted about how long they take.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The provider's key, which no agent may see.
-pub const KEY: &str = "sk-secret-of-the-platform";
+pub(crate) const KEY: &str = "sk-secret-of-the-platform";
 
-pub fn whim() -> Run {
+pub(crate) fn whim() -> Run {
     Run::new(env!("CARGO_BIN_EXE_whim"))
 }
 
 /// A repository with one commit, readable by the agents' user.
-pub fn repository() -> tempfile::TempDir {
+pub(crate) fn repository() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     repo::with(directory.path(), &[("README.md", "hello\n")]).unwrap();
     open_to_all(directory.path());
@@ -34,18 +34,18 @@ fn open_to_all(directory: &Path) {
 }
 
 /// Answers every prompt with one sentence.
-pub fn says(text: &str) -> Script {
+pub(crate) fn says(text: &str) -> Script {
     Script::of([Rule::always(Reply::say(text))])
 }
 
 /// A `custom` agent that is a shell script.
-pub fn custom(run: Run, script: &str) -> Run {
+pub(crate) fn custom(run: Run, script: &str) -> Run {
     let command = serde_json::json!(["/bin/sh", "-c", script]).to_string();
     run.args(["--agent", "custom", "--agent-command", &command])
 }
 
 /// An agent of npm's in front of the scripted model.
-pub fn agent(kind: &str, upstream: &Upstream, repository: &Path) -> Run {
+pub(crate) fn agent(kind: &str, upstream: &Upstream, repository: &Path) -> Run {
     let clis = whim_kit::agents::installed().unwrap();
     let (url, variable) = match kind {
         "ccr" => (upstream.router_url(), "OPENROUTER_API_KEY"),
@@ -65,14 +65,19 @@ pub fn agent(kind: &str, upstream: &Upstream, repository: &Path) -> Run {
     }
 }
 
-pub fn start(run: &Run) -> (Whim, Client) {
+pub(crate) fn start(run: &Run) -> (Whim, Client) {
     let whim = run.start(Root::new().unwrap()).unwrap();
     let client = whim.client(PATIENCE).unwrap();
     (whim, client)
 }
 
 /// Waits until the state object is as wanted.
-pub fn state(client: &Client, whim: &Whim, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn state(
+    client: &Client,
+    whim: &Whim,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Value {
     let found = wait::until(what, PATIENCE, || {
         client.json("/v1/state").ok().filter(&wanted)
     });
@@ -83,6 +88,6 @@ pub fn state(client: &Client, whim: &Whim, what: &str, wanted: impl Fn(&Value) -
 }
 
 /// Waits for a state's word.
-pub fn word(client: &Client, whim: &Whim, word: &str) -> Value {
+pub(crate) fn word(client: &Client, whim: &Whim, word: &str) -> Value {
     state(client, whim, word, |state| state["state"] == word)
 }
