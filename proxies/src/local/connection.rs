@@ -422,7 +422,8 @@ impl Forward<'_> {
                     }
                     return Next::Tunnel(upstream, self.head.is_websocket(), permit, port);
                 }
-                Outcome::Broken => return Next::Reset,
+                Outcome::Broken { is_silent: true } => return Next::Reset,
+                Outcome::Broken { is_silent: false } => return Next::Close,
                 Outcome::ClientGone => return Next::Close,
                 Outcome::Failed(failure) => failure,
             };

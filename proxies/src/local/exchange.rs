@@ -62,8 +62,9 @@ pub(crate) enum Outcome {
     Switched(Upstream),
     /// Nothing reached the client.
     Failed(Failure),
-    /// Part of the answer reached the client, the rest never will.
-    Broken,
+    /// Part of the answer reached the client, the rest never will. `is_silent`: nothing but the connection's way to end
+    /// can tell the client so.
+    Broken { is_silent: bool },
     /// The client has gone, or does not speak HTTP any more.
     ClientGone,
 }
@@ -259,7 +260,13 @@ async fn both_ways(
             status: head.status,
             keep_alive,
         },
-        Err(BrokenOff) => Ended::Early(Outcome::Broken),
+        Err(BrokenOff::Malformed) => {
+            Ended::Early(Outcome::Failed(Failure::BadAnswer(BadAnswer::Framing)))
+        }
+        Err(BrokenOff::Midway) => Ended::Early(Outcome::Broken {
+            is_silent: !rewrite::can_chunk(asked.head.version)
+                && matches!(framing, Framing::Chunked | Framing::Close),
+        }),
     }
 }
 
@@ -472,9 +479,14 @@ enum Form {
     Unchunk,
 }
 
-/// Something broke after the answer's head went out.
+/// Why an answer was not passed whole.
 #[derive(Debug)]
-struct BrokenOff;
+enum BrokenOff {
+    /// Its body is malformed from the start; nothing went out.
+    Malformed,
+    /// Something broke after its head went out.
+    Midway,
+}
 
 /// Passes head and body; does the client's connection stay open?
 async fn relay_answer(
@@ -518,13 +530,20 @@ async fn relay_answer(
 
     let mut progress = Progress::new(framing);
     let mut size = SMALL;
+    let mut is_begun = false;
     loop {
         let step = match form {
             Form::Same => progress.feed(buffer, |_| ()),
             Form::Chunk => progress.feed(buffer, |data| push_chunk(data, &mut out)),
             Form::Unchunk => progress.feed(buffer, |data| out.extend_from_slice(data)),
         }
-        .map_err(|_| BrokenOff)?;
+        .map_err(|_| {
+            if is_begun {
+                BrokenOff::Midway
+            } else {
+                BrokenOff::Malformed
+            }
+        })?;
         let part = match form {
             Form::Same => buffer.get(..step.taken).unwrap_or_default(),
             Form::Chunk | Form::Unchunk => &[],
@@ -539,6 +558,7 @@ async fn relay_answer(
             }
             send(client, part, asked.limits).await?;
         }
+        is_begun = true;
         out.clear();
         buffer.advance(step.taken);
         if step.done {
@@ -552,7 +572,7 @@ async fn relay_answer(
                 }
                 return Ok(keep_alive);
             }
-            Ok(0) | Err(_) => return Err(BrokenOff),
+            Ok(0) | Err(_) => return Err(BrokenOff::Midway),
             Ok(read) if read >= size => size = LARGE,
             Ok(_) => {}
         }
@@ -579,6 +599,6 @@ async fn send(
     }
     match timeout(limits.stall, client.write_all(bytes)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(BrokenOff),
+        Ok(Err(_)) | Err(_) => Err(BrokenOff::Midway),
     }
 }
