@@ -68,6 +68,7 @@ impl Forward<'_> {
         let mut guise_override = None;
         let mut fresh_only = !self.is_repeatable() || is_upgrade;
         let mut probing_upgrade = false;
+        let mut is_second = false;
         for attempt in 1..=ATTEMPTS {
             let is_final = attempt == ATTEMPTS;
             let (server, upstream) = match self.connect(stream, buffer, fresh_only).await {
@@ -145,6 +146,12 @@ impl Forward<'_> {
             let may_repeat = self.is_repeatable() && !is_final;
             match failure {
                 Failure::NoAnswer if was_used && may_repeat => fresh_only = true,
+                // It may have gone down over this request, as a server does that restarts itself: ask once more, and wait
+                // if there is nobody to ask.
+                Failure::NoAnswer if may_repeat && !is_upgrade && !is_second => {
+                    is_second = true;
+                    fresh_only = true;
+                }
                 Failure::WantsTls if !tls && may_repeat => {
                     proxy
                         .memory
