@@ -151,9 +151,15 @@ fn what_could_not_be_published_is_kept_in_order_and_counted() {
 
 #[test]
 fn notices_are_events_of_the_stream() {
-    let event = Notice::One(Opened, port(3000)).draft(Time::EPOCH).unwrap().number(7);
+    let event = Notice::One(Opened, port(3000))
+        .draft(Time::EPOCH)
+        .unwrap()
+        .number(7);
     let json = serde_json::to_value(event).unwrap();
-    assert_eq!((&json["type"], &json["port"]["port"]), (&"port.opened".into(), &3000.into()));
+    assert_eq!(
+        (&json["type"], &json["port"]["port"]),
+        (&"port.opened".into(), &3000.into())
+    );
     let many = PortsEvent {
         count: 12,
         ports: vec![PortsEventEntry {
@@ -161,8 +167,12 @@ fn notices_are_events_of_the_stream() {
             port: port(1),
         }],
     };
-    let json = serde_json::to_value(Notice::Many(many).draft(Time::EPOCH).unwrap().number(8)).unwrap();
-    assert_eq!((&json["type"], &json["count"]), (&"ports.changed".into(), &12.into()));
+    let json =
+        serde_json::to_value(Notice::Many(many).draft(Time::EPOCH).unwrap().number(8)).unwrap();
+    assert_eq!(
+        (&json["type"], &json["count"]),
+        (&"ports.changed".into(), &12.into())
+    );
     assert_eq!(json["ports"][0]["change"], "closed");
 }
 
