@@ -18,9 +18,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 SERVER, WHIM, NGINX, HAPROXY, CADDY = 19000, 19001, 19002, 19003, 19004
+ECHO, WHIM_ECHO = 19005, 19006
 
 
 def wait_for(port):
@@ -55,10 +57,15 @@ class Peers:
         self.nginx(SERVER, f"root {self.directory};")
         self.start([binary, f"127.0.0.1:{WHIM}", f"127.0.0.1:{SERVER}"], WHIM)
         self.names = {"whim": WHIM}
+        threading.Thread(target=echo_server, daemon=True).start()
+        wait_for(ECHO)
+        self.start([binary, f"127.0.0.1:{WHIM_ECHO}", f"127.0.0.1:{ECHO}"], WHIM_ECHO)
         self.nginx(
             NGINX,
             "location / { proxy_pass http://server; proxy_http_version 1.1; proxy_buffering off; "
-            'proxy_set_header Connection $connection_upgrade; proxy_set_header Upgrade $http_upgrade; }',
+            'proxy_set_header Connection $connection_upgrade; proxy_set_header Upgrade $http_upgrade; } '
+            f"location /echo {{ proxy_pass http://127.0.0.1:{ECHO}; proxy_http_version 1.1; "
+            "proxy_set_header Connection $connection_upgrade; proxy_set_header Upgrade $http_upgrade; }",
         )
         self.names["nginx"] = NGINX
         if shutil.which("haproxy"):
@@ -132,6 +139,47 @@ def download(port):
     return total / spent / 1e6
 
 
+def echo_server():
+    def answer(stream):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            part = stream.recv(4096)
+            if not part:
+                return
+            head += part
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        while data := stream.recv(4096):
+            stream.sendall(data)
+
+    with socket.create_server(("127.0.0.1", ECHO)) as listener:
+        while True:
+            stream, _ = listener.accept()
+            threading.Thread(target=answer, args=(stream,), daemon=True).start()
+
+
+def echo(port):
+    """Median round trip of a small message through an upgraded connection, in microseconds."""
+    message = b"\x81\x88\0\0\0\0keypress"
+    times = []
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.sendall(
+            b"GET /echo HTTP/1.1\r\nHost: x\r\nX-Whim-Token: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += stream.recv(4096)
+        for _ in range(3000):
+            begun = time.perf_counter()
+            stream.sendall(message)
+            got = 0
+            while got < len(message):
+                got += len(stream.recv(4096))
+            times.append(time.perf_counter() - begun)
+    return statistics.median(times) * 1e6
+
+
 def cpu(pid):
     """Microseconds of CPU of a process and its children (workers)."""
     total = 0
@@ -176,6 +224,9 @@ def main():
                 before = cpu(peers.pids[port])
                 note("100 MB, MB/s", name, download(port))
                 note("100 MB CPU ms", name, (cpu(peers.pids[port]) - before) / 1000)
+        for _ in range(options.rounds):
+            for name, port in {"direct": ECHO, "whim": WHIM_ECHO, "nginx": NGINX}.items():
+                note("tunnel p50 us", name, echo(port))
         note("RSS kB", "whim", resident(peers.pids[WHIM]))
     finally:
         peers.stop()

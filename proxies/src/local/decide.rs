@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::access::{COOKIE, Right};
+use super::cookies;
 use super::head::RequestHead;
 use super::pages::{Answer, WAIT_FIELD};
-use super::rewrite::{self, Public, Route};
+use super::rewrite::{Public, Route};
 use super::target::{self, Choice, Form};
 use super::{Lookup, Proxy};
 
@@ -212,9 +213,9 @@ impl Proxy {
     fn right(&self, head: &RequestHead, port: u16, program: u64) -> Right {
         let now = SystemTime::now();
         let mut best = Right::None;
-        for token in rewrite::parameter(&head.target)
+        for token in cookies::parameter(&head.target)
             .into_iter()
-            .chain(rewrite::cookies(head))
+            .chain(cookies::cookies(head))
         {
             match self.access.check(token, port, program, now) {
                 Right::Link => return Right::Link,
@@ -234,7 +235,7 @@ impl Proxy {
             return None;
         }
         let now = SystemTime::now();
-        let token = rewrite::parameter(&head.target)?;
+        let token = cookies::parameter(&head.target)?;
         if self.access.check(token, port, program, now) != Right::Link {
             return None;
         }
@@ -253,7 +254,7 @@ impl Proxy {
         };
         let age = self.access.remaining(token, now);
         let mut location =
-            String::from_utf8_lossy(&rewrite::without_parameter(&head.target)).into_owned();
+            String::from_utf8_lossy(&cookies::without_parameter(&head.target)).into_owned();
         // A target of two slashes would lead to another host.
         if location.starts_with("//") {
             location.insert_str(0, "/.");
@@ -324,7 +325,7 @@ impl Proxy {
 
     /// `/proxy/3000` is a directory: relative addresses need the slash.
     fn with_slash(&self, head: &RequestHead) -> Answer {
-        let target = rewrite::without_parameter(&head.target);
+        let target = cookies::without_parameter(&head.target);
         let at = head.path().len();
         let (path, query) = target.split_at_checked(at).unwrap_or((&target, b""));
         let location = [path, b"/", query].concat();

@@ -5,26 +5,34 @@
 //! hyper. Servers are dialled at the address they listen on, never by name, and only those of the port table.
 //!
 //! - `head`, `wire`, `body`: HTTP/1 messages on the wire
-//! - `target`, `access`, `rewrite`, `refusal`: decisions; pure but for the links' state
+//! - `target`, `access`, `refusal`: decisions; pure but for the links' state
+//! - `rewrite`, `addresses`, `cookies`: heads put right; pure
 //! - `memory`, `upstream`: what is known of a server, and connections to it
-//! - `decide`, `exchange`, `connection`, `tunnel`: a request's way
-//! - `pages`: answers of our own
+//! - `accept`, `connection`, `decide`, `forward`, `exchange`, `answer`, `relay`, `tunnel`: a request's way, in that order
+//! - `http2`: the router's HTTP/2, over the same way
+//! - `pages`, `environment`: answers of our own; variables for frameworks
 //!
 //! Bounds: see [`Limits`]; every one has a status that names it. Nothing is buffered beyond a read.
 
+mod accept;
 mod access;
+mod addresses;
+mod answer;
 mod body;
 mod client;
 mod connection;
+mod cookies;
 mod decide;
 mod environment;
 mod exchange;
+mod forward;
 mod frames;
 mod head;
 mod http2;
 mod memory;
 mod pages;
 mod refusal;
+mod relay;
 mod rewrite;
 mod target;
 mod tunnel;
@@ -39,8 +47,8 @@ use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+pub use accept::serve;
 pub use access::{Access, Grant, LinkError, MAX_LIFE, MAX_REVOKED, Secret};
-pub use connection::serve;
 pub use environment::preview_environment;
 pub use memory::HostMode;
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
-use super::access::{COOKIE, PARAMETER};
+use super::addresses::{address, as_localhost, refresh};
+use super::cookies::{set_cookie, without_cookie, without_parameter};
 use super::head::{Field, RequestHead, ResponseHead, Version, is_hop_by_hop};
 use super::target::Form;
 
@@ -58,7 +59,7 @@ pub(crate) struct Route {
 
 impl Route {
     /// The path form's prefix, without a slash at its end.
-    fn prefix(&self) -> Option<String> {
+    pub(super) fn prefix(&self) -> Option<String> {
         match self.form {
             Form::Stripped(_) => Some(format!("/proxy/{}", self.port)),
             Form::Kept(_) => Some(format!("/absproxy/{}", self.port)),
@@ -67,7 +68,7 @@ impl Route {
     }
 
     /// Address of another port's preview, without a path; none where that cannot be said.
-    fn sibling(&self, port: u16) -> Option<String> {
+    pub(super) fn sibling(&self, port: u16) -> Option<String> {
         if let Some(template) = &self.preview_url {
             let address = template.replace("{port}", &port.to_string());
             return Some(address.trim_end_matches('/').to_owned());
@@ -313,248 +314,6 @@ fn named_by_connection<'a>(fields: impl Iterator<Item = &'a Field>) -> Vec<&'a [
         .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty())
         .collect()
-}
-
-/// A cookie field without ours; none if nothing is left.
-pub(crate) fn without_cookie(value: &[u8]) -> Option<Vec<u8>> {
-    let mut kept: Vec<&[u8]> = Vec::new();
-    for pair in value.split(|byte| *byte == b';') {
-        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        if name.trim_ascii() != COOKIE.as_bytes() {
-            kept.push(pair);
-        }
-    }
-    let joined = kept.join(&b';');
-    let trimmed = joined.trim_ascii();
-    (!trimmed.is_empty()).then(|| trimmed.to_vec())
-}
-
-/// Values of our cookie.
-pub(crate) fn cookies(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
-    head.fields
-        .all("cookie")
-        .flat_map(|value| value.split(|byte| *byte == b';'))
-        .filter_map(|pair| {
-            let pair = pair.trim_ascii();
-            pair.strip_prefix(COOKIE.as_bytes())?.strip_prefix(b"=")
-        })
-}
-
-/// Value of our parameter, the first if there are several.
-pub(crate) fn parameter(target: &[u8]) -> Option<&[u8]> {
-    let at = target.iter().position(|byte| *byte == b'?')?;
-    let query = target.get(at + 1..)?;
-    query
-        .split(|byte| *byte == b'&')
-        .find_map(|pair| pair.strip_prefix(PARAMETER.as_bytes())?.strip_prefix(b"="))
-}
-
-/// A target or address without our parameter, everything else as it was.
-pub(crate) fn without_parameter(address: &[u8]) -> Vec<u8> {
-    let Some(at) = address.iter().position(|byte| *byte == b'?') else {
-        return address.to_vec();
-    };
-    let (before, query) = address.split_at(at);
-    let query = query.get(1..).unwrap_or_default();
-    let (query, fragment) = match query.iter().position(|byte| *byte == b'#') {
-        Some(at) => query.split_at(at),
-        None => (query, &b""[..]),
-    };
-    let is_ours = |pair: &[u8]| {
-        pair.strip_prefix(PARAMETER.as_bytes())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
-    };
-    if !query.split(|byte| *byte == b'&').any(is_ours) {
-        return address.to_vec();
-    }
-    let kept: Vec<&[u8]> = query
-        .split(|byte| *byte == b'&')
-        .filter(|pair| !is_ours(pair))
-        .collect();
-    let mut out = before.to_vec();
-    if !kept.is_empty() {
-        out.push(b'?');
-        out.extend_from_slice(&kept.join(&b'&'));
-    }
-    out.extend_from_slice(fragment);
-    out
-}
-
-/// `Origin` and `Referer` as `localhost`, only if they are exactly the preview's own: another site's stays what it is, so
-/// that the framework's own protection against it keeps its meaning.
-fn as_localhost(value: &[u8], route: &Route) -> Vec<u8> {
-    let origin = route.public.origin();
-    let Some(start) = value.get(..origin.len()) else {
-        return value.to_vec();
-    };
-    let rest = value.get(origin.len()..).unwrap_or_default();
-    if !start.eq_ignore_ascii_case(&origin) || !(rest.is_empty() || rest.starts_with(b"/")) {
-        return value.to_vec();
-    }
-    let mut out = format!("http://localhost:{}", route.port).into_bytes();
-    match route
-        .prefix()
-        .and_then(|prefix| rest.strip_prefix(prefix.as_bytes()))
-    {
-        Some(path) if matches!(route.form, Form::Stripped(_)) && path.starts_with(b"/") => {
-            out.extend_from_slice(path);
-        }
-        _ => out.extend_from_slice(rest),
-    }
-    out
-}
-
-/// A redirect as the browser must see it: the server's own names for itself become the preview's; other sites stay.
-fn address(value: &[u8], route: &Route) -> Vec<u8> {
-    let Ok(text) = std::str::from_utf8(value) else {
-        return value.to_vec();
-    };
-    mapped(text, route).unwrap_or_else(|| value.to_vec())
-}
-
-fn mapped(text: &str, route: &Route) -> Option<Vec<u8>> {
-    let Form::Stripped(_) = route.form else {
-        return absolute(text, route);
-    };
-    if text.starts_with('/') && !text.starts_with("//") {
-        // The server does not know of the prefix, unless it was told and used it.
-        let prefix = route.prefix()?;
-        let rest = text.strip_prefix(prefix.as_str());
-        return match rest {
-            Some(rest) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => None,
-            _ => Some([prefix.as_bytes(), text.as_bytes()].concat()),
-        };
-    }
-    absolute(text, route)
-}
-
-fn absolute(text: &str, route: &Route) -> Option<Vec<u8>> {
-    let (scheme, rest) = match text.split_once("//") {
-        Some(("", rest)) => (None, rest),
-        Some((scheme @ ("http:" | "https:"), rest)) => (Some(scheme), rest),
-        _ => return None,
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at_checked(end)?;
-    let host = host_of(authority.as_bytes());
-    let is_own_machine = [
-        &b"localhost"[..],
-        b"127.0.0.1",
-        b"[::1]",
-        b"0.0.0.0",
-        b"[::]",
-    ]
-    .iter()
-    .any(|name| host.eq_ignore_ascii_case(name));
-    if is_own_machine {
-        let number = match authority.get(host.len()..)?.strip_prefix(':') {
-            Some(digits) => digits.parse().ok()?,
-            None if scheme == Some("https:") => 443,
-            None => 80,
-        };
-        let base = if number == route.port {
-            let origin = String::from_utf8(route.public.origin()).ok()?;
-            match route.prefix() {
-                Some(prefix) if matches!(route.form, Form::Stripped(_)) => {
-                    format!("{origin}{prefix}")
-                }
-                _ => origin,
-            }
-        } else {
-            route.sibling(number)?
-        };
-        return Some([base.as_bytes(), path.as_bytes()].concat());
-    }
-    // The preview's own name, from a server that was told it: the path form's prefix is still missing.
-    if authority
-        .as_bytes()
-        .eq_ignore_ascii_case(&route.public.authority)
-        && matches!(route.form, Form::Stripped(_))
-    {
-        let prefix = route.prefix()?;
-        let rest = path.strip_prefix(prefix.as_str());
-        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return None;
-        }
-        let mut out = route.public.origin();
-        out.extend_from_slice(prefix.as_bytes());
-        out.extend_from_slice(path.as_bytes());
-        return Some(out);
-    }
-    None
-}
-
-/// `5; url=…`
-fn refresh(value: &[u8], route: &Route) -> Vec<u8> {
-    let Ok(text) = std::str::from_utf8(value) else {
-        return value.to_vec();
-    };
-    let lower = text.to_ascii_lowercase();
-    let Some(at) = lower.find("url=").map(|at| at + 4) else {
-        return value.to_vec();
-    };
-    let (before, url) = text.split_at_checked(at).unwrap_or((text, ""));
-    let quotes = ['"', '\''];
-    let bare = url.trim_matches(quotes);
-    match mapped(bare, route) {
-        Some(url) => [before.as_bytes(), &url].concat(),
-        None => value.to_vec(),
-    }
-}
-
-/// A cookie as the browser may take it: never ours, never for the previews beside this one.
-fn set_cookie(value: &[u8], route: &Route) -> Option<Vec<u8>> {
-    let mut parts = value.split(|byte| *byte == b';');
-    let pair = parts.next().unwrap_or_default();
-    let name = pair
-        .split(|byte| *byte == b'=')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
-    if name == COOKIE.as_bytes() {
-        return None;
-    }
-    let is_host_bound = name.starts_with(b"__Host-");
-    let mut out = pair.to_vec();
-    let (mut is_cross_site, mut is_secure) = (false, false);
-    for part in parts {
-        let attribute = part.trim_ascii();
-        let (name, content) = match attribute.iter().position(|byte| *byte == b'=') {
-            Some(at) => (
-                attribute.get(..at).unwrap_or_default(),
-                attribute.get(at + 1..).unwrap_or_default(),
-            ),
-            None => (attribute, &b""[..]),
-        };
-        let is = |wanted: &str| name.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes());
-        is_cross_site |= is("samesite") && content.trim_ascii().eq_ignore_ascii_case(b"none");
-        is_secure |= is("secure");
-        if is("domain") {
-            let domain = content.trim_ascii();
-            let domain = domain.strip_prefix(b".").unwrap_or(domain);
-            if !domain.eq_ignore_ascii_case(&route.public.host()) {
-                continue;
-            }
-        }
-        if is("path")
-            && !is_host_bound
-            && content.starts_with(b"/")
-            && matches!(route.form, Form::Stripped(_))
-        {
-            let prefix = route.prefix().unwrap_or_default();
-            out.extend_from_slice(b"; Path=");
-            out.extend_from_slice(prefix.as_bytes());
-            out.extend_from_slice(content);
-            continue;
-        }
-        out.push(b';');
-        out.extend_from_slice(part);
-    }
-    if is_cross_site && !is_secure && route.public.scheme == "https" {
-        // Browsers drop SameSite=None without it; a server on plain localhost could not know.
-        out.extend_from_slice(b"; Secure");
-    }
-    Some(out)
 }
 
 /// An authority without its port.

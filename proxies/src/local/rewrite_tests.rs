@@ -1,3 +1,4 @@
+use super::super::cookies::parameter;
 use super::super::head::request as parse;
 use super::super::wire;
 use super::*;

@@ -6,12 +6,15 @@
 //! that ends is passed on as an end; [`HALF_OPEN`] later the rest is closed too.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_util::either::Either;
 
 use super::client::Client;
@@ -63,9 +66,11 @@ pub(crate) async fn run(
         (Io::Tcp(mut server), Ok(mut client)) => {
             write_first(&mut server, early, &mut up).await?;
             write_first(&mut client, first, &mut down).await?;
+            let (mut client_read, client_write) = client.split();
+            let (mut server_read, server_write) = server.split();
             both(
-                pump(&client, &server, &mut up),
-                pump(&server, &client, &mut down),
+                pump(&mut client_read, &server_write, &mut up),
+                pump(&mut server_read, &client_write, &mut down),
             )
             .await
         }
@@ -118,32 +123,32 @@ async fn both(
 }
 
 /// One direction between two sockets.
-async fn pump(from: &TcpStream, to: &TcpStream, meter: &mut Meter<'_>) -> io::Result<()> {
+async fn pump(
+    from: &mut ReadHalf<'_>,
+    to: &WriteHalf<'_>,
+    meter: &mut Meter<'_>,
+) -> io::Result<()> {
     loop {
-        from.readable().await?;
-        let moved = SPACE.with_borrow_mut(|space| -> io::Result<Option<(usize, Vec<u8>)>> {
-            match from.try_read(space) {
-                Ok(size) => {
-                    let bytes = space.get(..size).unwrap_or_default();
-                    meter.pass(bytes);
-                    let written = match to.try_write(bytes) {
-                        Ok(written) => written,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                        Err(error) => return Err(error),
-                    };
-                    Ok(Some((
-                        size,
-                        bytes.get(written..).unwrap_or_default().to_vec(),
-                    )))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Err(error) => Err(error),
-            }
-        })?;
-        let Some((size, rest)) = moved else { continue };
+        let (size, rest) = poll_fn(|context| {
+            SPACE.with_borrow_mut(|space| {
+                // By poll, because that knows without asking the kernel again that a short read took all there was.
+                let mut buffer = ReadBuf::new(space);
+                ready!(Pin::new(&mut *from).poll_read(context, &mut buffer))?;
+                let bytes = buffer.filled();
+                meter.pass(bytes);
+                let written = match to.try_write(bytes) {
+                    Ok(written) => written,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                let rest = bytes.get(written..).unwrap_or_default().to_vec();
+                Poll::Ready(Ok((bytes.len(), rest)))
+            })
+        })
+        .await?;
         if size == 0 {
             // Its sending end only; what still comes the other way does.
-            return socket2::SockRef::from(to).shutdown(std::net::Shutdown::Write);
+            return socket2::SockRef::from(to.as_ref()).shutdown(std::net::Shutdown::Write);
         }
         let mut rest = rest.as_slice();
         while !rest.is_empty() {

@@ -9,7 +9,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use whim_wire::port::{Port, PortChange, PortsEvent, PortsEventEntry};
+use whim_wire::event::{Draft, DraftError, kind};
+use whim_wire::port::{Port, PortChange, PortEvent, PortsEvent, PortsEventEntry};
+use whim_wire::time::Time;
 
 pub(crate) const BRIEF: Duration = Duration::from_millis(50);
 pub(crate) const SETTLED: Duration = Duration::from_millis(100);
@@ -22,6 +24,26 @@ const MAX_BRIEF: usize = 1024;
 pub enum Notice {
     One(PortChange, Port),
     Many(PortsEvent),
+}
+
+impl Notice {
+    /// As an event for the journal.
+    ///
+    /// # Errors
+    /// When the payload cannot be written as JSON; none of its types can fail to be.
+    pub fn draft(&self, at: Time) -> Result<Draft, DraftError> {
+        match self {
+            Self::One(change, port) => {
+                let kind = match change {
+                    PortChange::Opened => kind::PORT_OPENED,
+                    PortChange::Changed => kind::PORT_CHANGED,
+                    PortChange::Closed => kind::PORT_CLOSED,
+                };
+                Draft::new(kind, at, &PortEvent { port: port.clone() })
+            }
+            Self::Many(event) => Draft::new(kind::PORTS_CHANGED, at, event),
+        }
+    }
 }
 
 /// A port that has opened at least once and is followed until it has closed in an orderly way.

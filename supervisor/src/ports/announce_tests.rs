@@ -1,6 +1,5 @@
 use super::*;
 use proptest::prelude::*;
-use whim_wire::time::Time;
 
 fn port(number: u16) -> Port {
     Port {
@@ -148,6 +147,33 @@ fn what_could_not_be_published_is_kept_in_order_and_counted() {
         .announcer
         .hold_back(vec![many, Notice::One(Opened, port(1))], now + WINDOW);
     assert_eq!(clock.at(200, &[]), ["301 changes, 1 listed"]);
+}
+
+#[test]
+fn notices_are_events_of_the_stream() {
+    let event = Notice::One(Opened, port(3000))
+        .draft(Time::EPOCH)
+        .unwrap()
+        .number(7);
+    let json = serde_json::to_value(event).unwrap();
+    assert_eq!(
+        (&json["type"], &json["port"]["port"]),
+        (&"port.opened".into(), &3000.into())
+    );
+    let many = PortsEvent {
+        count: 12,
+        ports: vec![PortsEventEntry {
+            change: Closed,
+            port: port(1),
+        }],
+    };
+    let json =
+        serde_json::to_value(Notice::Many(many).draft(Time::EPOCH).unwrap().number(8)).unwrap();
+    assert_eq!(
+        (&json["type"], &json["count"]),
+        (&"ports.changed".into(), &12.into())
+    );
+    assert_eq!(json["ports"][0]["change"], "closed");
 }
 
 proptest! {

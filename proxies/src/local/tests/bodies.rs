@@ -106,7 +106,6 @@ async fn a_broken_answer_is_a_broken_transfer() {
     for begun in [
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalfX",
     ] {
         for version in ["1.1", "1.0"] {
             let kit = Kit::new().await;
@@ -129,6 +128,51 @@ async fn a_broken_answer_is_a_broken_transfer() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_is_malformed_from_the_start_is_no_answer() {
+    let kit = Kit::new().await;
+    let (port, _) =
+        answering(|_| "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalfX".into())
+            .await;
+    kit.table.up(port);
+    let answer = kit.ask(port, "GET / HTTP/1.1", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+#[tokio::test]
+async fn what_came_before_a_reset_arrives_and_the_reset_shows() {
+    let kit = Kit::new().await;
+    let (port, _) = server(|mut client| async move {
+        client.until("\r\n\r\n").await;
+        client
+            .send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+            .await;
+        client.until("go").await;
+        socket2::SockRef::from(&client.stream)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+    })
+    .await;
+    kit.table.up(port);
+    let mut client = kit
+        .open(port, "POST / HTTP/1.1\nContent-Length: 2", b"")
+        .await;
+    client.until("half").await;
+    client.send(b"go").await;
+    client.read_to_end().await.ok();
+    assert!(client.read.is_empty(), "nothing was made up");
+}
+
+#[tokio::test]
+async fn a_client_that_only_finished_sending_still_gets_its_answer() {
+    let kit = Kit::new().await;
+    let (port, _) = answering(|_| ok("late")).await;
+    kit.table.up(port);
+    let mut client = kit.open(port, "GET / HTTP/1.1", b"").await;
+    client.stream.shutdown().await.unwrap();
+    assert!(client.rest().await.ends_with("late"));
 }
 
 #[tokio::test]

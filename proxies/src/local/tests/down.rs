@@ -116,6 +116,44 @@ async fn waiting_has_an_end_and_one_who_leaves_waits_no_more() {
 }
 
 #[tokio::test]
+async fn a_server_that_goes_down_over_a_request_is_waited_for() {
+    for accept in ["*/*", "text/html"] {
+        let kit = Kit::new().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        kit.table.up(address.port());
+        let lines = format!("GET / HTTP/1.1\nAccept: {accept}");
+        let mut client = kit.open(address.port(), &lines, b"").await;
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut head = [0; 16];
+        tokio::io::AsyncReadExt::read_exact(&mut server, &mut head)
+            .await
+            .unwrap();
+        drop(listener);
+        kit.table.down(address.port());
+        drop(server);
+        if accept == "text/html" {
+            assert!(
+                client
+                    .until("</html>")
+                    .await
+                    .contains("Waiting for the server")
+            );
+            continue;
+        }
+        run_server(
+            TcpListener::bind(address).await.unwrap(),
+            |mut client| async move {
+                client.until("\r\n\r\n").await;
+                client.send(ok("back").as_bytes()).await;
+            },
+        );
+        kit.table.up(address.port());
+        client.until("back").await;
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_is_behind_does_no_harm() {
     let kit = Kit::new().await;
     let (socket, port) = restarting(&kit);
