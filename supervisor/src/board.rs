@@ -207,12 +207,15 @@ impl Board {
     /// Appends an event; what a payload cannot be is a fault of ours and is logged.
     pub fn note(&self, kind: &'static str, event: Value) {
         match Draft::new(kind, clock::now(), &event) {
-            Ok(draft) => {
-                if let Err(error) = self.journal.append(&draft) {
-                    tracing::error!(%error, "event not written");
-                }
-            }
+            Ok(draft) => self.append(&draft),
             Err(error) => tracing::error!(%error, "event not written"),
+        }
+    }
+
+    /// Appends an event to the journal.
+    pub fn append(&self, draft: &Draft) {
+        if let Err(error) = self.journal.append(draft) {
+            tracing::error!(%error, "event not written");
         }
     }
 

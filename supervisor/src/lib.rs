@@ -18,6 +18,7 @@ pub mod listeners;
 pub mod logs;
 pub mod paths;
 pub mod ports;
+pub mod previews;
 pub mod random;
 pub mod readiness;
 pub mod resolve;

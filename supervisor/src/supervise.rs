@@ -40,6 +40,7 @@ use crate::journal::{Journal, Limits};
 use crate::keeper::{Exit, Keeper, KeeperError, Stopping};
 use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
+use crate::previews::{self, Previews};
 use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
 use crate::spending::Spending;
@@ -251,6 +252,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         board.clone(),
     )));
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
+    let preview_secret = preview_secret(keeper, &mut held, &settings).await?;
     let secrets = boot::credentials::GitCredentials::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
@@ -259,6 +261,27 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         }
         _ => (Claim::none(), None),
     };
+    let mut listeners = Listeners::new(held, keeper.clone());
+    let bound = bind(&mut listeners, &settings, &paths).await?;
+    let addresses = bound.addresses;
+    let previews = Previews::start(
+        previews::Setup {
+            board: board.clone(),
+            own: vec![
+                addresses.generation,
+                addresses.local,
+                addresses.backup,
+                addresses.ui,
+            ],
+            preview_url: settings.preview.url.clone(),
+            secret: preview_secret,
+            agents_uid: identity.uid(),
+            state: &paths.state(),
+        },
+        &tasks,
+        &stop,
+    )
+    .map_err(|error| Failure::new(70, error.to_string()))?;
     let terminals = TerminalSet::default();
     let shells = Shells::default();
     let gate = Arc::new(Gate {
@@ -273,21 +296,16 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         spending: spending.clone(),
         gate,
         claim,
+        previews,
         terminals: terminals.clone(),
     });
-
-    let mut listeners = Listeners::new(held, keeper.clone());
-    let addresses = serve(
-        &mut listeners,
-        &settings,
-        &paths,
-        &identity,
-        &api,
-        &shells,
-        &stop,
-        &tasks,
-    )
-    .await?;
+    let services = Services {
+        settings: &settings,
+        identity: &identity,
+        api: &api,
+        shells: &shells,
+    };
+    services.serve(bound, &stop, &tasks);
     let generation = addresses.generation;
     write_ready(&paths, hello.keeper_pid, &addresses)?;
     keeper.tell(ToKeeper::Ready).await?;
@@ -480,6 +498,29 @@ async fn control_token(
     Ok(token)
 }
 
+/// The router's secret: as given, or random and kept by the keeper, so that links outlive this supervisor.
+async fn preview_secret(
+    keeper: &Keeper,
+    held: &mut HashMap<String, OwnedFd>,
+    settings: &Settings,
+) -> Result<Vec<u8>, Failure> {
+    let internal = |error: std::io::Error| Failure::new(70, error.to_string());
+    if let Some(secret) = &settings.preview.secret {
+        return Ok(secret.expose().as_bytes().to_vec());
+    }
+    if let Some(secret) = held.remove("preview-secret") {
+        return read_memfd(&secret, 4096).map_err(internal);
+    }
+    let secret = random::token().into_bytes();
+    keeper
+        .hold(
+            "preview-secret",
+            memfd_sealed("preview-secret", &secret).map_err(internal)?,
+        )
+        .await?;
+    Ok(secret)
+}
+
 /// Where the services are.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
@@ -489,119 +530,139 @@ pub struct Addresses {
     pub ui: SocketAddr,
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one place where all services meet"
-)]
-async fn serve(
+/// Every socket, bound.
+struct Bound {
+    addresses: Addresses,
+    generation: Vec<TcpListener>,
+    local: Vec<TcpListener>,
+    backup: Vec<TcpListener>,
+    ui: Vec<TcpListener>,
+    socket: UnixListener,
+    hooks: UnixListener,
+}
+
+async fn bind(
     listeners: &mut Listeners,
     settings: &Settings,
     paths: &Paths,
-    identity: &Identity,
-    api: &Arc<Api>,
-    shells: &Shells,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<Addresses, Failure> {
+) -> Result<Bound, Failure> {
     let taken = |error: crate::listeners::ListenError| Failure::new(73, error.to_string());
+    let broken = |error: std::io::Error| Failure::new(70, error.to_string());
     let given = Address::Given(settings.bind);
     let ports = settings.ports;
-    let wanted = |name, flag, port, address| Wanted {
-        name,
-        flag,
-        port,
-        address,
-    };
-    let generation = listeners
-        .tcp(wanted(
+    let mut addresses = Vec::new();
+    let mut bound = Vec::new();
+    for (name, flag, port, address) in [
+        (
             "generation",
             "--generation-port",
             ports.generation,
             Address::Loopback,
-        ))
-        .await
-        .map_err(taken)?;
-    let local = listeners
-        .tcp(wanted("local", "--local-port", ports.local, given))
-        .await
-        .map_err(taken)?;
-    let backup = listeners
-        .tcp(wanted("backup", "--backup-port", ports.backup, given))
-        .await
-        .map_err(taken)?;
-    let ui = listeners
-        .tcp(wanted("ui", "--ui-port", ports.ui, given))
-        .await
-        .map_err(taken)?;
-    let socket = listeners.unix(&paths.socket()).await.map_err(taken)?;
-    let hook_socket = listeners.unix(&paths.hooks()).await.map_err(taken)?;
-    let address = |bound: &[std::net::TcpListener]| {
-        let first = bound
+        ),
+        ("local", "--local-port", ports.local, given),
+        ("backup", "--backup-port", ports.backup, given),
+        ("ui", "--ui-port", ports.ui, given),
+    ] {
+        let sockets = listeners
+            .tcp(Wanted {
+                name,
+                flag,
+                port,
+                address,
+            })
+            .await
+            .map_err(taken)?;
+        let first = sockets
             .first()
             .ok_or_else(|| Failure::new(70, "nothing bound"))?;
-        first
-            .local_addr()
-            .map_err(|error| Failure::new(73, error.to_string()))
-    };
-    let addresses = Addresses {
-        generation: address(&generation)?,
-        local: address(&local)?,
-        backup: address(&backup)?,
-        ui: address(&ui)?,
-    };
-    let asynchronous = |bound: Vec<std::net::TcpListener>| {
-        let converted: std::io::Result<Vec<TcpListener>> =
-            bound.into_iter().map(TcpListener::from_std).collect();
-        converted.map_err(|error| Failure::new(70, error.to_string()))
-    };
-    let proxy = api.spending.proxy();
-    let generation = asynchronous(generation)?;
-    let until = stop.clone().cancelled_owned();
-    drop(tasks.spawn(async move {
-        if let Err(error) = whim_proxies::generation::proxy::serve(generation, proxy, until).await {
-            tracing::error!(%error, "the generation proxy ended");
-        }
-    }));
-    let pages = terminals::http::router(HttpState {
-        set: api.terminals.clone(),
-        access: api.gate.terminals(),
-        guard: guard(settings),
-        shells: Arc::new(shells.clone()),
-    });
-    for listener in asynchronous(backup)? {
-        drop(tasks.spawn(api::serve::tcp(listener, api::machine(api), stop.clone())));
+        addresses.push(first.local_addr().map_err(broken)?);
+        let sockets: std::io::Result<Vec<TcpListener>> =
+            sockets.into_iter().map(TcpListener::from_std).collect();
+        bound.push(sockets.map_err(broken)?);
     }
-    for listener in asynchronous(ui)? {
-        drop(tasks.spawn(api::serve::tcp(
-            listener,
-            api::whole(api, pages.clone()),
+    let socket = listeners.unix(&paths.socket()).await.map_err(taken)?;
+    let hooks = listeners.unix(&paths.hooks()).await.map_err(taken)?;
+    let ([generation, local, backup, ui], [generation_at, local_at, backup_at, ui_at]) =
+        (exactly(bound)?, exactly(addresses)?);
+    Ok(Bound {
+        addresses: Addresses {
+            generation: generation_at,
+            local: local_at,
+            backup: backup_at,
+            ui: ui_at,
+        },
+        generation,
+        local,
+        backup,
+        ui,
+        socket: UnixListener::from_std(socket).map_err(broken)?,
+        hooks: UnixListener::from_std(hooks).map_err(broken)?,
+    })
+}
+
+/// The four services' parts, in order.
+fn exactly<T>(parts: Vec<T>) -> Result<[T; 4], Failure> {
+    parts
+        .try_into()
+        .map_err(|_| Failure::new(70, "a service is missing"))
+}
+
+/// What the services are made of.
+struct Services<'a> {
+    settings: &'a Settings,
+    identity: &'a Identity,
+    api: &'a Arc<Api>,
+    shells: &'a Shells,
+}
+
+impl Services<'_> {
+    fn serve(&self, bound: Bound, stop: &CancellationToken, tasks: &TaskTracker) {
+        let Self {
+            settings,
+            identity,
+            api,
+            shells,
+        } = self;
+        let proxy = api.spending.proxy();
+        let until = stop.clone().cancelled_owned();
+        drop(tasks.spawn(async move {
+            if let Err(error) =
+                whim_proxies::generation::proxy::serve(bound.generation, proxy, until).await
+            {
+                tracing::error!(%error, "the generation proxy ended");
+            }
+        }));
+        api.previews.serve(bound.local, tasks, stop);
+        let pages = terminals::http::router(HttpState {
+            set: api.terminals.clone(),
+            access: api.gate.terminals(),
+            guard: guard(settings),
+            shells: Arc::new((*shells).clone()),
+        });
+        for listener in bound.backup {
+            drop(tasks.spawn(api::serve::tcp(listener, api::machine(api), stop.clone())));
+        }
+        for listener in bound.ui {
+            drop(tasks.spawn(api::serve::tcp(
+                listener,
+                api::whole(api, pages.clone()),
+                stop.clone(),
+            )));
+        }
+        drop(tasks.spawn(api::serve::unix(
+            bound.socket,
+            api::whole(api, pages),
             stop.clone(),
         )));
+        let hooks = hooks::serve(
+            bound.hooks,
+            api.sessions.clone(),
+            identity.uid(),
+            identity.own,
+            stop.clone(),
+        );
+        drop(tasks.spawn(hooks));
     }
-    let unix = |listener| {
-        UnixListener::from_std(listener).map_err(|error| Failure::new(70, error.to_string()))
-    };
-    drop(tasks.spawn(api::serve::unix(
-        unix(socket)?,
-        api::whole(api, pages),
-        stop.clone(),
-    )));
-    let hooks = hooks::serve(
-        unix(hook_socket)?,
-        api.sessions.clone(),
-        identity.uid(),
-        identity.own,
-        stop.clone(),
-    );
-    drop(tasks.spawn(hooks));
-    // Held open until the local proxy serves it: clients queue instead of being refused.
-    let local = asynchronous(local)?;
-    let until = stop.clone();
-    drop(tasks.spawn(async move {
-        until.cancelled().await;
-        drop(local);
-    }));
-    Ok(addresses)
 }
 
 fn write_ready(paths: &Paths, keeper_pid: i32, addresses: &Addresses) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ mod events;
 mod git_credentials;
 mod health;
 mod openapi;
+mod ports;
 pub mod problem;
 pub mod serve;
 mod sessions;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 
 use crate::board::Board;
 use crate::boot::credentials::GitCredentials;
@@ -40,6 +41,7 @@ pub struct Api {
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
     pub claim: crate::claim::Claim,
+    pub previews: crate::previews::Previews,
     pub terminals: crate::terminals::set::TerminalSet,
 }
 
@@ -79,6 +81,9 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/credentials", put(credentials::rotate))
         .route("/v1/generations", get(spend::generations))
         .route("/v1/spend", get(spend::totals))
+        .route("/v1/ports", get(ports::list))
+        .route("/v1/ports/{port}/links", post(ports::link))
+        .route("/v1/ports/{port}/links/{id}", delete(ports::revoke))
         .route("/v1/budget", put(spend::budget))
         .route("/metrics", get(spend::metrics))
 }

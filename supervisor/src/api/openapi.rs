@@ -6,10 +6,11 @@ use axum::Json;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{credentials, sessions};
+use super::{credentials, ports, sessions};
 use crate::sessions::{NewSession, Prompt};
 use whim_wire::event::Event;
 use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
+use whim_wire::port::Port;
 use whim_wire::spec::Spec;
 use whim_wire::state::{SessionState, StateObject};
 
@@ -104,6 +105,11 @@ const CALLS: &[Call] = &[
     call("put", "/v1/budget", "Raise or lower the cap; outlives restarts")
         .takes(of::<BudgetUpdate>)
         .gives("200", Some(of::<Spend>)),
+    call("get", "/v1/ports", "What listens, with preview addresses").gives("200", Some(of::<Vec<Port>>)),
+    call("post", "/v1/ports/{port}/links", "A link that opens one port for a while")
+        .takes(of::<ports::NewLink>)
+        .gives("201", None),
+    call("delete", "/v1/ports/{port}/links/{id}", "Take a link back").gives("204", None),
     call("get", "/metrics", "Prometheus text (8081)"),
 ];
 

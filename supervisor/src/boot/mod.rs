@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use whim_proxies::local::preview_environment;
 use whim_wire::spec::{InitUser, Trust};
 use whim_wire::state::Phase;
 
@@ -492,11 +493,24 @@ fn environment_for(
     for mistake in built.mistakes {
         tracing::warn!(%mistake, "environment");
     }
+    // Without these the dev servers of the usual frameworks refuse the name of a preview.
+    let mut environment = built.environment;
+    for (name, value) in settings
+        .preview
+        .url
+        .as_deref()
+        .map(preview_environment)
+        .unwrap_or_default()
+    {
+        if environment.get(&name).is_none() {
+            environment.set(name, value);
+        }
+    }
     files.extend(
         built
             .files
             .iter()
             .map(|(name, values)| (name.clone(), values.to_shell())),
     );
-    built.environment
+    environment
 }
