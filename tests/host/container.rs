@@ -127,7 +127,7 @@ fn the_socket_tells_owner_and_agents_user_apart() {
 #[test]
 fn a_dev_server_is_listed_and_reached() {
     let served = "mkdir -p /tmp/whim-served && cd /tmp/whim-served && echo 'from the agent' > index.html \
-                  && exec python3 -m http.server --bind 127.0.0.1 47301";
+                  && exec python3 -m http.server --bind 127.0.0.1 23461";
     let run = custom(
         whim().env("WHIM_PREVIEW_SECRET", "the-secret-of-the-router"),
         served,
@@ -136,24 +136,24 @@ fn a_dev_server_is_listed_and_reached() {
     state(&client, &whim, "the port", |state| {
         state["ports"]
             .as_array()
-            .is_some_and(|ports| ports.contains(&json!(47301)))
+            .is_some_and(|ports| ports.contains(&json!(23461)))
     });
     let ports = client.json("/v1/ports").unwrap();
     let port = ports
         .as_array()
         .unwrap()
         .iter()
-        .find(|port| port["port"] == 47301)
+        .find(|port| port["port"] == 23461)
         .unwrap();
     assert_eq!(port["address"], "127.0.0.1", "{port}");
     let ready = whim.ready(PATIENCE).unwrap();
     let visitor = whim_kit::Client::tcp(whim_kit::reachable(ready.local)).unwrap();
-    assert_eq!(visitor.get("/proxy/47301/").unwrap().status, 401);
+    assert_eq!(visitor.get("/proxy/23461/").unwrap().status, 401);
     let link = client
-        .post("/v1/ports/47301/links", &json!({"expires_s": 60}))
+        .post("/v1/ports/23461/links", &json!({"expires_s": 60}))
         .unwrap();
     assert_eq!(link.status, 201, "{}", link.text());
-    let request = http::Request::get("/proxy/47301/index.html")
+    let request = http::Request::get("/proxy/23461/index.html")
         .header("x-whim-token", "the-secret-of-the-router")
         .body(bytes::Bytes::new())
         .unwrap();
