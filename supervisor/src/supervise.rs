@@ -198,6 +198,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         variables,
     } = told;
     start_log(&settings);
+    remember(keeper, &given, &settings).await?;
     keeper
         .tell(ToKeeper::Grace {
             milliseconds: milliseconds(settings.grace),
@@ -256,7 +257,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let secrets = boot::credentials::GitCredentials::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
-            let (claim, task) = Claim::open(given);
+            let (claim, task) = Claim::open(given.clone());
             (claim, Some(task))
         }
         _ => (Claim::none(), None),
@@ -350,7 +351,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
                 }) => *settings = claimed,
                 None => std::future::pending().await,
             }
-            remember_spec(keeper, &settings).await?;
+            remember(keeper, &given, &settings).await?;
         }
         let mode = settings.agent.mode;
         boot::run(&grounds, &settings, processes)
@@ -379,6 +380,20 @@ fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
     let broken = |error: &dyn std::fmt::Display| {
         Failure::new(70, format!("the keeper's arguments: {error}"))
     };
+    // Standard input is read, files may be gone: a later supervisor goes by what the first one understood.
+    if let Some(settled) = held.get("settled") {
+        let bytes = read_memfd(settled, ARGUMENTS).map_err(|error| broken(&error))?;
+        let (given, spec) = Given::from_settled(&bytes).map_err(|error| broken(&error))?;
+        let resolved = given
+            .resolve(spec.as_deref())
+            .map_err(|error| broken(&error))?;
+        let variables = container(held)?;
+        return Ok(Some(Told {
+            given,
+            settings: Box::new(resolved.settings),
+            variables,
+        }));
+    }
     let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
     let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
     let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
@@ -391,21 +406,15 @@ fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
             return Ok(None);
         }
     };
-    let claimed = match held.get("spec") {
-        Some(spec) => Some(read_memfd(spec, ARGUMENTS).map_err(|error| broken(&error))?),
-        None => None,
-    };
-    let resolved = match claimed {
-        Some(spec) => given.resolve(Some(&spec)),
-        None => match crate::config::read(
-            &arguments.arguments,
-            variables.clone(),
-            &mut std::io::stdin().lock(),
-        ) {
-            Ok(Request::Run(resolved)) => Ok(*resolved),
-            Ok(Request::Help(_)) => return Ok(None),
-            Err(invalid) => Err(invalid),
-        },
+    let first = crate::config::read(
+        &arguments.arguments,
+        variables.clone(),
+        &mut std::io::stdin().lock(),
+    );
+    let resolved = match first {
+        Ok(Request::Run(resolved)) => Ok(*resolved),
+        Ok(Request::Help(_)) => return Ok(None),
+        Err(invalid) => Err(invalid),
     };
     match resolved {
         Ok(Resolved { settings, warnings }) => {
@@ -702,15 +711,25 @@ async fn beat(board: Arc<Board>, stop: CancellationToken) {
     }
 }
 
-/// The claimed spec outlives this supervisor in the keeper's memory.
-async fn remember_spec(keeper: &Keeper, settings: &Settings) -> Result<(), Failure> {
-    let Some(spec) = &settings.spec else {
-        return Ok(());
-    };
+/// What was understood outlives this supervisor in the keeper's memory.
+async fn remember(keeper: &Keeper, given: &Given, settings: &Settings) -> Result<(), Failure> {
     let internal = |error: &dyn std::fmt::Display| Failure::new(70, error.to_string());
-    let bytes = serde_json::to_vec(spec).map_err(|error| internal(&error))?;
-    let memfd = memfd_sealed("spec", &bytes).map_err(|error| internal(&error))?;
-    Ok(keeper.hold("spec", memfd).await?)
+    let bytes = given
+        .settle(settings.spec.as_ref())
+        .map_err(|error| internal(&error))?;
+    let memfd = memfd_sealed("settled", &bytes).map_err(|error| internal(&error))?;
+    Ok(keeper.hold("settled", memfd).await?)
+}
+
+/// The container's own environment, as the keeper received it.
+fn container(held: &HashMap<String, OwnedFd>) -> Result<Variables, Failure> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Failure::new(70, format!("the keeper's arguments: {error}"))
+    };
+    let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
+    let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
+    let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
+    Ok(Variables::new(arguments.environment))
 }
 
 fn failed(board: &Board, error: &BootError) -> Failure {
