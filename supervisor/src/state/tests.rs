@@ -99,6 +99,19 @@ impl Drop for Group {
     }
 }
 
+impl Group {
+    /// A signal is only sent when `kill` returns; the kernel tells the parent once every thread has stopped.
+    fn wait_until_stopped(&self) {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid};
+        let leader = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        waitid(
+            Id::Pid(leader),
+            WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT,
+        )
+        .unwrap();
+    }
+}
+
 #[test]
 fn a_machine_that_stood_still_wakes_up_working() {
     use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
@@ -129,6 +142,7 @@ fn a_machine_that_stood_still_wakes_up_working() {
     };
     wait(&|| word() == "working\n");
     group.signal(SIGSTOP);
+    group.wait_until_stopped();
     let stopped_at = written();
     // Longer than a custom agent may be quiet, and than an evaluation may be late.
     std::thread::sleep(Duration::from_secs(4));
