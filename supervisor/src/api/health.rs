@@ -1,10 +1,17 @@
 //! `GET /healthz` and `GET /readyz`: for probes, without a token.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use http::StatusCode;
 use whim_wire::state::Phase;
 
 use super::Shared;
+use super::access::Owner;
+use super::problem::Problem;
+
+/// A disk that takes longer is not one to suspend on.
+const QUIESCE: Duration = Duration::from_secs(10);
 
 /// The supervisor answers.
 pub(super) async fn alive() -> &'static str {
@@ -21,4 +28,26 @@ pub(super) async fn ready(State(api): Shared) -> (StatusCode, &'static str) {
         }
         Phase::Booting { .. } | Phase::WaitingForSpec | Phase::Ready => (StatusCode::OK, "ready\n"),
     }
+}
+
+/// Before a suspension: what is in memory only goes to disk. 503 with what is still owed when it does not.
+pub(super) async fn quiesce(_: Owner, State(api): Shared) -> Result<StatusCode, Problem> {
+    let owed = |what: &str, error: &dyn std::fmt::Display| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "owed",
+            format!("{what} is not durable: {error}"),
+        )
+    };
+    let proxy = api.spending.proxy();
+    proxy
+        .flush()
+        .await
+        .map_err(|error| owed("the ledger", &error))?;
+    api.board
+        .journal()
+        .flush(QUIESCE)
+        .await
+        .map_err(|error| owed("the journal", &error))?;
+    Ok(StatusCode::OK)
 }

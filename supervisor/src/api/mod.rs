@@ -85,6 +85,7 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/ports/{port}/links", post(ports::link))
         .route("/v1/ports/{port}/links/{id}", delete(ports::revoke))
         .route("/v1/budget", put(spend::budget))
+        .route("/v1/quiesce", post(health::quiesce))
         .route("/metrics", get(spend::metrics))
 }
 

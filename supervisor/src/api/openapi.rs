@@ -3,7 +3,7 @@
 //! A row a call. The test beside it asks the router for each row, so that the table cannot name what does not exist.
 
 use axum::Json;
-use schemars::{SchemaGenerator, generate::SchemaSettings};
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{credentials, ports, sessions};
@@ -13,6 +13,25 @@ use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
 use whim_wire::port::Port;
 use whim_wire::spec::Spec;
 use whim_wire::state::{SessionState, StateObject};
+
+/// Lists are objects, so that fields may be added beside them.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes an answer that is built by hand")]
+struct Sessions {
+    sessions: Vec<SessionState>,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes an answer that is built by hand")]
+struct Events {
+    events: Vec<Event>,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes an answer that is built by hand")]
+struct Generations {
+    generations: Vec<LedgerLine>,
+}
 
 type Schema = fn(&mut SchemaGenerator) -> schemars::Schema;
 
@@ -79,8 +98,8 @@ const CALLS: &[Call] = &[
         .gives("200", Some(of::<StateObject>)),
     call("get", "/v1/events", "The journal: a list, or with `Accept: text/event-stream` a stream that `Last-Event-ID` resumes")
         .query("after limit follow")
-        .gives("200", Some(of::<Vec<Event>>)),
-    call("get", "/v1/sessions", "All sessions").gives("200", Some(of::<Vec<SessionState>>)),
+        .gives("200", Some(of::<Events>)),
+    call("get", "/v1/sessions", "All sessions").gives("200", Some(of::<Sessions>)),
     call("post", "/v1/sessions", "Start another agent in a worktree of its own")
         .takes(of::<NewSession>)
         .gives("201", Some(of::<SessionState>)),
@@ -100,7 +119,7 @@ const CALLS: &[Call] = &[
         .gives("204", None),
     call("get", "/v1/generations", "The ledger, oldest first")
         .query("after limit")
-        .gives("200", Some(of::<Vec<LedgerLine>>)),
+        .gives("200", Some(of::<Generations>)),
     call("get", "/v1/spend", "Totals by session, model and day").gives("200", Some(of::<Spend>)),
     call("put", "/v1/budget", "Raise or lower the cap; outlives restarts")
         .takes(of::<BudgetUpdate>)
@@ -110,6 +129,7 @@ const CALLS: &[Call] = &[
         .takes(of::<ports::NewLink>)
         .gives("201", None),
     call("delete", "/v1/ports/{port}/links/{id}", "Take a link back").gives("204", None),
+    call("post", "/v1/quiesce", "Before a suspension: 200 once everything owed is durable, else what is still owed"),
     call("get", "/metrics", "Prometheus text (8081)"),
 ];
 

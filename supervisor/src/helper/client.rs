@@ -380,7 +380,10 @@ impl Owner {
                         match reply {
                             Ok((reply, _)) => self.report(reply),
                             Err(error) => {
-                                tracing::warn!(%error, "the helper ended and is started again when needed");
+                                // At the container's end the keeper ends it with everything else.
+                                if self.keeper.stopping().borrow().is_none() {
+                                    tracing::warn!(%error, "the helper ended and is started again when needed");
+                                }
                                 Self::retire(connection.take()).await;
                                 self.report_all();
                             }
