@@ -82,11 +82,12 @@ impl Keeper {
         while self.outbox.stage != Stage::Live && sent == Sent::Yes {
             sent = self.tell_inventory();
         }
-        if sent == Sent::Yes {
-            sent = self.tell_changes();
-        }
+        // Before the ends that it brings: a supervisor that heard of them first would take them for crashes.
         if sent == Sent::Yes {
             sent = self.tell_stopping(now);
+        }
+        if sent == Sent::Yes {
+            sent = self.tell_changes();
         }
         while sent == Sent::Yes
             && let Some(what) = self.outbox.refusals.front().cloned()

@@ -254,6 +254,12 @@ async fn working_is_not_delayed_by_the_spacing() {
 async fn a_burst_is_written_ten_times_a_second_and_ends_with_the_newest() {
     let running = running();
     reads(&running.directory, AgentState::Starting).await;
+    // The word is written first, the object right after it.
+    let begun = std::time::Instant::now();
+    while !running.directory.path().join(OBJECT).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no object");
+        tokio::task::yield_now().await;
+    }
     let inode = || {
         std::fs::metadata(running.directory.path().join(OBJECT))
             .unwrap()
