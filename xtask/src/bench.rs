@@ -1,39 +1,170 @@
-//! Measurements by name: `benches/NAME/run`, any executable. It gets the path of the static release binary in `WHIM` and
-//! prints what it measured.
+//! Measurements beside peers, by name. Each installs what it needs where it can, and leaves out the peers that are missing.
 
-use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
 
-use crate::command::{program, run as show, say};
-use crate::{Failed, binary, web, workspace};
+use crate::command::{CommandError, cargo, exists, program, run as show, say};
+use crate::{Failed, machine, web, workspace};
 
-/// Runs them, or lists all there are.
-pub(crate) fn run(names: &[String]) -> Result<(), Failed> {
-    let path = workspace::at("benches");
-    if names.is_empty() {
-        let entries = fs::read_dir(&path).map_err(|source| Failed::File { path, source })?;
-        let mut found: Vec<String> = entries
-            .flatten()
-            .filter(|entry| entry.path().join("run").is_file())
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        found.sort();
-        say(&format!("measurements: {}", found.join(" ")));
+/// Options of `cargo xtask bench`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// generation, local, ports or terminal
+    name: Option<String>,
+    /// Arguments of the measurement itself
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+type Measurement = (
+    &'static str,
+    &'static str,
+    fn(&[String]) -> Result<(), Failed>,
+);
+
+const ALL: [Measurement; 4] = [
+    (
+        "generation",
+        "the generation proxy beside nginx and others: [--rounds N] [--seconds S] [--only NAME,…]",
+        generation,
+    ),
+    (
+        "local",
+        "the local proxy beside nginx, haproxy and caddy: [--rounds N] [--seconds S]",
+        local,
+    ),
+    (
+        "ports",
+        "the port monitor's delay and cost: [ROUNDS]",
+        ports,
+    ),
+    (
+        "terminal",
+        "the browser terminal beside ttyd, if that is installed: [ROUNDS]",
+        terminal,
+    ),
+];
+
+/// Runs one, or lists all there are.
+pub(crate) fn run(options: &Options) -> Result<(), Failed> {
+    let Some(name) = &options.name else {
+        for (name, what, _) in ALL {
+            say(&format!("{name:12}{what}"));
+        }
+        return Ok(());
+    };
+    let Some((_, _, measure)) = ALL.iter().find(|(known, ..)| known == name) else {
+        let known: Vec<&str> = ALL.iter().map(|(name, ..)| *name).collect();
+        return Err(Failed::Check(format!(
+            "there is no measurement {name:?}; there are {}",
+            known.join(", ")
+        )));
+    };
+    measure(&options.arguments)
+}
+
+fn generation(arguments: &[String]) -> Result<(), Failed> {
+    needs(&["nginx"])?;
+    let bench = built(
+        "whim-bench",
+        &["--bin", "bench-generation"],
+        "bench-generation",
+    )?;
+    Ok(show(&mut program(bench, arguments))?)
+}
+
+fn local(arguments: &[String]) -> Result<(), Failed> {
+    needs(&["python3", "nginx", "wrk"])?;
+    let bench = built("whim-bench", &["--bin", "bench-local"], "bench-local")?;
+    let mut compare = program("python3", ["benches/local/compare.py"]);
+    Ok(show(compare.arg(bench).args(arguments))?)
+}
+
+fn ports(arguments: &[String]) -> Result<(), Failed> {
+    // The library embeds the page.
+    web::build()?;
+    let bench = built("whim-bench", &["--bin", "bench-ports"], "bench-ports")?;
+    Ok(show(&mut program(bench, arguments))?)
+}
+
+/// Ports of the two servers; nothing else here listens on them.
+const TERMINALS: [u16; 2] = [17_691, 17_692];
+
+fn terminal(arguments: &[String]) -> Result<(), Failed> {
+    needs(&["node", "npm"])?;
+    web::build()?;
+    let server = built("whim", &["--example", "terminals"], "examples/terminals")?;
+    // Its own directory: the page does not need the client that the measurement drives.
+    let client = workspace::target("bench-terminal");
+    let script = client.join("bench.mjs");
+    let failed = |path: PathBuf| move |source| Failed::File { path, source };
+    std::fs::create_dir_all(&client).map_err(failed(client.clone()))?;
+    std::fs::copy(workspace::at("benches/terminal/bench.mjs"), &script)
+        .map_err(failed(script.clone()))?;
+    show(program("npm", ["install", "--no-audit", "--no-fund", "ws@8"]).current_dir(&client))?;
+
+    let [ours, peers] = TERMINALS;
+    let whim = Server::start(&mut program(server, [ours.to_string()]))?;
+    let mut targets = vec![format!(
+        "whim=ws://localhost:{ours}/t/main/ws,{},dev",
+        whim.0.id()
+    )];
+    let ttyd = if exists("ttyd") {
+        let port = peers.to_string();
+        let started = Server::start(&mut program(
+            "ttyd",
+            ["-p", &port, "-i", "lo", "-W", "bash"],
+        ))?;
+        targets.push(format!("ttyd=ws://127.0.0.1:{peers}/ws,{}", started.0.id()));
+        Some(started)
+    } else {
+        say("ttyd is not installed: left out");
+        None
+    };
+    for port in TERMINALS.iter().take(targets.len()) {
+        machine::listens(*port)?;
+    }
+    let rounds = arguments.first().map_or("5", String::as_str);
+    let words = [script.to_string_lossy().into_owned(), rounds.to_owned()];
+    let result = show(program("node", words).args(&targets).current_dir(&client));
+    drop((whim, ttyd));
+    Ok(result?)
+}
+
+/// A peer or our own server, ended with its measurement.
+struct Server(Child);
+
+impl Server {
+    fn start(command: &mut std::process::Command) -> Result<Self, CommandError> {
+        match command.spawn() {
+            Ok(child) => Ok(Self(child)),
+            Err(error) => Err(CommandError::start(command)(error)),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing to do then.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn needs(programs: &[&str]) -> Result<(), Failed> {
+    let missing = machine::programs(programs)?;
+    if missing.is_empty() {
         return Ok(());
     }
-    let scripts: Vec<_> = names
-        .iter()
-        .map(|name| path.join(name).join("run"))
-        .collect();
-    if let Some(missing) = scripts.iter().find(|script| !script.is_file()) {
-        return Err(Failed::Check(format!(
-            "there is no measurement at {}",
-            missing.display()
-        )));
-    }
-    web::build()?;
-    let whim = binary::build("release")?;
-    for script in scripts {
-        show(program(script, [""; 0]).env("WHIM", &whim))?;
-    }
-    Ok(())
+    Err(Failed::Check(format!(
+        "the measurement needs {}",
+        missing.join(", ")
+    )))
+}
+
+/// A release build for this machine; its path.
+fn built(package: &str, what: &[&str], path: &str) -> Result<PathBuf, Failed> {
+    let arguments = ["build", "--release", "--locked", "--package", package];
+    show(cargo(&arguments).args(what))?;
+    Ok(workspace::target(&format!("release/{path}")))
 }

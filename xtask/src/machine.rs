@@ -1,12 +1,18 @@
-//! What the tests need of the machine.
+//! What tests and measurements need of the machine.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{User, geteuid};
 
 use crate::Failed;
 use crate::command::{exists, output, program, run, say};
 
+/// How long a server may take to listen.
+const START: Duration = Duration::from_secs(10);
+
 /// The packages that bring these programs on Debian and Ubuntu.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("git", "git"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
@@ -15,6 +21,9 @@ const PACKAGES: [(&str, &str); 8] = [
     ("npm", "npm"),
     ("mmdebstrap", "mmdebstrap"),
     ("dockerd", "docker.io"),
+    ("python3", "python3"),
+    ("nginx", "nginx-light"),
+    ("wrk", "wrk"),
 ];
 
 /// Makes sure that these programs are there; installs them if this is root on Debian or Ubuntu. What is still missing
@@ -77,4 +86,16 @@ pub(crate) fn agents_user() -> Result<Option<String>, Failed> {
         ))?;
     }
     Ok((!there()).then(|| "there is no user node and none could be made".to_owned()))
+}
+
+/// Waits until something listens on a port of this machine.
+pub(crate) fn listens(port: u16) -> Result<(), Failed> {
+    let begun = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if begun.elapsed() > START {
+            return Err(Failed::Wait(format!("nothing listens on port {port}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }

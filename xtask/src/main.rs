@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `run [PROMPT]` | builds, makes a sample repository, starts whim on it with a scripted model if there is no key |
 //! | `test` | everything that a change must pass; says at the end what it left out and why |
-//! | `bench NAME…` | measurements against peers, by name |
+//! | `bench NAME` | a measurement beside its peers |
 //! | `image` | builds the container image without a registry and tries it |
 //! | `build` | the static binary; prints its path |
 //!
@@ -40,11 +40,8 @@ enum Task {
     Run(run::Options),
     /// Run every check: format, lints, licences, tests, web page, image
     Test(test::Options),
-    /// Run measurements by name; without a name list them
-    Bench {
-        /// Names of directories under benches/
-        names: Vec<String>,
-    },
+    /// Run a measurement beside its peers; without a name list them
+    Bench(bench::Options),
     /// Build the container image without a registry and try it
     Image(image::Options),
     /// Build the static binary and print its path
@@ -81,7 +78,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().task {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
-        Task::Bench { names } => bench::run(&names),
+        Task::Bench(options) => bench::run(&options),
         Task::Image(options) => image::run(&options),
         Task::Build { profile } => web::build()
             .and_then(|_| binary::build(&profile))

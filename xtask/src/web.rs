@@ -71,7 +71,7 @@ fn newest_source() -> Option<SystemTime> {
         "web/package.json",
         "web/package-lock.json",
         "web/index.html",
-        "web/vite.config.ts",
+        "web/vite.config.js",
         "web/src",
     ];
     files.into_iter().filter_map(newest).max()

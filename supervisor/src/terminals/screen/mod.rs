@@ -7,7 +7,7 @@
 //! # Choice of the library
 //!
 //! `alacritty_terminal` 0.26, `vt100` 0.18 and `avt` 0.19 were fed the same cases; see
-//! `benches/terminal-models.md` for the table. In short: all three do the alternate screen, margins and wide characters;
+//! `benches/terminal/models.md` for the table. In short: all three do the alternate screen, margins and wide characters;
 //! only alacritty_terminal keeps links (OSC 8), palette changes, underline styles and colours; vt100 does not reflow, avt
 //! loses combining marks; and alacritty_terminal's parser is the fastest.
 //! Its price is 24 bytes a cell, so lines that leave the screen are harvested into [`scrollback`] as text; what it keeps

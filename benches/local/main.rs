@@ -1,7 +1,7 @@
-//! The local proxy alone, for side-by-side measurements: `local LISTEN SERVER` forwards every request to `SERVER`
+//! The local proxy alone, for side-by-side measurements: `bench-local LISTEN SERVER` forwards every request to `SERVER`
 //! (an address) until it is ended. One worker thread, as its peers get one worker each.
 //!
-//! `benches/local.py` starts it beside the peers and prints the comparison.
+//! `compare.py` starts it beside the peers and prints the comparison.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,10 +49,8 @@ fn main() -> std::io::Result<()> {
             .enable_all()
             .build()?
             .block_on(run(listen, server)),
-        // `cargo bench` and `cargo test` start it without any: nothing to do is no failure.
-        [] => Ok(()),
         _ => Err(std::io::Error::other(
-            "usage: local LISTEN-ADDRESS SERVER-ADDRESS",
+            "usage: bench-local LISTEN-ADDRESS SERVER-ADDRESS",
         )),
     }
 }

@@ -1,7 +1,6 @@
 """The local proxy beside nginx, haproxy and caddy: same machine, same minute, one worker each, rounds interleaved.
 
-    cargo build --release -p whim-proxies --bench local
-    python3 benches/local.py target/release/deps/local-* [--rounds 3] [--seconds 3]
+    cargo xtask bench local [--rounds 3] [--seconds 3]
 
 Needs nginx and wrk; haproxy and caddy are measured where they are installed. Prints medians and their ratio to nginx.
 Only ratios of one run mean something: the machine's other work changes all figures alike.
