@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 
 /// The binary under another name.
 fn named(directory: &tempfile::TempDir, name: &str) -> PathBuf {
@@ -57,6 +58,62 @@ fn line(reader: &mut impl BufRead) -> String {
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
     line
+}
+
+/// A command with a controlling terminal of its own, and what it has printed so far.
+struct Terminal {
+    child: Box<dyn portable_pty::Child + Send + Sync>,
+    output: Box<dyn Read + Send>,
+    input: Box<dyn Write + Send>,
+    seen: String,
+    /// What of it no one has waited for yet
+    ahead: String,
+}
+
+impl Terminal {
+    fn start(command: CommandBuilder) -> Self {
+        let pair = native_pty_system().openpty(PtySize::default()).unwrap();
+        Self {
+            child: pair.slave.spawn_command(command).unwrap(),
+            output: pair.master.try_clone_reader().unwrap(),
+            input: pair.master.take_writer().unwrap(),
+            seen: String::new(),
+            ahead: String::new(),
+        }
+    }
+
+    fn enter(&mut self, line: &str) {
+        self.input
+            .write_all(format!("{line}\r").as_bytes())
+            .unwrap();
+    }
+
+    /// Reads more; false at the end. A terminal whose last user is gone says EIO on Linux.
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        let count = self.output.read(&mut bytes).unwrap_or(0);
+        let text = String::from_utf8_lossy(bytes.get(..count).unwrap()).into_owned();
+        self.seen.push_str(&text);
+        self.ahead.push_str(&text);
+        count > 0
+    }
+
+    /// Reads until this stands after what was waited for last.
+    fn until(&mut self, wanted: &str) {
+        loop {
+            if let Some((_, ahead)) = self.ahead.split_once(wanted) {
+                self.ahead = ahead.to_owned();
+                return;
+            }
+            assert!(self.read(), "{wanted:?} is not in {:?}", self.seen);
+        }
+    }
+
+    /// All it printed, and its exit code.
+    fn end(mut self) -> (String, u32) {
+        while self.read() {}
+        (self.seen, self.child.wait().unwrap().exit_code())
+    }
 }
 
 #[test]
@@ -233,36 +290,23 @@ fn a_terminal_is_handed_over_with_job_control() {
         } else {
             named(&directory, name)
         };
-        // script(1) gives its command a controlling terminal.
-        let line = format!("{} {} bash --norc -i", path.display(), arguments.join(" "));
-        let mut child = Command::new("script")
-            .args(["-qec", &line, "/dev/null"])
-            .env("PS1", "")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin
-            .write_all(b"sleep 1000 &\nkill %1; echo \"flags=[$-]\"; exit 6\n")
-            .unwrap();
-        let mut output = String::new();
-        child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut output)
-            .unwrap();
-        let flags = output
-            .split("flags=[")
-            .last()
-            .unwrap()
-            .split(']')
-            .next()
-            .unwrap();
+        let mut command = CommandBuilder::new(&path);
+        command.args(arguments);
+        command.args(["bash", "--norc", "-i"]);
+        command.env("PS1", "ready> ");
+        let mut terminal = Terminal::start(command);
+        terminal.until("ready> ");
+        terminal.enter("sleep 1000 &");
+        terminal.until("[1] ");
+        terminal.enter("kill %1; echo \"flags=\"[$-]");
+        terminal.until("flags=[");
+        terminal.enter("exit 6");
+        let (output, code) = terminal.end();
+        let (_, flags) = output.split_once("flags=[").unwrap();
+        let (flags, _) = flags.split_once(']').unwrap();
         assert!(flags.contains('m'), "{name}: {output}");
         assert!(!output.contains("no job control"), "{name}: {output}");
-        assert_eq!(child.wait().unwrap().code(), Some(6), "{name}: {output}");
+        assert_eq!(code, 6, "{name}: {output}");
     }
 }
 
