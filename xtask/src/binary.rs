@@ -29,17 +29,25 @@ pub(crate) fn static_cargo(arguments: &[&str]) -> Result<Command, Failed> {
 
 /// Builds the `whim` binary; its path.
 pub(crate) fn build(profile: &str) -> Result<PathBuf, Failed> {
+    build_other("whim", "whim", profile)
+}
+
+/// Builds a binary of one of the crates; its path.
+pub(crate) fn build_other(package: &str, name: &str, profile: &str) -> Result<PathBuf, Failed> {
     run(&mut static_cargo(&[
         "build",
         "--locked",
         "--package",
-        "whim",
+        package,
         "--bin",
-        "whim",
+        name,
         "--profile",
         profile,
     ])?)?;
-    Ok(workspace::target(&format!("{}/{profile}/whim", target()?)))
+    Ok(workspace::target(&format!(
+        "{}/{profile}/{name}",
+        target()?
+    )))
 }
 
 /// This machine's target triple.

@@ -1,18 +1,19 @@
 //! What tests and measurements need of the machine.
 
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{User, geteuid};
 
-use crate::Failed;
-use crate::command::{exists, output, program, run, say};
+use crate::command::{cargo, exists, output, program, run, say};
+use crate::{Failed, workspace};
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(10);
 
 /// The packages that bring these programs on Debian and Ubuntu.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("git", "git"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
@@ -22,6 +23,8 @@ const PACKAGES: [(&str, &str); 11] = [
     ("mmdebstrap", "mmdebstrap"),
     ("dockerd", "docker.io"),
     ("python3", "python3"),
+    ("pip3", "python3-pip"),
+    ("chromium", "chromium"),
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),
 ];
@@ -58,6 +61,26 @@ pub(crate) fn programs(wanted: &[&str]) -> Result<Vec<String>, Failed> {
         .chain(packages);
     run(program("apt-get", arguments).env("DEBIAN_FRONTEND", "noninteractive"))?;
     Ok(missing())
+}
+
+/// The version of cargo-deny that the configuration in `deny.toml` was written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// The program that checks licences and origins of dependencies; installed under `target/` where there is none.
+pub(crate) fn cargo_deny() -> Result<PathBuf, Failed> {
+    if exists("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    let root = workspace::target("tools");
+    let path = root.join("bin/cargo-deny");
+    if !path.exists() {
+        run(
+            cargo(&["install", "--locked", "--version", CARGO_DENY, "--root"])
+                .arg(&root)
+                .arg("cargo-deny"),
+        )?;
+    }
+    Ok(path)
 }
 
 /// Makes sure that there is an ordinary user `node`; why not, if not.

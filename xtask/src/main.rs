@@ -64,7 +64,7 @@ enum Failed {
     #[error(transparent)]
     Root(#[from] whim_kit::RootError),
     #[error(transparent)]
-    Agents(#[from] whim_kit::agents::AgentsError),
+    Install(#[from] whim_kit::InstallError),
     #[error("cannot start the scripted model: {0}")]
     Model(io::Error),
     #[error("{0}")]

@@ -13,7 +13,7 @@ use crate::{Failed, binary, image, machine, web, workspace};
 /// Options of `cargo xtask test`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Leave a step out: format, lints, licences, tests, web or image
+    /// Leave a step out: format, licences, lints, tests, page or image
     #[arg(long)]
     skip: Vec<String>,
 }
@@ -30,8 +30,8 @@ const STEPS: [Step; 6] = [
     ("format", format),
     ("licences", licences),
     ("lints", lints),
-    ("web", page),
     ("tests", tests),
+    ("page", page),
     ("image", container),
 ];
 
@@ -92,16 +92,14 @@ fn lints() -> Result<Done, Failed> {
     Ok(Done::Yes)
 }
 
+/// What comes in with the dependencies. Advisories need the network of the day; these do not change between two commits
+/// with one lock file.
 fn licences() -> Result<Done, Failed> {
-    if !exists("cargo-deny") {
-        return Ok(Done::LeftOut(
-            "cargo-deny is not installed (cargo install --locked cargo-deny)".into(),
-        ));
-    }
-    // Advisories need the network; the others do not change between two commits with one lock file.
-    show(&mut cargo(&[
-        "deny", "check", "bans", "licenses", "sources",
-    ]))?;
+    let tool = machine::cargo_deny()?;
+    show(&mut program(
+        &tool,
+        ["check", "bans", "licenses", "sources"],
+    ))?;
     Ok(Done::Yes)
 }
 
@@ -111,7 +109,7 @@ fn page() -> Result<Done, Failed> {
 
 /// Unit, property and black-box tests, all with the static binary: one build of every crate for all of them.
 fn tests() -> Result<Done, Failed> {
-    let missing = machine::programs(&["git", "setpriv", "unshare", "tmux", "node", "npm"])?;
+    let missing = machine::programs(&["git", "setpriv", "unshare", "tmux", "node", "npm", "pip3"])?;
     if !missing.is_empty() {
         return Err(Failed::Check(format!(
             "the tests need {}",
@@ -121,6 +119,9 @@ fn tests() -> Result<Done, Failed> {
     let user = machine::agents_user()?;
     let clis = whim_kit::agents::installed()?;
     say(&format!("agent CLIs: {}", clis.display()));
+    // Before the tests: an installation is not part of what they may take.
+    let servers = whim_kit::servers::installed()?;
+    say(&format!("development servers: {}", servers.display()));
     if exists("cargo-nextest") {
         let run = [
             "nextest",

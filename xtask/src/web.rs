@@ -4,7 +4,7 @@ use std::fs;
 use std::time::SystemTime;
 
 use crate::command::{program, run, say};
-use crate::{Failed, machine, workspace};
+use crate::{Failed, binary, machine, workspace};
 
 /// Builds the page if it is older than its sources. False where there is none to build.
 pub(crate) fn build() -> Result<bool, Failed> {
@@ -21,19 +21,24 @@ pub(crate) fn build() -> Result<bool, Failed> {
     Ok(true)
 }
 
-/// Runs the page's own tests. Why not, if there are none to run.
+/// Drives the page of a real whim in Chromium. Why not, if that cannot be done here.
 pub(crate) fn test() -> Result<Option<String>, Failed> {
-    let path = workspace::at("web/package.json");
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(Some("there is no web page".into()));
-    };
-    let package: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Failed::Check(format!("{}: {error}", path.display())))?;
-    if package.pointer("/scripts/test").is_none() {
-        return Ok(Some("web/package.json has no test script".into()));
+    let missing = machine::programs(&["chromium"])?;
+    if !missing.is_empty() {
+        return Ok(Some(format!(
+            "{} is not installed and only root can install it",
+            missing.join(" and ")
+        )));
     }
     install()?;
-    npm(&["test"])?;
+    let whim = binary::build("ci")?;
+    let model = binary::build_other("whim-kit", "scripted-model", "ci")?;
+    let clis = whim_kit::agents::installed()?;
+    run(program("npm", ["test"])
+        .current_dir(workspace::at("web"))
+        .env("WHIM", whim)
+        .env("SCRIPTED_MODEL", model)
+        .env("AGENTS", clis))?;
     Ok(None)
 }
 

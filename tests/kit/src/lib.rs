@@ -3,7 +3,7 @@
 //! Owns everything a test needs beside the program under test: a scripted model provider ([`Upstream`]), the
 //! repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run` as root, as an ordinary
 //! user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API ([`Client`]), the agent
-//! CLIs at pinned versions ([`agents`]), and views of `/proc` ([`proc`]).
+//! CLIs and development servers at pinned versions ([`agents`], [`servers`]), and views of `/proc` ([`proc`]).
 //!
 //! Everything is callable from synchronous and asynchronous tests alike: what needs a runtime runs on a thread of its
 //! own. Every wait has a deadline and says what it waited for ([`wait`]). What a fixture started ends with it.
@@ -12,15 +12,18 @@ pub mod agents;
 mod background;
 pub mod client;
 mod events;
+mod installed;
 pub mod model;
 pub mod proc;
 pub mod repo;
 mod root;
 mod run;
+pub mod servers;
 pub mod wait;
 mod whim;
 
 pub use client::{Client, ClientError};
+pub use installed::InstallError;
 pub use model::Upstream;
 pub use root::{AGENTS_USER, Root, RootError, agents_user, give};
 pub use run::Run;

@@ -1,52 +1,15 @@
 //! Real development servers with their default configuration, under a preview's name.
-//!
-//! They are installed from the registries, so these tests run only where `WHIM_FRAMEWORKS` names a directory to keep
-//! them in: `WHIM_FRAMEWORKS=/var/cache/fw cargo test -p whim-proxies frameworks -- --ignored`.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use whim_kit::servers;
+
 use super::kit::{Kit, eventually};
 
-const NPM: [&str; 7] = [
-    "vite@6",
-    "next@16",
-    "react@19",
-    "react-dom@19",
-    "webpack@5",
-    "webpack-dev-server@5",
-    "webpack-cli@6",
-];
 const UPGRADE: &str = "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-
-fn installed() -> PathBuf {
-    let directory = PathBuf::from(
-        std::env::var_os("WHIM_FRAMEWORKS").expect("WHIM_FRAMEWORKS names a directory"),
-    );
-    std::fs::create_dir_all(&directory).unwrap();
-    let run = |program: &str, arguments: &[&str]| {
-        let status = Command::new(program)
-            .args(arguments)
-            .current_dir(&directory)
-            .status()
-            .unwrap();
-        assert!(status.success(), "{program} {arguments:?}");
-    };
-    if !directory.join("node_modules/next").exists() {
-        std::fs::write(directory.join("package.json"), "{\"private\":true}").unwrap();
-        run(
-            "npm",
-            &[&["install", "--no-audit", "--no-fund"], &NPM[..]].concat(),
-        );
-    }
-    if !directory.join("py/bin/django-admin").exists() {
-        run("python3", &["-m", "venv", "py"]);
-        run("py/bin/pip", &["-q", "install", "flask", "django"]);
-    }
-    directory
-}
 
 /// A server and everything it started.
 struct Running(Child);
@@ -164,9 +127,8 @@ async fn sockets(kit: &Kit, port: u16, path: &str, extra: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "installs frameworks from the registries"]
 async fn vite_serves_page_and_hot_reload_with_and_without_its_variable() {
-    let fw = installed();
+    let fw = servers::installed().unwrap();
     let project = tempfile::tempdir_in(&fw).unwrap();
     std::fs::write(
         project.path().join("index.html"),
@@ -220,9 +182,8 @@ async fn vite_serves_page_and_hot_reload_with_and_without_its_variable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "installs frameworks from the registries"]
 async fn next_serves_page_resources_and_hot_reload() {
-    let fw = installed();
+    let fw = servers::installed().unwrap();
     let project = tempfile::tempdir_in(&fw).unwrap();
     let pages = project.path().join("pages");
     std::fs::create_dir(&pages).unwrap();
@@ -275,9 +236,8 @@ async fn next_serves_page_resources_and_hot_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "installs frameworks from the registries"]
 async fn webpack_dev_server_serves_page_and_hot_reload() {
-    let fw = installed();
+    let fw = servers::installed().unwrap();
     let project = tempfile::tempdir_in(&fw).unwrap();
     std::fs::create_dir_all(project.path().join("public")).unwrap();
     std::fs::write(
@@ -306,22 +266,20 @@ async fn webpack_dev_server_serves_page_and_hot_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "installs frameworks from the registries"]
 async fn flask_and_django_serve_pages_and_django_takes_forms() {
-    let fw = installed();
-    let python = fw
-        .join("py/bin/python")
-        .canonicalize()
-        .map_or_else(|_| fw.join("py/bin/python"), |_| fw.join("py/bin/python"));
+    let fw = servers::installed().unwrap();
+    let packages = servers::python_path(&fw);
+    let environment = [("PYTHONPATH", packages.to_str().unwrap())];
+    let python = Path::new("python3");
     let project = tempfile::tempdir_in(&fw).unwrap();
     std::fs::write(project.path().join("app.py"), "from flask import Flask,request\napp=Flask(__name__)\n@app.route('/')\ndef i(): return 'flask says hello '+request.host\n").unwrap();
     let kit = Kit::new().await;
     let (_flask, port) = start(
         &kit,
-        &python,
+        python,
         &["-m", "flask", "--app", "app", "run", "--port", "PORT"],
         project.path(),
-        &[],
+        &environment,
     )
     .await;
     let html = page(&kit, port, "/").await;
@@ -338,10 +296,10 @@ async fn flask_and_django_serve_pages_and_django_takes_forms() {
     std::fs::write(project.path().join("site_.py"), django).unwrap();
     let (_django, port) = start(
         &kit,
-        &python,
+        python,
         &["site_.py", "runserver", "--noreload", "127.0.0.1:PORT"],
         project.path(),
-        &[],
+        &environment,
     )
     .await;
     let html = page(&kit, port, "/").await;
