@@ -22,6 +22,7 @@ pub mod previews;
 pub mod random;
 pub mod readiness;
 pub mod resolve;
+pub mod rest;
 pub mod sessions;
 pub mod spending;
 pub mod state;

@@ -41,6 +41,7 @@ use crate::keeper::{Exit, Keeper, KeeperError, Stopping};
 use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
 use crate::previews::{self, Previews};
+use crate::rest::{self, Rest};
 use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
 use crate::spending::Spending;
@@ -283,6 +284,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         &stop,
     )
     .map_err(|error| Failure::new(70, error.to_string()))?;
+    let ports = previews.ports();
     let terminals = TerminalSet::default();
     let shells = Shells::default();
     let gate = Arc::new(Gate {
@@ -338,6 +340,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         generation,
         git_credentials: api.git_credentials.clone(),
         ended,
+        ports,
         started_ms: hello.started_ms,
     };
     let mut settings = settings;
@@ -703,9 +706,17 @@ fn announce(settings: &Settings, token: &str, addresses: &Addresses) {
 async fn beat(board: Arc<Board>, stop: CancellationToken) {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let states = board.watch();
+    let mut rest = Rest::default();
     loop {
         tokio::select! {
-            _ = beat.tick() => board.refresh(),
+            _ = beat.tick() => {
+                board.refresh();
+                let state = states.borrow().state;
+                if rest.begins(state) {
+                    rest::give_back();
+                }
+            }
             () = stop.cancelled() => return,
         }
     }
