@@ -190,9 +190,10 @@ impl Previews {
         crate::files::write(&self.revoked, 0o600, &json).map_err(failed)
     }
 
-    /// Looks at once: something printed an address, or started.
-    pub fn kick(&self) {
-        self.handle.kick();
+    /// The picture of what listens, and who can be asked to look again.
+    #[must_use]
+    pub fn ports(&self) -> PortsHandle {
+        self.handle.clone()
     }
 
     /// Whether the monitor runs.

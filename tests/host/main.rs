@@ -8,6 +8,7 @@
 
 mod agents;
 mod container;
+mod ports;
 mod refusals;
 mod support;
 mod trust;

@@ -34,6 +34,7 @@ use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
+use crate::ports::PortsHandle;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
@@ -63,6 +64,7 @@ pub struct Grounds {
     pub generation: SocketAddr,
     pub git_credentials: Arc<GitCredentials>,
     pub ended: mpsc::Sender<(String, End)>,
+    pub ports: PortsHandle,
     /// When the keeper started: names its life.
     pub started_ms: u64,
 }
@@ -423,6 +425,7 @@ async fn agents(
         agent: settings.agent.kind,
         mode: settings.agent.mode,
         ended: grounds.ended.clone(),
+        ports: grounds.ports.clone(),
     });
     grounds.sessions.open(ground.clone());
     grounds.shells.open_on(ground.clone());

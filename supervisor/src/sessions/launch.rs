@@ -23,6 +23,7 @@ use crate::boot::home::{self, HomeError};
 use crate::helper::Helper;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
+use crate::ports::PortsHandle;
 use crate::spending::Spending;
 use crate::terminals::set::TerminalSet;
 
@@ -53,6 +54,8 @@ pub struct Ground {
     pub mode: Mode,
     /// Told when a session ends for good.
     pub ended: mpsc::Sender<(String, End)>,
+    /// Looks for listeners at once when a terminal prints an address.
+    pub ports: PortsHandle,
 }
 
 /// Why an agent could not be started.
