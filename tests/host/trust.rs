@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use whim_kit::{Root, proc, repo, wait};
+use whim_kit::{proc, repo, wait};
 
-use crate::support::{KEY, PATIENCE, custom, start, state, whim};
+use crate::support::{KEY, PATIENCE, custom, root, start, state, whim};
 
 #[test]
 fn a_hostile_repository_runs_nothing() {
@@ -86,7 +86,8 @@ fn no_secret_is_where_the_agent_can_look() {
 
 #[test]
 fn links_and_pipes_in_the_agents_places_are_not_followed() {
-    let root = Root::new().unwrap();
+    let run = custom(whim(), "exit 0");
+    let root = root(&run);
     let victim = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(victim.path(), "precious").unwrap();
     std::os::unix::fs::symlink(victim.path(), root.at("/tmp/claude_state")).unwrap();
@@ -94,7 +95,7 @@ fn links_and_pipes_in_the_agents_places_are_not_followed() {
     let pipe = root.at("/home/node/.gitconfig");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
     std::os::unix::fs::chown(&pipe, Some(root.agents().0), Some(root.agents().1)).unwrap();
-    let mut whim = custom(whim(), "exit 0").start(root).unwrap();
+    let mut whim = run.start(root).unwrap();
     // A pipe in place of a file is an error with its name, and no hang.
     assert_eq!(whim.ended(PATIENCE).unwrap(), 73, "{}", whim.output());
     assert!(whim.output().contains(".gitconfig"), "{}", whim.output());
