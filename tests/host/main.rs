@@ -10,5 +10,6 @@ mod agents;
 mod container;
 mod ports;
 mod refusals;
+mod shells;
 mod support;
 mod trust;

@@ -15,6 +15,7 @@ pub mod init_script;
 mod progress;
 pub mod repository;
 mod setup;
+mod shell;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -334,7 +335,9 @@ async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(),
         let path = grounds.paths.bashrc();
         crate::files::write(&path, 0o644, text.as_bytes()).map_err(failed(path.clone()))?;
     }
-    let edits = setup::shell_files(&grounds.paths);
+    shell::write(&grounds.paths)
+        .map_err(|(path, source)| BootError::Environment { path, source })?;
+    let edits = shell::start_files(&grounds.paths, shell::is_installed);
     home::apply(&grounds.helper, &edits)
         .await
         .map_err(BootError::Shell)

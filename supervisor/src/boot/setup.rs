@@ -89,22 +89,6 @@ pub(super) fn git_configuration(paths: &Paths, settings: &Settings, git: &Git) -
     }
 }
 
-/// The lines in the shells' start files that read ours.
-pub(super) fn shell_files(paths: &Paths) -> Vec<FileEdit> {
-    let bashrc = paths.bashrc();
-    let path = bashrc.to_string_lossy().replace('\'', r"'\''");
-    let text = format!("[ -r '{path}' ] && . '{path}'\n");
-    vec![FileEdit {
-        path: paths.home().join(".bashrc"),
-        mode: 0o644,
-        edit: Edit::Block(Block {
-            text: Some(text),
-            comment: Comment::Hash,
-            position: Position::End,
-        }),
-    }]
-}
-
 /// A file for the agents to read and for nobody else.
 pub(super) fn write_for_agents(path: &Path, content: &[u8], identity: &Identity) -> io::Result<()> {
     crate::files::write(path, 0o640, content)?;
