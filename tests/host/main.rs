@@ -8,6 +8,8 @@
 
 mod agents;
 mod container;
+mod person;
 mod refusals;
+mod steering;
 mod support;
 mod trust;

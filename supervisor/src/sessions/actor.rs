@@ -22,6 +22,7 @@ use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
 use crate::agents::hook::Signal;
+use crate::agents::observe::transcript;
 use crate::agents::prompt::{self, Activity, Effect, Queue, View};
 use crate::agents::restart::{self, Decision, RestartPolicy};
 use crate::agents::setup::{Setup, Surface};
@@ -444,14 +445,34 @@ impl Actor {
     fn evidence(&mut self, evidence: Evidence) {
         let told = match &evidence {
             Evidence::Hook { event, .. } if event.subagent.is_none() => Some(event.signal.clone()),
+            // One that is read late may be about the turn before.
+            Evidence::Record { at, record } if *record == transcript::Record::Interrupted => self
+                .queue
+                .current()
+                .is_some_and(|id| self.record.prompts.concerned(id, wall(*at)))
+                .then_some(Signal::Interrupted),
+            _ => None,
+        };
+        let told_of = match &evidence {
+            Evidence::Hook { event, .. } if event.subagent.is_none() => event.transcript.clone(),
             _ => None,
         };
         let reading = self.sources.read(evidence);
-        if let Some(id) = reading.agent_session
-            && self.record.agent_session_id.as_ref() != Some(&id)
-        {
+        let known = (
+            self.record.agent_session_id.clone(),
+            self.record.transcript.clone(),
+        );
+        if let Some(id) = reading.agent_session {
             self.record.agent_session_id = Some(id);
+        }
+        if let Some(path) = told_of {
+            self.record.transcript = Some(path);
+        }
+        if known.0 != self.record.agent_session_id || known.1 != self.record.transcript {
             self.save();
+            if let Some(running) = &mut self.running {
+                running.follow(&self.record);
+            }
         }
         let now = boot_now();
         for (at, observation) in reading.observations {

@@ -8,6 +8,7 @@ use crate::agents::hook::{HookEvent, Signal, Tool};
 use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
 use crate::agents::observe::escape::{CodexState, Sign};
 use crate::agents::observe::session_file::{SessionFile, Status};
+use crate::agents::observe::transcript::Record;
 use crate::clock::boot_now;
 use crate::state::moment::Moment;
 use crate::state::observation::{Hook, Observation, Osc, Title, Word};
@@ -33,6 +34,11 @@ pub enum Evidence {
     Sign {
         at: Moment,
         sign: Sign,
+    },
+    /// A record of the agent's transcript; `at`: when the agent wrote it.
+    Record {
+        at: Moment,
+        record: Record,
     },
     /// The lines of the screen, while a dialog is open.
     Screen(Vec<String>),
@@ -130,6 +136,24 @@ impl Sources {
                 reading
                     .observations
                     .extend(seen(&sign).map(|observation| (at, observation)));
+                at
+            }
+            Evidence::Record { at, record } => {
+                self.dialogs.record(&record);
+                match record {
+                    Record::Interrupted => reading
+                        .observations
+                        .push((at, Observation::Hook(Hook::Interrupted))),
+                    Record::Answered { .. } => {
+                        // Over only if nothing else is open in its place.
+                        if let (Some(id), None) = (&before, self.dialogs.current()) {
+                            let closed = Hook::DialogClosed { id: id.clone() };
+                            reading.observations.push((at, Observation::Hook(closed)));
+                        }
+                    }
+                    // Told below, with all that is known of it.
+                    Record::Asked { .. } => {}
+                }
                 at
             }
             Evidence::Screen(lines) => {
@@ -251,4 +275,57 @@ fn seen(sign: &Sign) -> Option<Observation> {
         }),
         Sign::Title { working: None, .. } => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::observe::transcript::entry;
+    use whim_wire::spec::AgentKind;
+
+    fn read(sources: &mut Sources, line: &str) -> Vec<Observation> {
+        let record = entry(AgentKind::Copilot, line.as_bytes()).unwrap().record;
+        let at = boot_now();
+        let reading = sources.read(Evidence::Record { at, record });
+        assert!(reading.observations.iter().all(|(dated, _)| *dated == at));
+        reading
+            .observations
+            .into_iter()
+            .map(|(_, observation)| observation)
+            .collect()
+    }
+
+    #[test]
+    fn copilots_records_open_and_close_its_dialogs() {
+        let mut sources = Sources::new();
+        let asked = read(
+            &mut sources,
+            r#"{"type":"permission.requested","data":{"requestId":"r1","permissionRequest":{"kind":"shell","fullCommandText":"make"}}}"#,
+        );
+        let [Observation::Hook(Hook::DialogOpened { dialog, .. })] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(dialog.text, "Run: make");
+        let other = read(
+            &mut sources,
+            r#"{"type":"permission.completed","data":{"requestId":"r0"}}"#,
+        );
+        assert_eq!(other, [], "another request's answer closes nothing");
+        let answered = read(
+            &mut sources,
+            r#"{"type":"permission.completed","data":{"requestId":"r1"}}"#,
+        );
+        let id = dialog.id.clone();
+        assert_eq!(answered, [Observation::Hook(Hook::DialogClosed { id })]);
+        assert!(sources.dialog().is_none());
+    }
+
+    #[test]
+    fn copilots_abort_is_an_interrupt() {
+        let seen = read(
+            &mut Sources::new(),
+            r#"{"type":"abort","data":{"reason":"user_abort"}}"#,
+        );
+        assert_eq!(seen, [Observation::Hook(Hook::Interrupted)]);
+    }
 }

@@ -15,6 +15,7 @@ mod running;
 pub mod shells;
 mod tap;
 mod terminal;
+mod transcript;
 mod worktree;
 
 use std::collections::BTreeMap;

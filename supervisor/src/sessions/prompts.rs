@@ -167,6 +167,12 @@ impl Prompts {
             .find(|prompt| prompt.id == id)
     }
 
+    /// Whether something that happened at `when` can concern the prompt `id`: it had reached its present state by then.
+    #[must_use]
+    pub fn concerned(&self, id: &str, when: Time) -> bool {
+        self.find(id).is_some_and(|prompt| prompt.since <= when)
+    }
+
     /// Those that are not done, for the queue of a later supervisor.
     #[must_use]
     pub fn saved(&self) -> Vec<Saved> {

@@ -27,6 +27,10 @@ pub struct Record {
     pub token: String,
     /// What the agent itself calls its session; known from its start, or once it says so.
     pub agent_session_id: Option<String>,
+    /// Where the agent says that it writes its conversation; not believed without a look, see
+    /// [`crate::agents::observe::transcript::place`].
+    #[serde(default)]
+    pub transcript: Option<PathBuf>,
     /// The first prompt was given: a later start resumes instead of giving it again.
     pub prompted: bool,
     /// Asked to stop, or ended well: not started again.
@@ -54,6 +58,7 @@ impl Record {
             directory,
             token: format!("whim-{id}-{}", crate::random::token()),
             agent_session_id: None,
+            transcript: None,
             prompted: false,
             ended: false,
             exit: None,

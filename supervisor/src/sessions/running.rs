@@ -1,5 +1,6 @@
 //! A session's running agent: its process, its terminal or pipes, and the sources that watch it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use super::oneshot::{Capture, Finished};
 use super::record::Record;
 use super::tap::{self, Tap};
 use super::terminal::{self, Opening};
-use crate::agents::observe::session_file;
+use super::transcript::Follower;
+use crate::agents::observe::{session_file, transcript};
 use crate::agents::prompt::PromptRules;
 use crate::agents::setup::{Setup, Surface};
 use crate::clock::boot_now;
@@ -69,6 +71,8 @@ pub(super) struct Running {
     dialog_looks: Interval,
     dialog_open: bool,
     file: Option<FileWatch>,
+    transcript: Option<Follower>,
+    home: PathBuf,
     rules: PromptRules,
 }
 
@@ -77,7 +81,7 @@ pub(super) struct Running {
 struct FileWatch {
     helper: Helper,
     changes: broadcast::Receiver<Change>,
-    path: std::path::PathBuf,
+    path: PathBuf,
     pid: u32,
     start_ticks: u64,
     /// Not read yet.
@@ -96,6 +100,13 @@ impl Running {
     ) -> Self {
         let (sender, evidence) = mpsc::channel(tap::WAITING);
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
+        let pid = u32::try_from(process.pid()).unwrap_or_default();
+        let agent = crate::agents::of(record.agent);
+        let followed = surface == Surface::Terminal && agent.watch(setup).transcript;
+        let transcript = followed.then(|| {
+            let since = crate::state::tree::started(pid).unwrap_or_else(boot_now);
+            Follower::start(&ground.helper, record.agent, since, sender.clone())
+        });
         let mut terminal = None;
         let mut capture = None;
         match (surface, io) {
@@ -119,7 +130,6 @@ impl Running {
             }
             (_, ProcessIo::None) => {}
         }
-        let pid = u32::try_from(process.pid()).unwrap_or_default();
         let status = process.status();
         let file = match record.agent {
             AgentKind::Claude | AgentKind::Ccr if terminal.is_some() => {
@@ -127,7 +137,7 @@ impl Running {
             }
             _ => None,
         };
-        Self {
+        let mut running = Self {
             process,
             companions,
             terminal,
@@ -140,7 +150,23 @@ impl Running {
             dialog_looks: every(LOOK_DIALOG),
             dialog_open: false,
             file,
-            rules: crate::agents::of(record.agent).prompt_rules(),
+            transcript,
+            home: setup.home.clone(),
+            rules: agent.prompt_rules(),
+        };
+        running.follow(record);
+        running
+    }
+
+    /// Follows the conversation that the record names now.
+    pub(super) fn follow(&mut self, record: &Record) {
+        let (Some(follower), Some(id)) = (&mut self.transcript, &record.agent_session_id) else {
+            return;
+        };
+        let told = record.transcript.as_deref();
+        if let Some(path) = transcript::place(record.agent, &self.home, &record.directory, id, told)
+        {
+            follower.follow(path);
         }
     }
 
