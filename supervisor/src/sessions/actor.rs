@@ -22,6 +22,7 @@ use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
 use crate::agents::hook::Signal;
+use crate::agents::observe::startup::Step;
 use crate::agents::observe::transcript;
 use crate::agents::prompt::{self, Activity, Effect, Queue, View};
 use crate::agents::restart::{self, Decision, RestartPolicy};
@@ -486,6 +487,7 @@ impl Actor {
             let printed = matches!(&observation, Observation::Output { .. });
             self.fusion.observe(at, now, observation);
             if begun {
+                self.started_up();
                 self.deliver(&prompt::Event::GenerationStarted);
             }
             if printed {
@@ -494,6 +496,7 @@ impl Actor {
         }
         match told {
             Some(Signal::PromptSubmitted { text }) => {
+                self.started_up();
                 self.deliver(&prompt::Event::Submitted(&text))
             }
             Some(Signal::TurnEnded { failed }) => {
@@ -515,6 +518,7 @@ impl Actor {
         for effect in effects {
             match effect {
                 Effect::Typing { id } => {
+                    self.started_up();
                     self.record.prompts.typing(&id);
                     self.save();
                 }
@@ -552,7 +556,13 @@ impl Actor {
     /// Tells the queue how the agent's input stands, while a prompt waits for it.
     async fn look_at_input(&mut self) {
         let Some(verdict) = &self.verdict else { return };
+        let asks = self
+            .running
+            .as_ref()
+            .is_some_and(Running::in_startup_dialog);
         let activity = match verdict.state {
+            // It hears nothing else yet; a prompt that it was started with is not taken up.
+            _ if asks => Activity::Starting,
             AgentState::Starting | AgentState::Stopped => Activity::Starting,
             AgentState::Idle => Activity::Idle,
             AgentState::Working => Activity::Working,
@@ -583,7 +593,40 @@ impl Actor {
     async fn happened(&mut self, event: Event) {
         match event {
             Event::Evidence(evidence) => self.evidence(evidence),
+            Event::Startup(step) => self.startup(step),
             Event::Exited(exit) => self.exited(exit).await,
+        }
+    }
+
+    /// What a dialog of the agent's start wants.
+    fn startup(&mut self, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Answer { keys, why } => {
+                tracing::info!(
+                    session = self.record.id,
+                    why,
+                    "answered the agent's question"
+                );
+                if let Some(terminal) = self.running.as_ref().and_then(Running::terminal).cloned() {
+                    // Not waited for: a program that does not read must not hold the session.
+                    drop(tokio::spawn(async move {
+                        if let Err(error) = terminal.type_bytes(keys.to_vec()).await {
+                            tracing::debug!(%error, "the answer was not typed");
+                        }
+                    }));
+                }
+            }
+            Step::Ask(text) => self.evidence(Evidence::Startup(Some(text.to_owned()))),
+            Step::Gone => self.evidence(Evidence::Startup(None)),
+        }
+    }
+
+    /// A prompt is on its way: what the screen shows from now on is no dialog of the start.
+    fn started_up(&mut self) {
+        if let Some(running) = &mut self.running {
+            let step = running.started_up();
+            self.startup(step);
         }
     }
 

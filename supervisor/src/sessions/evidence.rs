@@ -40,6 +40,8 @@ pub enum Evidence {
         at: Moment,
         record: Record,
     },
+    /// A dialog of the agent's start is the person's; `None`: it is gone.
+    Startup(Option<String>),
     /// The lines of the screen, while a dialog is open.
     Screen(Vec<String>),
 }
@@ -90,6 +92,7 @@ impl Sources {
     pub(super) fn read(&mut self, evidence: Evidence) -> Reading {
         let before = self.dialogs.current().map(|dialog| dialog.id.clone());
         let mut reading = Reading::default();
+        let mut closed = false;
         let asked = match &evidence {
             Evidence::Hook { event, .. } => match &event.signal {
                 Signal::PermissionAsked(tool) => Some(tool.clone()),
@@ -144,17 +147,16 @@ impl Sources {
                     Record::Interrupted => reading
                         .observations
                         .push((at, Observation::Hook(Hook::Interrupted))),
-                    Record::Answered { .. } => {
-                        // Over only if nothing else is open in its place.
-                        if let (Some(id), None) = (&before, self.dialogs.current()) {
-                            let closed = Hook::DialogClosed { id: id.clone() };
-                            reading.observations.push((at, Observation::Hook(closed)));
-                        }
-                    }
+                    Record::Answered { .. } => closed = true,
                     // Told below, with all that is known of it.
                     Record::Asked { .. } => {}
                 }
                 at
+            }
+            Evidence::Startup(text) => {
+                closed = text.is_none();
+                self.dialogs.startup(text.as_deref());
+                boot_now()
             }
             Evidence::Screen(lines) => {
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -164,6 +166,11 @@ impl Sources {
                 boot_now()
             }
         };
+        // Over only if nothing else is open in its place.
+        if let (true, Some(id), None) = (closed, &before, self.dialogs.current()) {
+            let closed = Hook::DialogClosed { id: id.clone() };
+            reading.observations.push((at, Observation::Hook(closed)));
+        }
         if let Some(dialog) = self.dialogs.current()
             && before.as_ref() != Some(&dialog.id)
         {

@@ -17,6 +17,7 @@ use super::record::Record;
 use super::tap::{self, Tap};
 use super::terminal::{self, Opening};
 use super::transcript::Follower;
+use crate::agents::observe::startup::{Startup, Step};
 use crate::agents::observe::{session_file, transcript};
 use crate::agents::prompt::PromptRules;
 use crate::agents::setup::{Setup, Surface};
@@ -35,6 +36,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_IDLE: Duration = Duration::from_secs(5);
 /// Between two looks at the screen while a dialog is open and its options are not read yet.
 const LOOK_DIALOG: Duration = Duration::from_millis(250);
+/// Between two looks at the screen for the dialogs of the start, while it changes or shows one.
+const LOOK_STARTUP: Duration = Duration::from_millis(250);
 /// For the end of output after the end of the process.
 const LAST_OUTPUT: Duration = Duration::from_secs(3);
 
@@ -42,6 +45,8 @@ const LAST_OUTPUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) enum Event {
     Evidence(Evidence),
+    /// A dialog of the agent's start wants something.
+    Startup(Step),
     Exited(Exit),
 }
 
@@ -70,6 +75,10 @@ pub(super) struct Running {
     looks_idle: bool,
     dialog_looks: Interval,
     dialog_open: bool,
+    startup: Startup,
+    startup_looks: Interval,
+    /// Bytes that were printed before the last of these looks.
+    startup_seen: u64,
     file: Option<FileWatch>,
     transcript: Option<Follower>,
     home: PathBuf,
@@ -137,6 +146,17 @@ impl Running {
             }
             _ => None,
         };
+        // One that an earlier supervisor saw past its start has none any more.
+        let starts = match &record.verdict {
+            Some(last) if adopted => {
+                matches!(last.state, AgentState::Starting | AgentState::NeedsInput)
+            }
+            _ => true,
+        };
+        let dialogs = match terminal {
+            Some(_) if starts => agent.startup_dialogs(setup),
+            _ => Vec::new(),
+        };
         let mut running = Self {
             process,
             companions,
@@ -149,6 +169,9 @@ impl Running {
             looks_idle: false,
             dialog_looks: every(LOOK_DIALOG),
             dialog_open: false,
+            startup: Startup::new(dialogs),
+            startup_looks: every(LOOK_STARTUP),
+            startup_seen: 0,
             file,
             transcript,
             home: setup.home.clone(),
@@ -200,6 +223,11 @@ impl Running {
                     let lines = screen.text.lines().map(str::to_owned).collect();
                     return Event::Evidence(Evidence::Screen(lines));
                 },
+                _ = self.startup_looks.tick(), if !self.startup.is_over() => {
+                    if let Some(step) = self.look_for_dialogs().await {
+                        return Event::Startup(step);
+                    }
+                }
                 changed = changed(&mut self.file) => if changed && let Some(file) = &self.file {
                     return Event::Evidence(file.read().await);
                 },
@@ -216,6 +244,28 @@ impl Running {
                 None
             }
         }
+    }
+
+    async fn look_for_dialogs(&mut self) -> Option<Step> {
+        let terminal = self.terminal.as_ref()?;
+        let printed = terminal.offset();
+        if printed == self.startup_seen && !self.startup.is_open() {
+            return None;
+        }
+        let screen = terminal.text().await.ok()?;
+        self.startup_seen = printed;
+        let step = self.startup.look(&screen.text, boot_now().since_boot());
+        (step != Step::Nothing).then_some(step)
+    }
+
+    /// A dialog of the start is on the screen.
+    pub(super) fn in_startup_dialog(&self) -> bool {
+        self.startup.is_open()
+    }
+
+    /// A prompt is on its way: the start is over.
+    pub(super) fn started_up(&mut self) -> Step {
+        self.startup.end()
     }
 
     /// How often to look, by what the agent does.
