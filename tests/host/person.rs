@@ -56,6 +56,20 @@ impl Person {
         person
     }
 
+    /// Waits until the terminal has shown this, wherever on the screen; a program may put anything between two words.
+    pub(crate) fn sees(&self, text: &str) {
+        let found = wait::until(text, PATIENCE, || {
+            let seen = self.seen.lock().unwrap();
+            seen.windows(text.len())
+                .any(|part| part == text.as_bytes())
+                .then_some(())
+        });
+        if let Err(error) = found {
+            let seen = self.seen.lock().unwrap();
+            panic!("{error}: {}", String::from_utf8_lossy(&seen));
+        }
+    }
+
     pub(crate) fn types(&mut self, keys: &[u8]) {
         self.keys.write_all(keys).unwrap();
         self.keys.flush().unwrap();

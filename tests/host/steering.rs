@@ -1,11 +1,13 @@
 //! A person at the keyboard beside the API: interrupts by hand, a half-typed line, dialogs.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Client, Upstream, Whim, wait};
 
 use crate::person::Person;
-use crate::support::{PATIENCE, agent, repository, start, state, word};
+use crate::support::{PATIENCE, agent, repository, says, start, state, word};
 
 /// Queues a prompt; its id.
 fn prompt(client: &Client, text: &str) -> String {
@@ -65,7 +67,7 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
     // Copilot wants it twice, with a pause between: pressed until it is heard, as a person would.
     let idle = wait::until("idle", PATIENCE, || {
         person.types(b"\x1b");
-        let heard = wait::until("its effect", std::time::Duration::from_secs(2), || {
+        let heard = wait::until("its effect", Duration::from_secs(2), || {
             let state = client.json("/v1/state").ok()?;
             (state["state"] == "idle").then_some(state)
         });
@@ -89,4 +91,50 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
     let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
     assert_eq!(ended["state"], "done", "{ended}");
     word(&client, &whim, "idle");
+}
+
+#[test]
+fn a_prompt_waits_for_the_line_that_a_person_is_typing() {
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (whim, client) = start(&run);
+    state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    });
+    let mut person = Person::at(&whim, "main");
+    person.types(b"mine-by-");
+    person.sees("mine-by-");
+    let id = prompt(&client, "second task");
+    // Longer than anybody is waited for who left nothing in the input box: that it waits can only be seen by waiting.
+    let typed = wait::until("the prompt's delivery", Duration::from_secs(4), || {
+        let state = client
+            .json(&format!("/v1/sessions/main/prompts/{id}"))
+            .ok()?;
+        (state["state"] != "queued").then_some(state)
+    });
+    assert!(typed.is_err(), "typed into a person's line: {typed:?}");
+    person.types(b"hand");
+    person.sees("mine-by-hand");
+    person.types(b"\r");
+    let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
+    assert_eq!(ended["state"], "done", "{ended}");
+    let turns = upstream.turns();
+    let first = |text: &str| {
+        turns
+            .iter()
+            .position(|turn| turn.mentions(text))
+            .unwrap_or_else(|| panic!("no turn about {text}"))
+    };
+    assert!(first("mine-by-hand") < first("second task"));
+    assert!(
+        !turns
+            .iter()
+            .any(|turn| turn.mentions("mine-by-handsecond") || turn.mentions("second taskmine")),
+        "the two became one"
+    );
 }

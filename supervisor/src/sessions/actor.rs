@@ -32,6 +32,7 @@ use crate::keeper::{Exit, Process};
 use crate::state::fusion::{Fusion, Verdict};
 use crate::state::moment::Moment;
 use crate::state::observation::{self, Generation, Key, Observation, Profile};
+use crate::terminals::Typed;
 
 /// The longest sleep: a bound without a meaning of its own.
 const FAR: Duration = Duration::from_secs(3600);
@@ -97,6 +98,10 @@ pub(super) struct Actor {
     restart_at: Option<Instant>,
     /// When the present run of the agent began.
     began: Moment,
+    /// What was typed into its terminal, as it was last looked at.
+    typed: Typed,
+    /// Where a draft began that was typed into a dialog: it stands in no input box.
+    dialog_draft: Option<u64>,
 }
 
 impl Actor {
@@ -124,6 +129,8 @@ impl Actor {
             restarts,
             restart_at: None,
             began: boot_now(),
+            typed: Typed::default(),
+            dialog_draft: None,
         }
     }
 
@@ -250,6 +257,9 @@ impl Actor {
             prompt: route,
         } = launched;
         self.record.bracketed_paste = false;
+        self.record.draft = false;
+        self.typed = Typed::default();
+        self.dialog_draft = None;
         self.observe(Observation::Started {
             pid: u32::try_from(process.pid()).unwrap_or_default(),
         });
@@ -300,6 +310,10 @@ impl Actor {
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
         self.carry_out(effects);
+        if self.record.draft {
+            // Somebody's line still stands there; when its last key came is not known any more.
+            self.deliver(&prompt::Event::HumanKey { leaves_draft: true });
+        }
     }
 
     async fn watch(
@@ -443,7 +457,53 @@ impl Actor {
             .map_err(|error| SessionError::Start(error.to_string()))
     }
 
+    /// Keys reached the terminal: the fusion and the queue hear what they mean.
+    fn typed(&mut self, typed: Typed) {
+        let before = std::mem::replace(&mut self.typed, typed);
+        let asks = self.sources.dialog().is_some()
+            || self
+                .verdict
+                .as_ref()
+                .is_some_and(|verdict| verdict.state == AgentState::NeedsInput);
+        if asks && typed.draft && !before.draft {
+            self.dialog_draft = Some(typed.draft_from);
+        }
+        let draft = typed.draft && self.dialog_draft != Some(typed.draft_from);
+        let by_person = typed.messages != before.messages;
+        // What the supervisor itself types is no draft.
+        if draft != self.record.draft && (by_person || !draft) {
+            self.record.draft = draft;
+            self.save();
+        }
+        if !by_person {
+            return;
+        }
+        let escapes = crate::agents::of(self.record.agent)
+            .prompt_rules()
+            .interrupt
+            == b"\x1b";
+        let interrupt =
+            typed.interrupted > before.interrupted || (escapes && typed.escaped > before.escaped);
+        if interrupt {
+            self.observe(Observation::Key(Key::Interrupt));
+        }
+        if typed.entered > before.entered {
+            self.observe(Observation::Key(Key::Submit));
+        } else if !interrupt {
+            self.observe(Observation::Key(Key::Other));
+        }
+        self.deliver(&prompt::Event::HumanKey {
+            leaves_draft: draft,
+        });
+        if typed.submitted > before.submitted && !asks {
+            self.deliver(&prompt::Event::HumanSubmitted);
+        }
+    }
+
     fn evidence(&mut self, evidence: Evidence) {
+        if let Evidence::Typed(typed) = evidence {
+            return self.typed(typed);
+        }
         let told = match &evidence {
             Evidence::Hook { event, .. } if event.subagent.is_none() => Some(event.signal.clone()),
             // One that is read late may be about the turn before.
@@ -520,6 +580,10 @@ impl Actor {
                 Effect::Typing { id } => {
                     self.started_up();
                     self.record.prompts.typing(&id);
+                    self.save();
+                }
+                Effect::Untyped { id } => {
+                    self.record.prompts.untyped(&id);
                     self.save();
                 }
                 Effect::Write(piece) => bytes.extend_from_slice(&piece),

@@ -12,6 +12,7 @@ use crate::agents::observe::transcript::Record;
 use crate::clock::boot_now;
 use crate::state::moment::Moment;
 use crate::state::observation::{Hook, Observation, Osc, Title, Word};
+use crate::terminals::Typed;
 
 /// Something that a source saw.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub enum Evidence {
         at: Moment,
         record: Record,
     },
+    /// Keys reached the terminal.
+    Typed(Typed),
     /// A dialog of the agent's start is the person's; `None`: it is gone.
     Startup(Option<String>),
     /// The lines of the screen, while a dialog is open.
@@ -153,6 +156,8 @@ impl Sources {
                 }
                 at
             }
+            // What keys mean depends on the agent: see the session's task.
+            Evidence::Typed(_) => return reading,
             Evidence::Startup(text) => {
                 closed = text.is_none();
                 self.dialogs.startup(text.as_deref());

@@ -137,6 +137,13 @@ impl Prompts {
         }
     }
 
+    /// They were not.
+    pub fn untyped(&mut self, id: &str) {
+        if let Some(known) = self.find_mut(id) {
+            known.typing = false;
+        }
+    }
+
     /// It is here now.
     pub fn report(
         &mut self,

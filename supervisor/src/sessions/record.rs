@@ -43,6 +43,9 @@ pub struct Record {
     /// The program's input box was seen to take bracketed pastes.
     #[serde(default)]
     pub bracketed_paste: bool,
+    /// A person's text may stand in the program's input box.
+    #[serde(default)]
+    pub draft: bool,
     #[serde(default)]
     pub prompts: Prompts,
 }
@@ -64,6 +67,7 @@ impl Record {
             exit: None,
             verdict: None,
             bracketed_paste: false,
+            draft: false,
             prompts: Prompts::default(),
         }
     }

@@ -28,7 +28,7 @@ use crate::logs::Log;
 use crate::state::observation::Observation;
 use crate::state::tree::{Table, Top, Tree};
 use crate::terminals::pty::Master;
-use crate::terminals::{Kind, Terminal, TerminalId};
+use crate::terminals::{Kind, Terminal, TerminalId, Typed};
 
 /// Between two looks at the processes beneath an agent at work.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,6 +79,7 @@ pub(super) struct Running {
     startup_looks: Interval,
     /// Bytes that were printed before the last of these looks.
     startup_seen: u64,
+    typed: Option<watch::Receiver<Typed>>,
     file: Option<FileWatch>,
     transcript: Option<Follower>,
     home: PathBuf,
@@ -157,6 +158,7 @@ impl Running {
             Some(_) if starts => agent.startup_dialogs(setup),
             _ => Vec::new(),
         };
+        let typed = terminal.as_ref().map(Terminal::typed);
         let mut running = Self {
             process,
             companions,
@@ -172,6 +174,7 @@ impl Running {
             startup: Startup::new(dialogs),
             startup_looks: every(LOOK_STARTUP),
             startup_seen: 0,
+            typed,
             file,
             transcript,
             home: setup.home.clone(),
@@ -228,6 +231,7 @@ impl Running {
                         return Event::Startup(step);
                     }
                 }
+                typed = typed(&mut self.typed) => return Event::Evidence(Evidence::Typed(typed)),
                 changed = changed(&mut self.file) => if changed && let Some(file) = &self.file {
                     return Event::Evidence(file.read().await);
                 },
@@ -370,6 +374,18 @@ async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match exit {
         Some(exit) => exit,
         // The keeper is gone: the container ends.
+        None => std::future::pending().await,
+    }
+}
+
+/// The newest count; what came between two looks is in it.
+async fn typed(typed: &mut Option<watch::Receiver<Typed>>) -> Typed {
+    match typed {
+        Some(receiver) => match receiver.changed().await {
+            Ok(()) => *receiver.borrow_and_update(),
+            // The terminal is gone: nobody types any more.
+            Err(_) => std::future::pending().await,
+        },
         None => std::future::pending().await,
     }
 }

@@ -29,6 +29,7 @@ use super::screen::{Effect, Effects, MAX_LINES, Screen, SnapshotOptions};
 use super::size::{Size, SizePolicy, ViewerId};
 use super::source::Source;
 use super::terminal::{Exit, Shared, Signal};
+use super::typed::{Hand, Keys};
 
 /// Bytes the model may lag behind.
 const UNPARSED: usize = 4 << 20;
@@ -147,6 +148,7 @@ pub(super) struct Engine<S> {
     policy: SizePolicy,
     viewers: BTreeMap<ViewerId, Viewer>,
     input: Input,
+    keys: Keys,
     read: Vec<u8>,
     unparsed: Vec<u8>,
     parse_at: Option<Instant>,
@@ -186,6 +188,7 @@ impl<S: Source> Engine<S> {
             policy,
             viewers: BTreeMap::new(),
             input: Input::default(),
+            keys: Keys::default(),
             read: Vec::new(),
             unparsed: Vec::new(),
             parse_at: None,
@@ -466,6 +469,7 @@ impl<S: Source> Engine<S> {
             } => self.snapshot(viewer, from, reply),
             Command::Input { viewer, piece } => self.viewer_input(viewer, piece),
             Command::Type(piece) => {
+                self.follow(Hand::Supervisor, &piece.bytes);
                 self.input.push(piece);
                 self.write_input();
             }
@@ -614,6 +618,7 @@ impl<S: Source> Engine<S> {
         }
         if let Some(key) = input::interrupt_key(&piece.bytes) {
             self.typed(viewer);
+            self.follow(Hand::Person, &piece.bytes);
             let done = if self.input.is_empty() {
                 self.input.push(piece);
                 self.input.write(&self.master).map(drop)
@@ -630,6 +635,7 @@ impl<S: Source> Engine<S> {
             match part {
                 Piece::Typed(bytes) => {
                     typed = true;
+                    self.follow(Hand::Person, bytes);
                     keys.extend_from_slice(bytes);
                 }
                 Piece::Answer(bytes) => {
@@ -640,6 +646,9 @@ impl<S: Source> Engine<S> {
                 Piece::Either(bytes) => {
                     let answer = self.may_answer(viewer);
                     typed |= !answer;
+                    if !answer {
+                        self.follow(Hand::Person, bytes);
+                    }
                     keys.extend_from_slice(bytes);
                 }
             }
@@ -658,6 +667,17 @@ impl<S: Source> Engine<S> {
         self.shared.touch_input();
         self.policy.typed(viewer);
         self.size_changed();
+    }
+
+    /// Tells those who care what stands in the program's input box now.
+    fn follow(&mut self, hand: Hand, bytes: &[u8]) {
+        self.keys.follow(hand, bytes);
+        let now = self.keys.typed();
+        self.shared.typed.send_if_modified(|typed| {
+            let changed = *typed != now;
+            *typed = now;
+            changed
+        });
     }
 
     /// Uses up one open query that this viewer saw live, if it is the one that answers.
