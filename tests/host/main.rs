@@ -8,6 +8,7 @@
 
 mod agents;
 mod container;
+mod crashes;
 mod person;
 mod refusals;
 mod steering;

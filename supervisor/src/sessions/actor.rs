@@ -113,7 +113,8 @@ impl Actor {
         } = plan;
         let fusion = Fusion::new(profile(&record, &setup));
         let queue = Queue::new(crate::agents::of(record.agent).prompt_rules());
-        let restarts = RestartPolicy::new();
+        let restarts =
+            RestartPolicy::restore(&record.restarts, boot_now().since_boot(), clock::now());
         Self {
             ground,
             inbox,
@@ -263,6 +264,7 @@ impl Actor {
         self.observe(Observation::Started {
             pid: u32::try_from(process.pid()).unwrap_or_default(),
         });
+        self.record.began = Some(clock::now());
         self.record.prompted |= first;
         self.record.exit = None;
         self.watch(process, companions, surface, false).await;
@@ -323,7 +325,13 @@ impl Actor {
         surface: Surface,
         adopted: bool,
     ) {
-        self.began = boot_now();
+        let pid = u32::try_from(process.pid()).unwrap_or_default();
+        let now = boot_now();
+        // One that ended while no supervisor was there has no entry in /proc any more.
+        let recorded = self.record.began.filter(|_| adopted).map(|began| {
+            crate::state::clock::moment(began.timestamp(), now, jiff::Timestamp::now())
+        });
+        self.began = crate::state::tree::started(pid).or(recorded).unwrap_or(now);
         self.running = Some(
             Running::new(
                 &self.ground,
@@ -700,13 +708,20 @@ impl Actor {
         };
         let code = i32::from(exit.code());
         self.record.exit = Some(code);
+        // Ended with the container, not by itself: after a restart of the container the session goes on.
+        let with_container = self.ground.keeper.stopping().borrow().is_some();
+        let decision =
+            if with_container || (self.record.mode == Mode::Oneshot && !self.record.ended) {
+                None
+            } else {
+                Some(self.decide(exit))
+            };
         let result = running.close(exit).await;
         self.note(
             kind::SESSION_EXITED,
             json!({"exit": code, "how": exit.to_string()}),
         );
-        if self.ground.keeper.stopping().borrow().is_some() {
-            // Ended with the container, not by itself: after a restart of the container the session goes on.
+        if with_container || self.ground.keeper.stopping().borrow().is_some() {
             self.observe(Observation::Exited {
                 exit: observed(exit),
                 note: Some("the container ends".into()),
@@ -714,18 +729,10 @@ impl Actor {
             self.save();
             return;
         }
-        if self.record.mode == Mode::Oneshot && !self.record.ended {
+        let Some(decision) = decision else {
             return self.oneshot_ended(exit, result.outcome).await;
-        }
-        let resumable = self.record.agent_session_id.is_some();
-        let now = boot_now().since_boot();
-        match self.restarts.ended(
-            ending(exit),
-            self.record.ended,
-            self.began.since_boot(),
-            resumable,
-            now,
-        ) {
+        };
+        match decision {
             Decision::Stopped { reason } if self.record.ended || exit.success() => {
                 self.ended(exit, &reason, End::Well).await
             }
@@ -755,6 +762,23 @@ impl Actor {
                 self.save();
             }
         }
+    }
+
+    /// What follows the end of the agent. Counted on disk before the keeper forgets the process: a supervisor that dies
+    /// between the two counts it once more, never once less.
+    fn decide(&mut self, exit: Exit) -> Decision {
+        let resumable = self.record.agent_session_id.is_some();
+        let now = boot_now().since_boot();
+        let decision = self.restarts.ended(
+            ending(exit),
+            self.record.ended,
+            self.began.since_boot(),
+            resumable,
+            now,
+        );
+        self.record.restarts = self.restarts.remember(now, clock::now());
+        self.save();
+        decision
     }
 
     async fn oneshot_ended(

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use whim_wire::spec::{AgentKind, Mode};
+use whim_wire::time::Time;
 
 use super::prompts::Prompts;
+use crate::agents::restart::Counted;
 use crate::state::fusion::Remembered;
 
 /// Name of the file in the session's directory.
@@ -46,6 +48,12 @@ pub struct Record {
     /// A person's text may stand in the program's input box.
     #[serde(default)]
     pub draft: bool,
+    /// When the agent was started last.
+    #[serde(default)]
+    pub began: Option<Time>,
+    /// Crashes of the agent that still count.
+    #[serde(default)]
+    pub restarts: Counted,
     #[serde(default)]
     pub prompts: Prompts,
 }
@@ -68,6 +76,8 @@ impl Record {
             verdict: None,
             bracketed_paste: false,
             draft: false,
+            began: None,
+            restarts: Counted::default(),
             prompts: Prompts::default(),
         }
     }
