@@ -15,8 +15,9 @@ use whim_wire::spec::{AgentKind, Mode};
 use whim_wire::state::{AgentState, SessionState};
 
 use super::SessionError;
+use super::companions::Companions;
 use super::evidence::{Evidence, Sources};
-use super::launch::{self, Ground, Launched, Plan, StartError};
+use super::launch::{self, Ground, Launched, Left, Plan, StartError};
 use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
@@ -138,14 +139,14 @@ impl Actor {
     /// Runs the session to its end, and goes on answering questions about it after that.
     pub(super) async fn run(
         mut self,
-        adopted: Option<Process>,
+        adopted: Option<Left>,
         ready: answer::Sender<Result<(), StartError>>,
     ) {
         self.ground
             .spending
             .admit(&self.record, self.setup.provider);
         match adopted {
-            Some(process) => self.take_up(process).await,
+            Some(left) => self.take_up(left).await,
             None if self.record.ended => {}
             None => {
                 if let Err(error) = self.start(true).await {
@@ -239,6 +240,8 @@ impl Actor {
         {
             self.record.agent_session_id = Some(super::record::fresh_id());
         }
+        // What the next supervisor needs to take up what is started now.
+        self.save();
         let launched = launch::launch(
             &self.ground,
             &self.setup,
@@ -290,8 +293,12 @@ impl Actor {
     }
 
     /// An agent that an earlier supervisor started.
-    async fn take_up(&mut self, process: Process) {
+    async fn take_up(&mut self, left: Left) {
         let now = boot_now();
+        let process = left.agent;
+        let wanted = crate::agents::of(self.record.agent).companions(&self.setup);
+        let companions =
+            Companions::take_up(&self.ground, wanted, &self.setup, left.companions).await;
         if let Some(last) = &self.record.verdict {
             let pid = u32::try_from(process.pid()).unwrap_or_default();
             let running = crate::state::tree::started(pid).unwrap_or(now);
@@ -307,7 +314,7 @@ impl Actor {
         } else {
             Surface::Terminal
         };
-        self.watch(process, Vec::new(), surface, true).await;
+        self.watch(process, companions, surface, true).await;
         let rules = crate::agents::of(self.record.agent).prompt_rules();
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
@@ -321,7 +328,7 @@ impl Actor {
     async fn watch(
         &mut self,
         process: Process,
-        companions: Vec<Process>,
+        companions: Companions,
         surface: Surface,
         adopted: bool,
     ) {

@@ -42,6 +42,9 @@ pub struct Record {
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
+    /// Loopback port of the agent's router (CCR); 0: none chosen yet.
+    #[serde(default)]
+    pub router_port: u16,
     /// The program's input box was seen to take bracketed pastes.
     #[serde(default)]
     pub bracketed_paste: bool,
@@ -74,6 +77,7 @@ impl Record {
             ended: false,
             exit: None,
             verdict: None,
+            router_port: 0,
             bracketed_paste: false,
             draft: false,
             began: None,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use whim_wire::spec::AgentKind;
 use whim_wire::state::AgentState;
 
-use super::companions;
+use super::companions::Companions;
 use super::evidence::Evidence;
 use super::launch::Ground;
 use super::oneshot::{Capture, Finished};
@@ -65,7 +65,7 @@ pub(super) enum KeysError {
 #[derive(Debug)]
 pub(super) struct Running {
     process: Process,
-    companions: Vec<Process>,
+    companions: Companions,
     terminal: Option<Terminal>,
     capture: Option<Capture>,
     status: watch::Receiver<Option<Exit>>,
@@ -104,7 +104,7 @@ impl Running {
         record: &Record,
         setup: &Setup,
         mut process: Process,
-        companions: Vec<Process>,
+        companions: Companions,
         surface: Surface,
         adopted: bool,
     ) -> Self {
@@ -308,7 +308,7 @@ impl Running {
         if let Some(terminal) = &terminal {
             terminal.exited(terminal_exit(exit)).await;
         }
-        companions::end(companions).await;
+        companions.end().await;
         let mut gone = process.gone();
         let finished = match capture {
             Some(capture) => tokio::time::timeout(LAST_OUTPUT, capture.finish())
