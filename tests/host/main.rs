@@ -10,6 +10,7 @@ mod agents;
 mod container;
 mod crashes;
 mod person;
+mod provider;
 mod refusals;
 mod steering;
 mod support;

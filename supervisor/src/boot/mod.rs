@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use whim_proxies::local::preview_environment;
-use whim_wire::spec::{InitUser, Trust};
+use whim_wire::spec::{AgentKind, InitUser, Trust};
 use whim_wire::state::Phase;
 
 use crate::board::Board;
@@ -145,6 +145,7 @@ pub async fn run(
     let mut left = Processes::sort(processes);
     left.end_others().await;
     grounds.spending.task(settings)?;
+    probe(grounds, settings);
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if left.sessions.is_empty() {
@@ -160,6 +161,20 @@ pub async fn run(
         grounds.shells.take_up(process);
     }
     Ok(())
+}
+
+/// Has the provider asked beside everything else, so that a wrong key is told before the agent stumbles over it.
+fn probe(grounds: &Grounds, settings: &Settings) {
+    let agent = settings.agent.kind;
+    let kind = settings.provider.kind;
+    // Any command: whether it calls models at all is not known.
+    let silent = agent == AgentKind::Custom;
+    let kind = kind.unwrap_or_else(|| crate::spending::natural(agent));
+    let (spending, board) = (grounds.spending.clone(), grounds.board.clone());
+    // Ends with the runtime: it owes nobody anything.
+    drop(tokio::spawn(async move {
+        spending.watch(kind, silent, &board).await;
+    }));
 }
 
 /// Processes of an earlier supervisor, by what becomes of them.

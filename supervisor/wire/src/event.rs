@@ -29,6 +29,8 @@ pub mod kind {
     pub const PROMPT_CHANGED: &str = "prompt.changed";
     pub const GENERATION_STARTED: &str = "generation.started";
     pub const GENERATION_ENDED: &str = "generation.ended";
+    /// Whether model calls can succeed became known, or changed: `ok`, and `error` where they cannot.
+    pub const PROVIDER_CHANGED: &str = "provider.changed";
     pub const BUDGET_CHANGED: &str = "budget.changed";
     pub const PORT_OPENED: &str = "port.opened";
     pub const PORT_CHANGED: &str = "port.changed";

@@ -27,6 +27,7 @@ fn state(state: AgentState) -> StateObject {
         ports: vec![],
         backup: Backup::default(),
         dialog: None,
+        provider_error: None,
     }
 }
 
