@@ -155,6 +155,7 @@ impl Keeper {
         let mut sooner = |other: Option<Instant>| due = [due, other].into_iter().flatten().min();
         sooner(self.stop.as_ref().map(Stop::due));
         sooner(self.sweep_due);
+        sooner(self.outbox.due());
         for (_, process) in self.table.iter_mut() {
             sooner(process.due());
             for output in process.outputs() {
