@@ -147,7 +147,11 @@ impl Actor {
             .admit(&self.record, self.setup.provider);
         match adopted {
             Some(left) => self.take_up(left).await,
-            None if self.record.ended => {}
+            // It ended for good under an earlier supervisor.
+            None if self.record.ended => self.observe(Observation::Exited {
+                exit: self.recorded_exit(),
+                note: self.record.ended_because.clone(),
+            }),
             None => {
                 if let Err(error) = self.start(true).await {
                     self.observe(Observation::Exited {
@@ -816,13 +820,18 @@ impl Actor {
     }
 
     async fn give_up(&mut self, reason: &str) {
-        let exit = self.record.exit.unwrap_or(127);
-        let exit = observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX));
         self.observe(Observation::Exited {
-            exit,
+            exit: self.recorded_exit(),
             note: Some(reason.to_owned()),
         });
+        self.record.ended_because = Some(reason.to_owned());
         self.finish(End::GaveUp).await;
+    }
+
+    /// The end of the last run, as a shell shows it.
+    fn recorded_exit(&self) -> observation::Exit {
+        let exit = self.record.exit.unwrap_or(127);
+        observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX))
     }
 
     async fn ended(&mut self, exit: Exit, note: &str, end: End) {
@@ -830,6 +839,7 @@ impl Actor {
             exit: observed(exit),
             note: Some(note.to_owned()),
         });
+        self.record.ended_because = Some(note.to_owned());
         self.finish(end).await;
     }
 

@@ -39,6 +39,9 @@ pub struct Record {
     pub ended: bool,
     /// Raw exit as a shell shows it, of the last run.
     pub exit: Option<i32>,
+    /// Why it ended for good.
+    #[serde(default)]
+    pub ended_because: Option<String>,
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
@@ -76,6 +79,7 @@ impl Record {
             prompted: false,
             ended: false,
             exit: None,
+            ended_because: None,
             verdict: None,
             router_port: 0,
             bracketed_paste: false,
