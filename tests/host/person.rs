@@ -56,7 +56,7 @@ impl Person {
         person
     }
 
-    /// Waits until the terminal has shown this, wherever on the screen; a program may put anything between two words.
+    /// Waits until the terminal has shown this in one piece: programs repaint only what changed.
     pub(crate) fn sees(&self, text: &str) {
         let found = wait::until(text, PATIENCE, || {
             let seen = self.seen.lock().unwrap();
@@ -65,7 +65,7 @@ impl Person {
                 .then_some(())
         });
         if let Err(error) = found {
-            let seen = self.seen.lock().unwrap();
+            let seen = self.seen.lock().unwrap().clone();
             panic!("{error}: {}", String::from_utf8_lossy(&seen));
         }
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script};
-use whim_kit::{Client, Upstream, Whim, wait};
+use whim_kit::{Client, Upstream, Whim, repo, wait};
 
 use crate::person::Person;
-use crate::support::{PATIENCE, agent, repository, says, start, state, word};
+use crate::support::{PATIENCE, agent, open_to_all, repository, says, start, state, word};
 
 /// Queues a prompt; its id.
 fn prompt(client: &Client, text: &str) -> String {
@@ -44,7 +44,8 @@ fn reached(client: &Client, whim: &Whim, id: &str, states: &[&str]) -> Value {
 fn an_interrupt_by_hand_ends_copilots_turn() {
     let script = Script::of([
         Rule::prompt("first", [Reply::say("done")]),
-        Rule::prompt("second", [Reply::say("going on").gated("never")]),
+        // No model call is open while it runs: only Copilot's own record tells of its end.
+        Rule::prompt("second", [Reply::shell("sleep 300"), Reply::say("slept")]),
         Rule::prompt("third", [Reply::say("done again")]),
     ]);
     let upstream = Upstream::start(script).unwrap();
@@ -60,14 +61,19 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
     });
     let id = prompt(&client, "second task");
     state(&client, &whim, "the second turn", |state| {
-        state["state"] == "working" && state["active_generations"] == 1
+        state["state"] == "working"
+            && state["active_generations"] == 0
+            && state["reason"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("sleep 300")
     });
     reached(&client, &whim, &id, &["working"]);
     let mut person = Person::at(&whim, "main");
     // Copilot wants it twice, with a pause between: pressed until it is heard, as a person would.
     let idle = wait::until("idle", PATIENCE, || {
         person.types(b"\x1b");
-        let heard = wait::until("its effect", Duration::from_secs(2), || {
+        let heard = wait::until("its effect", Duration::from_millis(700), || {
             let state = client.json("/v1/state").ok()?;
             (state["state"] == "idle").then_some(state)
         });
@@ -119,7 +125,7 @@ fn a_prompt_waits_for_the_line_that_a_person_is_typing() {
     });
     assert!(typed.is_err(), "typed into a person's line: {typed:?}");
     person.types(b"hand");
-    person.sees("mine-by-hand");
+    person.sees("hand");
     person.types(b"\r");
     let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
     assert_eq!(ended["state"], "done", "{ended}");
@@ -137,4 +143,60 @@ fn a_prompt_waits_for_the_line_that_a_person_is_typing() {
             .any(|turn| turn.mentions("mine-by-handsecond") || turn.mentions("second taskmine")),
         "the two became one"
     );
+}
+
+/// Codex asks about a repository that is not trusted, and about hooks that a repository brings: nobody is there to
+/// answer, the task's settings do.
+fn codex_starts_with(trust: &str) -> bool {
+    let evidence = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(evidence.path(), open).unwrap();
+    let ran = evidence.path().join("ran");
+    let hooks = json!({"hooks": {"UserPromptSubmit": [{"hooks": [
+        {"type": "command", "command": format!("touch {}", ran.display())}
+    ]}]}});
+    let repository = tempfile::tempdir().unwrap();
+    let files = [
+        ("README.md", "hello\n"),
+        (".codex/hooks.json", &hooks.to_string()),
+    ];
+    repo::with(repository.path(), &files).unwrap();
+    open_to_all(repository.path());
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let spec = json!({"version": 1, "repo": {"url": repository.path(), "trust": trust}});
+    let run = agent("codex", &upstream, repository.path()).args([
+        "--spec",
+        &spec.to_string(),
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (whim, client) = start(&run);
+    state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    });
+    let asked: Vec<Value> = client.json("/v1/events?limit=10000").unwrap()["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["state"] == "needs_input")
+        .cloned()
+        .collect();
+    assert!(asked.is_empty(), "{trust}: nobody had to answer: {asked:?}");
+    assert!(
+        whim.output().contains("answered the agent's question"),
+        "{trust}: Codex asks no more; the answers can go\n{}",
+        whim.output()
+    );
+    ran.exists()
+}
+
+#[test]
+fn codex_runs_a_trusted_repositorys_hooks() {
+    assert!(codex_starts_with("full"));
+}
+
+#[test]
+fn codex_does_not_run_an_untrusted_repositorys_hooks() {
+    assert!(!codex_starts_with("untrusted"));
 }
