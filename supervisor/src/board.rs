@@ -38,6 +38,7 @@ struct Parts {
     ports: Vec<u16>,
     backup: Backup,
     provider: Option<Result<(), String>>,
+    weaknesses: Vec<String>,
     supervisor: Supervisor,
 }
 
@@ -57,6 +58,10 @@ impl Board {
         let first = || Phase::Booting {
             step: crate::supervise::SERVICES.into(),
         };
+        // They do not change with the supervisor, and looking for them takes a moment.
+        let carried_weaknesses = carried
+            .map(|object| object.weaknesses.clone())
+            .unwrap_or_default();
         let phase = carried.map_or_else(first, |object| object.phase.clone());
         let starting = (AgentState::Starting, "the container starts".to_owned(), now);
         let carried = carried.map(|object| (object.state, object.reason.clone(), object.since));
@@ -71,6 +76,7 @@ impl Board {
             ports: Vec::new(),
             backup: Backup::default(),
             provider: None,
+            weaknesses: carried_weaknesses,
             supervisor,
         };
         let object = watch::Sender::new(Arc::new(build(&parts, journal.position())));
@@ -191,6 +197,15 @@ impl Board {
         }
     }
 
+    /// What weakens the separation of agent and host.
+    pub fn weaknesses(&self, weaknesses: Vec<String>) {
+        let mut parts = self.parts();
+        if parts.weaknesses != weaknesses {
+            parts.weaknesses = weaknesses;
+            self.wake(parts);
+        }
+    }
+
     /// Whether model calls can succeed, and why not. The first word and every change are an event.
     pub fn provider(&self, found: Result<(), String>) {
         let mut parts = self.parts();
@@ -305,6 +320,7 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
             Some(Err(error)) => Some(error.clone()),
             Some(Ok(())) | None => None,
         },
+        weaknesses: parts.weaknesses.clone(),
     }
 }
 

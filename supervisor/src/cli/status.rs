@@ -136,6 +136,9 @@ fn describe(object: &StateObject) -> String {
         (None, None) => "none yet".into(),
     };
     line("backup", &backup);
+    for weakness in &object.weaknesses {
+        line("weak", &escape(weakness));
+    }
     let supervisor = &object.supervisor;
     line(
         "whim",

@@ -37,6 +37,7 @@ fn object(verdict: &Verdict) -> StateObject {
         backup: Backup::default(),
         dialog: verdict.dialog.clone(),
         provider_error: None,
+        weaknesses: vec![],
     }
 }
 

@@ -146,6 +146,9 @@ pub struct StateObject {
     /// Why model calls fail, as far as is known; absent: nothing speaks against them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_error: Option<String>,
+    /// What weakens the separation of agent and host here, as `whim doctor` says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weaknesses: Vec<String>,
 }
 
 impl StateObject {

@@ -28,6 +28,7 @@ fn state(state: AgentState) -> StateObject {
         backup: Backup::default(),
         dialog: None,
         provider_error: None,
+        weaknesses: vec![],
     }
 }
 
