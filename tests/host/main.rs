@@ -7,6 +7,7 @@
 )]
 
 mod agents;
+mod asleep;
 mod container;
 mod crashes;
 mod person;
