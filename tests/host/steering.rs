@@ -44,8 +44,15 @@ fn reached(client: &Client, whim: &Whim, id: &str, states: &[&str]) -> Value {
 fn an_interrupt_by_hand_ends_copilots_turn() {
     let script = Script::of([
         Rule::prompt("first", [Reply::say("done")]),
-        // No model call is open while it runs: only Copilot's own record tells of its end.
-        Rule::prompt("second", [Reply::shell("sleep 300"), Reply::say("slept")]),
+        // No model call is open while it runs: only Copilot's own record tells of its end. An Escape that comes while it
+        // starts ends the tool alone; the model is asked on then, until the next one.
+        Rule::prompt(
+            "second",
+            [
+                Reply::shell("sleep 300"),
+                Reply::say("slept").gated("never"),
+            ],
+        ),
         Rule::prompt("third", [Reply::say("done again")]),
     ]);
     let upstream = Upstream::start(script).unwrap();
@@ -88,7 +95,8 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
     });
     assert!(
         idle["reason"].as_str().unwrap().contains("interrupted"),
-        "{idle}"
+        "{idle}\n{}",
+        client.json("/v1/events?limit=10000").unwrap()
     );
     let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
     assert_eq!(ended["state"], "interrupted", "{ended}");
@@ -199,4 +207,53 @@ fn codex_runs_a_trusted_repositorys_hooks() {
 #[test]
 fn codex_does_not_run_an_untrusted_repositorys_hooks() {
     assert!(!codex_starts_with("untrusted"));
+}
+
+#[test]
+fn copilots_permission_dialog_is_one_dialog_and_is_answered() {
+    let script = Script::of([Rule::prompt(
+        "touch",
+        [Reply::shell("touch made-by-agent"), Reply::say("made")],
+    )]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("copilot", &upstream, repository.path()).args([
+        "--permission-mode",
+        "default",
+        "touch a file",
+    ]);
+    let (whim, client) = start(&run);
+    let asking = state(&client, &whim, "the dialog", |state| {
+        state["state"] == "needs_input"
+            && state["dialog"]["text"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("touch made-by-agent")
+            && state["dialog"]["options"]
+                .as_array()
+                .is_some_and(|options| options.len() > 1)
+    });
+    let answered = client
+        .post(
+            "/v1/sessions/main/answers",
+            &json!({"dialog": asking["dialog"]["id"], "option": 0}),
+        )
+        .unwrap();
+    assert_eq!(answered.status, 202, "{}", answered.text());
+    word(&client, &whim, "idle");
+    assert!(
+        whim.root().at("/app/repo/made-by-agent").exists(),
+        "{}",
+        whim.output()
+    );
+    let events = client.json("/v1/events?limit=10000").unwrap();
+    let mut dialogs: Vec<&Value> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["dialog"]["id"])
+        .filter(|id| id.is_string())
+        .collect();
+    dialogs.dedup();
+    assert_eq!(dialogs.len(), 1, "{events}");
 }

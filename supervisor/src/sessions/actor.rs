@@ -23,6 +23,7 @@ use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
 use crate::agents::hook::Signal;
+use crate::agents::observe::dialog;
 use crate::agents::observe::startup::Step;
 use crate::agents::observe::transcript;
 use crate::agents::prompt::{self, Activity, Effect, Queue, View};
@@ -37,6 +38,10 @@ use crate::terminals::Typed;
 
 /// The longest sleep: a bound without a meaning of its own.
 const FAR: Duration = Duration::from_secs(3600);
+/// A dialog that is not on the screen by now cannot be read there (it has no numbers).
+const SHOWN: Duration = Duration::from_secs(2);
+/// Between two looks for it.
+const LOOK_SHOWN: Duration = Duration::from_millis(50);
 /// Between TERM and KILL for what a stopped session left.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -427,12 +432,12 @@ impl Actor {
         Ok(())
     }
 
-    async fn answer(&mut self, dialog: &str, option: &Value) -> Result<(), SessionError> {
+    async fn answer(&mut self, id: &str, option: &Value) -> Result<(), SessionError> {
         let gone = || SessionError::NoDialog(self.record.id.clone());
         let asked = self
             .sources
             .dialog()
-            .filter(|asked| asked.id == dialog)
+            .filter(|asked| asked.id == id)
             .ok_or_else(gone)?;
         let choice = match option {
             Value::String(text) => asked.options.iter().position(|known| known == text),
@@ -447,8 +452,9 @@ impl Actor {
                 asked.options.join(", ")
             ))
         };
-        let keys = self.sources.keys(dialog, choice.ok_or_else(unknown)?);
+        let keys = self.sources.keys(id, choice.ok_or_else(unknown)?);
         let keys = keys.map_err(|error| SessionError::Invalid(error.to_string()))?;
+        self.until_shown().await;
         let running = self
             .running
             .as_ref()
@@ -459,6 +465,24 @@ impl Actor {
             .map_err(|error| SessionError::Start(error.to_string()))?;
         self.observe(Observation::Key(Key::Submit));
         Ok(())
+    }
+
+    /// An agent tells of a dialog before it shows it, and takes no keys for it before: waits until it can be read on the
+    /// screen and is old enough, or is older than any agent needs.
+    async fn until_shown(&self) {
+        let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
+            return;
+        };
+        while self.sources.dialog_age() < SHOWN {
+            let shown = terminal.text().await.is_ok_and(|screen| {
+                let lines: Vec<&str> = screen.text.lines().collect();
+                dialog::read_screen(&lines).is_some()
+            });
+            if shown && self.sources.dialog_age() >= dialog::ANSWER_AFTER {
+                return;
+            }
+            tokio::time::sleep(LOOK_SHOWN).await;
+        }
     }
 
     async fn stop(&mut self) -> Result<(), SessionError> {

@@ -2,6 +2,8 @@
 //!
 //! [`Sources`] also keeps the dialog that is open, because its text, options and keys come from several of them.
 
+use std::time::Duration;
+
 use whim_wire::state::Dialog;
 
 use crate::agents::hook::{HookEvent, Signal, Tool};
@@ -72,6 +74,8 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) struct Sources {
     dialogs: Dialogs,
+    /// When the open dialog was told of.
+    opened: Moment,
 }
 
 impl Sources {
@@ -79,12 +83,18 @@ impl Sources {
         // Ids of dialogs must differ between supervisors.
         Self {
             dialogs: Dialogs::new(format!("d{}-", boot_now().since_boot().as_millis())),
+            opened: Moment::default(),
         }
     }
 
     /// The open dialog, as well as it is known.
     pub(super) fn dialog(&self) -> Option<&Dialog> {
         self.dialogs.current()
+    }
+
+    /// How long the open dialog has been known.
+    pub(super) fn dialog_age(&self) -> Duration {
+        boot_now() - self.opened
     }
 
     /// The keys that answer the open dialog.
@@ -179,6 +189,7 @@ impl Sources {
         if let Some(dialog) = self.dialogs.current()
             && before.as_ref() != Some(&dialog.id)
         {
+            self.opened = boot_now();
             let opened = Hook::DialogOpened {
                 dialog: dialog.clone(),
                 tool: asked.as_ref().map(|tool| tool.name.clone()),

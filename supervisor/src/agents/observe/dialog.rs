@@ -201,6 +201,17 @@ impl Dialogs {
     /// A hook's word.
     pub fn hook(&mut self, event: &HookEvent) {
         match &event.signal {
+            // Copilot's own record may have told of it already.
+            Signal::PermissionAsked(tool)
+                if self
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| open.record.is_some() && open.tool.is_none()) =>
+            {
+                if let Some(open) = &mut self.open {
+                    open.tool = Some(tool.clone());
+                }
+            }
             Signal::PermissionAsked(tool) => {
                 let text = if tool.detail.is_empty() {
                     tool.name.clone()
