@@ -325,6 +325,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         identity.credentials(),
     );
     drop(tasks.spawn(beat(board.clone(), stop.clone())));
+    look_for_weaknesses(&board, &given, &variables);
     let (ended, mut ends) = mpsc::channel(64);
     let grounds = Grounds {
         keeper: keeper.clone(),
@@ -701,6 +702,17 @@ fn announce(settings: &Settings, token: &str, addresses: &Addresses) {
             "whim: open http://127.0.0.1:{port}/#token={token}"
         ));
     }
+}
+
+/// Tells the board what weakens the separation of agent and host, beside everything else: it reads files and asks sudo.
+fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables) {
+    let (board, given, variables) = (board.clone(), given.clone(), variables.clone());
+    drop(tokio::task::spawn_blocking(move || {
+        // Mistakes in the configuration were told before anything was started.
+        let (subject, _) = crate::doctor::Subject::new(&given, &variables);
+        let found = crate::doctor::weaknesses(&subject);
+        board.weaknesses(found.iter().map(crate::doctor::Finding::short).collect());
+    }));
 }
 
 async fn beat(board: Arc<Board>, stop: CancellationToken) {

@@ -7,9 +7,14 @@
 )]
 
 mod agents;
+mod asleep;
 mod container;
+mod crashes;
+mod person;
 mod ports;
+mod provider;
 mod refusals;
 mod shells;
+mod steering;
 mod support;
 mod trust;

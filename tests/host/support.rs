@@ -41,7 +41,7 @@ pub(crate) fn repository() -> tempfile::TempDir {
     directory
 }
 
-fn open_to_all(directory: &Path) {
+pub(crate) fn open_to_all(directory: &Path) {
     let status = std::process::Command::new("chmod")
         .args(["-R", "a+rX"])
         .arg(directory)

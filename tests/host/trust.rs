@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use whim_kit::{proc, repo, wait};
+use whim_kit::{Root, proc, repo, wait};
 
 use crate::support::{KEY, PATIENCE, custom, root, start, state, whim};
 
@@ -102,4 +102,37 @@ fn links_and_pipes_in_the_agents_places_are_not_followed() {
     assert_eq!(std::fs::read_to_string(victim.path()).unwrap(), "precious");
     let state = std::fs::symlink_metadata(whim.root().at("/tmp/claude_state")).unwrap();
     assert!(state.is_file(), "the state file is a file of our own");
+}
+
+#[test]
+fn what_weakens_the_separation_is_said_by_status_as_by_doctor() {
+    let whim = custom(whim().ordinary(), "exec sleep 100000")
+        .start(Root::ordinary().unwrap())
+        .unwrap();
+    let client = whim.client(PATIENCE).unwrap();
+    let told = state(&client, &whim, "the weaknesses", |state| {
+        state["weaknesses"]
+            .as_array()
+            .is_some_and(|found| !found.is_empty())
+    });
+    let weaknesses: Vec<&str> = told["weaknesses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|weakness| weakness.as_str().unwrap())
+        .collect();
+    assert!(
+        weaknesses
+            .iter()
+            .any(|weakness| weakness.starts_with("same user: ")),
+        "{told}"
+    );
+    let status = whim
+        .whim(env!("CARGO_BIN_EXE_whim").as_ref(), &["status"])
+        .output()
+        .unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    for weakness in weaknesses {
+        assert!(status.contains(weakness), "{weakness} is not in\n{status}");
+    }
 }

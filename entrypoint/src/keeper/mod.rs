@@ -162,6 +162,7 @@ impl Keeper {
         sooner(self.stop.as_ref().map(Stop::due));
         sooner(self.sweep_due);
         sooner(self.rest_due);
+        sooner(self.outbox.due());
         for (_, process) in self.table.iter_mut() {
             sooner(process.due());
             for output in process.outputs() {

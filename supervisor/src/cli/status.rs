@@ -107,6 +107,9 @@ fn describe(object: &StateObject) -> String {
         ),
     );
     line("phase", &phase(&object.phase));
+    if let Some(error) = &object.provider_error {
+        line("provider", &escape(error));
+    }
     if let Some(dialog) = &object.dialog {
         line("asks", &escape(&dialog.text));
         for (index, option) in dialog.options.iter().enumerate() {
@@ -133,6 +136,9 @@ fn describe(object: &StateObject) -> String {
         (None, None) => "none yet".into(),
     };
     line("backup", &backup);
+    for weakness in &object.weaknesses {
+        line("weak", &escape(weakness));
+    }
     let supervisor = &object.supervisor;
     line(
         "whim",

@@ -36,6 +36,8 @@ fn object(verdict: &Verdict) -> StateObject {
         ports: vec![],
         backup: Backup::default(),
         dialog: verdict.dialog.clone(),
+        provider_error: None,
+        weaknesses: vec![],
     }
 }
 

@@ -27,6 +27,8 @@ fn state(state: AgentState) -> StateObject {
         ports: vec![],
         backup: Backup::default(),
         dialog: None,
+        provider_error: None,
+        weaknesses: vec![],
     }
 }
 

@@ -31,6 +31,7 @@ use crate::terminals::screen::{Effect, Effects, Screen};
 use crate::terminals::size::{SizePolicy, ViewerId};
 use crate::terminals::source::Source;
 use crate::terminals::terminal::{Exit, Shared, Signal};
+use crate::terminals::typed::{Hand, Keys};
 pub use command::ScreenText;
 pub(in crate::terminals) use command::{Attach, Attached, Command};
 use viewers::Viewer;
@@ -73,6 +74,7 @@ pub(in crate::terminals) struct Engine<S> {
     policy: SizePolicy,
     viewers: BTreeMap<ViewerId, Viewer>,
     input: Input,
+    keys: Keys,
     read: Vec<u8>,
     unparsed: Vec<u8>,
     parse_at: Option<Instant>,
@@ -112,6 +114,7 @@ impl<S: Source> Engine<S> {
             policy,
             viewers: BTreeMap::new(),
             input: Input::default(),
+            keys: Keys::default(),
             read: Vec::new(),
             unparsed: Vec::new(),
             parse_at: None,
@@ -366,6 +369,7 @@ impl<S: Source> Engine<S> {
             } => self.snapshot(viewer, from, reply),
             Command::Input { viewer, piece } => self.viewer_input(viewer, piece),
             Command::Type(piece) => {
+                self.follow(Hand::Supervisor, &piece.bytes);
                 self.input.push(piece);
                 self.write_input();
             }

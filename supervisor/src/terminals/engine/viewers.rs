@@ -11,6 +11,7 @@ use crate::terminals::input;
 use crate::terminals::screen::{MAX_LINES, SnapshotOptions};
 use crate::terminals::size::ViewerId;
 use crate::terminals::source::Source;
+use crate::terminals::typed::Hand;
 
 #[derive(Debug)]
 pub(super) struct Viewer {
@@ -125,6 +126,7 @@ impl<S: Source> Engine<S> {
         }
         if let Some(key) = input::interrupt_key(&piece.bytes) {
             self.typed(viewer);
+            self.follow(Hand::Person, &piece.bytes);
             let done = if self.input.is_empty() {
                 self.input.push(piece);
                 self.input.write(&self.master).map(drop)
@@ -141,6 +143,7 @@ impl<S: Source> Engine<S> {
             match part {
                 Piece::Typed(bytes) => {
                     typed = true;
+                    self.follow(Hand::Person, bytes);
                     keys.extend_from_slice(bytes);
                 }
                 Piece::Answer(bytes) => {
@@ -151,6 +154,9 @@ impl<S: Source> Engine<S> {
                 Piece::Either(bytes) => {
                     let answer = self.may_answer(viewer);
                     typed |= !answer;
+                    if !answer {
+                        self.follow(Hand::Person, bytes);
+                    }
                     keys.extend_from_slice(bytes);
                 }
             }
@@ -169,6 +175,17 @@ impl<S: Source> Engine<S> {
         self.shared.touch_input();
         self.policy.typed(viewer);
         self.size_changed();
+    }
+
+    /// Tells those who care what stands in the program's input box now.
+    pub(super) fn follow(&mut self, hand: Hand, bytes: &[u8]) {
+        self.keys.follow(hand, bytes);
+        let now = self.keys.typed();
+        self.shared.typed.send_if_modified(|typed| {
+            let changed = *typed != now;
+            *typed = now;
+            changed
+        });
     }
 
     /// Uses up one open query that this viewer saw live, if it is the one that answers.
