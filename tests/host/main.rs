@@ -8,6 +8,7 @@
 
 mod agents;
 mod container;
+mod conversation;
 mod refusals;
 mod support;
 mod trust;

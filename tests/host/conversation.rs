@@ -1,0 +1,306 @@
+//! Conversations of real agents, told in one shape.
+
+use serde_json::{Value, json};
+use whim_kit::model::script::{Reply, Rule, Script, ToolCall};
+use whim_kit::{Client, Upstream, Whim, wait};
+
+use crate::support::{PATIENCE, agent, custom, repository, start, whim, word};
+
+const CONVERSATION: &str = "/v1/sessions/main/conversation";
+
+fn script() -> Script {
+    Script::of([
+        Rule::prompt(
+            "first task",
+            [
+                Reply::shell("echo seen-by-the-tool"),
+                Reply::say("the first answer"),
+            ],
+        ),
+        Rule::prompt("second task", [Reply::say("the second answer")]),
+    ])
+}
+
+/// The conversation once it holds a text.
+fn page(client: &Client, whim: &Whim, query: &str, wanted: &str) -> Value {
+    let path = format!("{CONVERSATION}{query}");
+    let found = wait::until(wanted, PATIENCE, || {
+        client
+            .json(&path)
+            .ok()
+            .filter(|page| page.to_string().contains(wanted))
+    });
+    found.unwrap_or_else(|error| panic!("{error}: {:?}\n{}", client.json(&path), whim.output()))
+}
+
+/// Roles and parts that hold one of the texts, in order.
+fn story(page: &Value, texts: &[&str]) -> Vec<(String, String, String)> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut story = Vec::new();
+    for turn in page["turns"].as_array().unwrap() {
+        for part in turn["parts"].as_array().unwrap() {
+            // The program's own words (a list of skills, an environment) are of no interest here.
+            let said = turn["role"] != "system";
+            let held = texts.iter().find(|text| part.to_string().contains(*text));
+            if let Some(held) = held.filter(|_| said) {
+                story.push((word(&turn["role"]), word(&part["type"]), (*held).to_owned()));
+            }
+        }
+    }
+    story
+}
+
+fn told(entries: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    let own = |entry: &(&str, &str, &str)| (entry.0.into(), entry.1.into(), entry.2.into());
+    entries.iter().map(own).collect()
+}
+
+/// Prompt, call, result and answer in order, each once; then only what is new.
+fn is_told(kind: &str) {
+    let upstream = Upstream::start(script()).unwrap();
+    let repository = repository();
+    let run = agent(kind, &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "do the first task",
+    ]);
+    let (whim, client) = start(&run);
+    let first = page(&client, &whim, "", "the first answer");
+    assert_eq!(
+        (&first["session"], &first["agent"]),
+        (&json!("main"), &json!(kind))
+    );
+    let texts = [
+        "do the first task",
+        "echo seen-by-the-tool",
+        "seen-by-the-tool",
+        "the first answer",
+    ];
+    assert_eq!(
+        story(&first, &texts),
+        told(&[
+            ("user", "text", "do the first task"),
+            ("assistant", "tool_call", "echo seen-by-the-tool"),
+            ("tool", "tool_result", "seen-by-the-tool"),
+            ("assistant", "text", "the first answer"),
+        ]),
+        "{first}"
+    );
+    let parts = |kind: &str| {
+        let turns = first["turns"].as_array().unwrap().clone();
+        let parts: Vec<Value> = turns
+            .iter()
+            .flat_map(|turn| turn["parts"].as_array().unwrap().clone())
+            .collect();
+        parts.into_iter().find(|part| part["type"] == kind).unwrap()
+    };
+    assert!(parts("tool_call")["call_id"].is_string());
+    assert_eq!(
+        parts("tool_call")["call_id"],
+        parts("tool_result")["call_id"]
+    );
+    let turns = first["turns"].as_array().unwrap();
+    let counted = |turn: &Value| turn["usage"]["output_tokens"].as_u64() > Some(0);
+    assert!(turns.iter().any(counted), "{first}");
+
+    // A page at a time comes to the same.
+    let mut after = String::new();
+    let mut ids = Vec::new();
+    loop {
+        let path = format!("{CONVERSATION}?limit=1{after}");
+        let page = client.json(&path).unwrap();
+        let turns = page["turns"].as_array().unwrap();
+        assert!(turns.len() <= 1);
+        ids.extend(turns.iter().map(|turn| turn["id"].clone()));
+        after = format!("&after={}", page["next"].as_str().unwrap());
+        if page["more"] == false {
+            break;
+        }
+    }
+    let all: Vec<Value> = turns.iter().map(|turn| turn["id"].clone()).collect();
+    assert_eq!(ids.get(..all.len()), Some(&all[..]));
+
+    let idle = word(&client, &whim, "idle");
+    assert!(idle["sessions"][0]["agent_session_id"].is_string());
+    let next = page(&client, &whim, "", "the first answer")["next"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let queued = client
+        .post(
+            "/v1/sessions/main/prompts",
+            &json!({"text": "do the second task"}),
+        )
+        .unwrap();
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    let newer = page(
+        &client,
+        &whim,
+        &format!("?after={next}"),
+        "the second answer",
+    );
+    assert!(
+        !newer.to_string().contains("the first answer"),
+        "what was told is not told again: {newer}"
+    );
+    assert_eq!(newer["reset"], false);
+    assert_eq!(
+        story(&newer, &["do the second task", "the second answer"]),
+        told(&[
+            ("user", "text", "do the second task"),
+            ("assistant", "text", "the second answer"),
+        ]),
+        "{newer}"
+    );
+    forms(&client, &whim);
+    refusals(&client, &next);
+}
+
+/// Markdown and lines, by the API and by the command.
+fn forms(client: &Client, whim: &Whim) {
+    let markdown = client
+        .get(&format!("{CONVERSATION}?format=markdown"))
+        .unwrap();
+    assert_eq!(
+        markdown.headers["content-type"],
+        "text/markdown; charset=utf-8"
+    );
+    let markdown = markdown.text();
+    let place = |text: &str| {
+        markdown
+            .find(text)
+            .unwrap_or_else(|| panic!("no {text:?} in {markdown}"))
+    };
+    assert!(place("do the first task") < place("the first answer"));
+    assert!(place("the first answer") < place("the second answer"));
+    let output = command(whim, &["conversation"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("the second answer"));
+    let output = command(whim, &["conversation", "--format", "jsonl"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let page = client.json(CONVERSATION).unwrap();
+    assert_eq!(
+        lines.first().unwrap()["id"],
+        page["turns"][0]["id"],
+        "the same turns in both"
+    );
+    assert!(text.contains("the second answer"));
+    let unknown = command(whim, &["conversation", "--session", "none"]);
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+fn command(whim: &Whim, arguments: &[&str]) -> std::process::Output {
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_whim"));
+    whim.whim(binary, arguments).output().unwrap()
+}
+
+fn refusals(client: &Client, next: &str) {
+    let status = |path: &str| client.get(path).unwrap().status.as_u16();
+    assert_eq!(status("/v1/sessions/none/conversation"), 404);
+    assert_eq!(status("/v1/sessions/..%2Fmain/conversation"), 404);
+    assert_eq!(status(&format!("{CONVERSATION}?after=nonsense")), 422);
+    assert_eq!(status(&format!("{CONVERSATION}?subagent=none")), 404);
+    // A place in another conversation begins this one again, and says so.
+    let foreign = format!("{}x", next);
+    let page = client
+        .json(&format!("{CONVERSATION}?after={foreign}"))
+        .unwrap();
+    assert_eq!(page["reset"], true);
+    assert!(page.to_string().contains("do the first task"));
+    // So does one after which something else was written.
+    let (_, rest) = next.split_once('-').unwrap();
+    let page = client
+        .json(&format!("{CONVERSATION}?after=7-{rest}"))
+        .unwrap();
+    assert_eq!(page["reset"], true);
+}
+
+#[test]
+fn claudes_conversation_is_told() {
+    is_told("claude");
+}
+
+#[test]
+fn codexs_conversation_is_told() {
+    is_told("codex");
+}
+
+#[test]
+fn copilots_conversation_is_told() {
+    is_told("copilot");
+}
+
+#[test]
+fn a_subagents_conversation_is_told_beside_its_parents() {
+    let input = json!({"description": "look around", "prompt": "the inner task", "subagent_type": "general-purpose"});
+    let script = Script::of([
+        Rule::prompt(
+            "the inner task",
+            [
+                Reply::shell("echo seen-inside"),
+                Reply::say("the inner answer"),
+            ],
+        ),
+        Rule::prompt(
+            "delegate",
+            [
+                Reply::call(ToolCall::Named {
+                    name: "Agent".into(),
+                    input,
+                }),
+                Reply::say("all delegated"),
+            ],
+        ),
+    ]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "delegate it",
+    ]);
+    let (whim, client) = start(&run);
+    let page = page(&client, &whim, "", "all delegated");
+    let subagent = &page["subagents"][0];
+    assert_eq!(subagent["description"], "look around", "{page}");
+    assert!(!page.to_string().contains("seen-inside"));
+    let id = subagent["id"].as_str().unwrap();
+    let inside = client
+        .json(&format!("{CONVERSATION}?subagent={id}"))
+        .unwrap();
+    let texts = ["the inner task", "echo seen-inside", "the inner answer"];
+    assert_eq!(
+        story(&inside, &texts),
+        told(&[
+            ("user", "text", "the inner task"),
+            ("assistant", "tool_call", "echo seen-inside"),
+            ("assistant", "text", "the inner answer"),
+        ]),
+        "{inside}"
+    );
+    let whole = client
+        .get(&format!("{CONVERSATION}?format=jsonl"))
+        .unwrap()
+        .text();
+    assert!(whole.contains("all delegated") && whole.contains("the inner answer"));
+}
+
+#[test]
+fn an_agent_without_a_transcript_has_an_empty_conversation() {
+    let (_whim, client) = start(&custom(whim(), "sleep 60"));
+    let page = wait::until("the session", PATIENCE, || client.json(CONVERSATION).ok());
+    let page = page.unwrap();
+    assert_eq!(page["turns"], json!([]));
+    assert_eq!(
+        (&page["next"], &page["more"]),
+        (&Value::Null, &Value::Bool(false))
+    );
+    let markdown = client
+        .get(&format!("{CONVERSATION}?format=markdown"))
+        .unwrap();
+    assert_eq!(markdown.status.as_u16(), 200);
+}
