@@ -1,5 +1,7 @@
 //! Conversations of real agents, told in one shape.
 
+use std::io::Write;
+
 use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script, ToolCall};
 use whim_kit::{Client, Upstream, Whim, wait};
@@ -287,6 +289,129 @@ fn a_subagents_conversation_is_told_beside_its_parents() {
         .unwrap()
         .text();
     assert!(whole.contains("all delegated") && whole.contains("the inner answer"));
+}
+
+/// The most memory that a process had at once, in bytes.
+fn peak(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kib * 1024
+}
+
+/// Every id from a place on, and where it ended. Pages are bounded, and none stands still.
+fn walk(client: &Client, start: &str) -> (Vec<Value>, String) {
+    let mut place = start.to_owned();
+    let mut ids = Vec::new();
+    loop {
+        let answer = client
+            .get(&format!("{CONVERSATION}?limit=2000&after={place}"))
+            .unwrap();
+        assert!(answer.body.len() < 8 << 20, "{}", answer.body.len());
+        let page = answer.json().unwrap();
+        assert_eq!(page["reset"], false);
+        ids.extend(
+            page["turns"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|turn| turn["id"].clone()),
+        );
+        let next = page["next"].as_str().unwrap().to_owned();
+        if page["more"] == false {
+            return (ids, next);
+        }
+        assert_ne!(next, place);
+        place = next;
+    }
+}
+
+#[test]
+fn a_long_transcript_is_told_in_pieces() {
+    let upstream = Upstream::start(script()).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "do the second task",
+    ]);
+    let (whim, client) = start(&run);
+    page(&client, &whim, "", "the second answer");
+    word(&client, &whim, "idle");
+    let first = client.json(CONVERSATION).unwrap();
+    let start = first["next"].as_str().unwrap();
+    let name = format!("{}.jsonl", first["agent_session_id"].as_str().unwrap());
+    let projects = std::fs::read_dir(whim.root().at("/home/node/.claude/projects")).unwrap();
+    let transcript = projects
+        .map(|project| project.unwrap().path().join(&name))
+        .find(|path| path.exists())
+        .unwrap();
+    let before = peak(whim.supervisor().unwrap());
+
+    // 100 MB of bookkeeping, 20 MB of words, and a record that is longer than any line may be.
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&transcript)
+        .unwrap();
+    let said = json!({"type": "user", "message": {"role": "user", "content": "w".repeat(200_000)}});
+    let silent = json!({"type": "last-prompt", "lastPrompt": "s".repeat(1_000_000)}).to_string();
+    for _ in 0..100 {
+        writeln!(file, "{silent}\n{said}").unwrap();
+    }
+    let endless = json!({"type": "user", "message": {"content": "e".repeat(9 << 20)}});
+    writeln!(file, "{endless}").unwrap();
+    let (ids, end) = walk(&client, start);
+    // The agent may write its own bookkeeping in between, which is none of these.
+    assert_eq!(ids.len(), 102, "a hundred turns and two pieces");
+    let distinct: std::collections::BTreeSet<String> = ids.iter().map(Value::to_string).collect();
+    assert_eq!(distinct.len(), ids.len());
+    let exported = client
+        .get(&format!("{CONVERSATION}?format=jsonl"))
+        .unwrap()
+        .text();
+    let exported: Vec<Value> = exported
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let tail: Vec<Value> = exported.iter().map(|turn| turn["id"].clone()).collect();
+    assert!(tail.ends_with(&ids));
+    let grown = peak(whim.supervisor().unwrap()) - before;
+    assert!(grown < 64 << 20, "{} MiB for a page", grown >> 20);
+
+    // A line that is being written is told once it is whole.
+    let line = json!({"type": "user", "message": {"content": "in two parts"}}).to_string();
+    let (one, two) = line.split_at(30);
+    write!(file, "{one}").unwrap();
+    let path = format!("{CONVERSATION}?after={end}");
+    assert_eq!(client.json(&path).unwrap()["turns"], json!([]));
+    writeln!(file, "{two}").unwrap();
+    let told = client.json(&path).unwrap();
+    assert_eq!(told["turns"][0]["parts"][0]["text"], "in two parts");
+
+    // A page that shows only the end of it.
+    let recent = client.json(&format!("{CONVERSATION}?recent=true")).unwrap();
+    assert!(
+        recent["skipped_bytes"].as_u64() > Some(100_000_000),
+        "{}",
+        recent["skipped_bytes"]
+    );
+    let turns = recent["turns"].as_array().unwrap();
+    assert_eq!(turns.last(), told["turns"].as_array().unwrap().last());
+    assert_eq!(
+        walk(&client, recent["next"].as_str().unwrap()).0,
+        [json!(null); 0]
+    );
+
+    // A transcript that was replaced by another one is told from its beginning.
+    std::fs::write(&transcript, format!("{line}\n")).unwrap();
+    let replaced = client.json(&path).unwrap();
+    assert_eq!(replaced["reset"], true);
+    assert_eq!(replaced["turns"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -192,9 +192,11 @@ export class Conversation {
     const { turn } = entry;
     const subagents = startedBy(this.source?.subagents ?? [], entry);
     const time = turn.at ? h('time', { datetime: turn.at, title: new Date(turn.at).toLocaleString() }, new Date(turn.at).toLocaleTimeString()) : null;
-    return h('li', { class: `turn from-${turn.role}`, 'data-id': turn.id },
-      h('div', { class: 'who' }, h('span', { class: 'role' }, WHO[turn.role] ?? turn.role),
-        turn.subagent ? h('span', { class: 'tag' }, 'sub-agent') : null, time,
+    // What a search found stands alone and says who said it.
+    const follows = entry.follows && !wanted;
+    const who = turn.subagent && turn.role === 'user' ? 'Task' : (WHO[turn.role] ?? turn.role);
+    return h('li', { class: `turn from-${turn.role}${follows ? ' follows' : ''}`, 'data-id': turn.id },
+      h('div', { class: 'who' }, ...(follows ? [] : [h('span', { class: 'role' }, who), turn.subagent ? h('span', { class: 'tag' }, 'sub-agent') : null, time]),
         entry.usage ? tokens(entry.usage, turn.model) : null),
       ...turn.parts.map((part, at) => this.part(part, `${turn.id}/${at}`, turn.role, entry, subagents, wanted)));
   }

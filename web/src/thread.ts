@@ -9,7 +9,8 @@ export class Entry {
   usage: Usage | null = null;
   private searched: string | null = null;
 
-  constructor(readonly turn: Turn) {}
+  /** `follows`: it is a further record of the answer before it. */
+  constructor(readonly turn: Turn, readonly follows: boolean) {}
 
   /** Everything in it that can be searched for, in lower case. */
   get text(): string {
@@ -80,7 +81,10 @@ export class Thread {
     if (own.length === 0) {
       return [...changed, ...this.count(turn)];
     }
-    const entry = new Entry({ ...turn, parts: own });
+    const before = this.entries.at(-1)?.turn;
+    const follows = before?.role === 'assistant' && turn.role === 'assistant'
+      && before.generation === turn.generation && before.subagent === turn.subagent;
+    const entry = new Entry({ ...turn, parts: own }, follows);
     for (const part of own) {
       if (part.type === 'tool_call' && part.call_id) {
         this.calls.set(part.call_id, entry);
