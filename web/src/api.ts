@@ -70,6 +70,7 @@ export type Part =
   | { type: 'text' | 'thinking' | 'raw'; text: string; omitted_bytes?: number }
   | { type: 'tool_call'; call_id: string | null; name: string; input: unknown; omitted_bytes?: number }
   | ToolResult
+  | { type: 'subagent'; id: string; call_id: string | null; name: string; state: string }
   | { type: 'attachment'; name: string }
   | { type: 'notice'; kind: string; text: string; omitted_bytes?: number };
 

@@ -103,6 +103,9 @@ export class Conversation {
         continue;
       }
       const grown = source.subagents.filter((subagent) => before.get(subagent.id) !== subagent.bytes);
+      if (changed === null) {
+        this.inner.clear();
+      }
       if (changed === null || this.query.value.trim()) {
         this.render();
       } else {
@@ -213,6 +216,8 @@ export class Conversation {
         return this.call(part, key, entry, subagents, wanted);
       case 'tool_result':
         return folded(key, [part.failed ? 'Result (failed)' : 'Result'], wanted, part.text, part.omitted_bytes);
+      case 'subagent':
+        return h('div', { class: 'notice-line' }, `sub-agent ${part.state}: `, ...marked(part.name, wanted));
       case 'attachment':
         return h('div', { class: 'dim' }, 'Attachment: ', ...marked(part.name, wanted));
       case 'notice':

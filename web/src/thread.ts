@@ -6,6 +6,8 @@ import type { Part, Subagent, ToolResult, Turn, Usage } from './api';
 export class Entry {
   /** Results of its calls, by the call's id. */
   readonly results = new Map<string, ToolResult>();
+  /** Sub-agents that its calls started, as the transcript tells, by the call's id. */
+  readonly subagents = new Map<string, Subagent>();
   usage: Usage | null = null;
   private searched: string | null = null;
 
@@ -29,6 +31,7 @@ export function textOf(part: Part): string {
     case 'tool_call':
       return `${part.name}\n${inputText(part.input)}`;
     case 'attachment':
+    case 'subagent':
       return part.name;
     case 'notice':
       return `${part.kind}\n${part.text}`;
@@ -62,13 +65,21 @@ export class Thread {
   readonly entries: Entry[] = [];
   private readonly calls = new Map<string, Entry>();
   private readonly usages = new Map<string, Usage>();
-  private readonly lastOf = new Map<string, Entry>();
+  /** The first entry of each model call, and of the last one where calls have no names. */
+  private readonly firstOf = new Map<string, Entry>();
+  private head: Entry | null = null;
 
   /** Takes a turn in. Returns the entries that are new or look different now. */
   add(turn: Turn): Entry[] {
     const changed: Entry[] = [];
     // Results find their calls; what is left of the turn stands for itself.
     const own = turn.parts.filter((part) => {
+      const caller = part.type === 'subagent' && part.call_id ? this.calls.get(part.call_id) : undefined;
+      if (part.type === 'subagent' && part.call_id && caller) {
+        caller.subagents.set(part.call_id, { id: part.id, kind: null, description: part.name, call_id: part.call_id, bytes: 0 });
+        changed.push(caller);
+        return false;
+      }
       const call = part.type === 'tool_result' && part.call_id ? this.calls.get(part.call_id) : undefined;
       if (part.type !== 'tool_result' || !call || !part.call_id) {
         return true;
@@ -82,7 +93,7 @@ export class Thread {
       return [...changed, ...this.count(turn)];
     }
     const before = this.entries.at(-1)?.turn;
-    const follows = before?.role === 'assistant' && turn.role === 'assistant'
+    const follows = this.head !== null && before?.role === 'assistant' && turn.role === 'assistant'
       && before.generation === turn.generation && before.subagent === turn.subagent;
     const entry = new Entry({ ...turn, parts: own }, follows);
     for (const part of own) {
@@ -99,34 +110,43 @@ export class Thread {
     return this.calls.get(call);
   }
 
-  /** Tokens stand at the last entry of their model call; a record that brings only tokens is of the call before it. */
+  /** Tokens stand at the first entry of their model call; a record that brings only tokens ends the call before it. */
   private count(turn: Turn, entry?: Entry): Entry[] {
     const { generation, usage } = turn;
-    if (generation && usage) {
+    if (entry && turn.role === 'assistant' && !entry.follows) {
+      this.head = entry;
+    }
+    if (!generation) {
+      const head = this.head;
+      if (!usage || !head) {
+        return [];
+      }
+      head.usage = usage;
+      if (!entry) {
+        this.head = null;
+      }
+      return [head];
+    }
+    if (usage) {
       this.usages.set(generation, usage);
     }
-    if (!entry) {
-      const before = this.entries.findLast((known) => known.turn.role === 'assistant');
-      if (usage && before && !before.turn.generation) {
-        before.usage = usage;
-        return [before];
-      }
-      return [];
+    if (entry && !this.firstOf.has(generation)) {
+      this.firstOf.set(generation, entry);
     }
-    const counted = generation ? (this.usages.get(generation) ?? null) : (usage ?? null);
-    if (!counted) {
-      return [];
+    const first = this.firstOf.get(generation);
+    const known = this.usages.get(generation);
+    if (first && known) {
+      first.usage = known;
+      return [first];
     }
-    const earlier = generation ? this.lastOf.get(generation) : undefined;
-    if (generation) {
-      this.lastOf.set(generation, entry);
+    // Codex names a call only where it counts its tokens.
+    if (!entry && usage && this.head && !this.head.turn.generation) {
+      const head = this.head;
+      head.usage = usage;
+      this.head = null;
+      return [head];
     }
-    entry.usage = counted;
-    if (!earlier) {
-      return [];
-    }
-    earlier.usage = null;
-    return [earlier];
+    return [];
   }
 }
 
@@ -138,7 +158,8 @@ export function startedBy(subagents: Subagent[], entry: Entry): Map<string, Suba
       continue;
     }
     const id = entry.results.get(part.call_id)?.subagent;
-    const known = subagents.find((subagent) => subagent.id === id || (subagent.call_id && subagent.call_id === part.call_id));
+    const told = entry.subagents.get(part.call_id);
+    const known = told ?? subagents.find((subagent) => subagent.id === id || (subagent.call_id && subagent.call_id === part.call_id));
     if (known) {
       found.set(part.call_id, known);
     } else if (id) {

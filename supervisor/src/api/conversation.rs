@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use whim_wire::conversation::{Conversation, Part, Turn};
 
@@ -20,6 +20,7 @@ use crate::conversation::cursor::NoCursor;
 use crate::conversation::page::{DEFAULT, MOST};
 use crate::conversation::reader::{Asked, Known, ReadError};
 use crate::conversation::{markdown, place};
+use crate::helper::HelperError;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Wanted {
@@ -66,6 +67,12 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NoSubagent { subagent, .. } => Self::not_found("sub-agent", &subagent),
+            // What stands in the agent's directories is the agent's doing: a FIFO in a transcript's place is no fault of ours.
+            ReadError::Helper(HelperError::Io { .. }) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "transcript",
+                error.to_string(),
+            ),
             other => Self::internal(&other),
         }
     }
@@ -266,12 +273,13 @@ impl Export {
     }
 }
 
-/// Sub-agents with transcripts of their own that a turn's results name.
+/// Sub-agents with transcripts of their own that a turn names.
 fn named(turn: &Turn) -> Vec<String> {
     let parts = turn.parts.iter();
     parts
         .filter_map(|part| match part {
             Part::ToolResult { subagent, .. } => subagent.clone(),
+            Part::Subagent { id, .. } => Some(id.clone()),
             _ => None,
         })
         .filter(|id| place::is_plain(id))

@@ -6,8 +6,8 @@
 //!   it (their lines have no `ordinal`) have only `token_count`.
 //! - Instructions that the program adds come as messages of the user or developer; `content_item_kinds` tells them from a
 //!   person's.
-//! - A sub-agent is a thread with a rollout of its own, named in the result of `spawn_agent` (not seen: the models tried had
-//!   no such tool).
+//! - A sub-agent is a thread with a rollout of its own. An `item_completed` of a `SubAgentActivity` names it, with the call
+//!   of `spawn_agent` as its id; what agents tell each other is an `agent_message`. Versions before name it in the result.
 
 use whim_wire::conversation::Role;
 
@@ -22,7 +22,6 @@ const BOOKKEEPING: &[&str] = &[
     "agent_reasoning_section_break",
     "exec_command_begin",
     "exec_command_end",
-    "item_completed",
     "item_started",
     "mcp_tool_call_begin",
     "mcp_tool_call_end",
@@ -77,7 +76,9 @@ pub(super) fn read(record: &Object<'_>) -> Option<Draft> {
             }
             draft
         }
-        "turn_context" | "world_state" => Draft::new(Role::Record, kind),
+        "turn_context" | "world_state" | "inter_agent_communication_metadata" => {
+            Draft::new(Role::Record, kind)
+        }
         _ => return None,
     };
     draft.turn.at = record.time("timestamp");
@@ -145,7 +146,8 @@ fn item(kind: &str, item: &Object<'_>) -> Option<Draft> {
             draft.notice("compaction", &item.word("summary"));
             draft
         }
-        "ghost_snapshot" => Draft::new(Role::Record, name),
+        "agent_message" => between_agents(name, item),
+        "ghost_snapshot" | "additional_tools" => Draft::new(Role::Record, name),
         _ => return None,
     })
 }
@@ -189,6 +191,24 @@ fn message(name: String, message: &Object<'_>) -> Option<Draft> {
     Some(draft)
 }
 
+/// What one agent tells another. From one above (`/root` to `/root/sub`) it is a task, from any other a report.
+fn between_agents(name: String, message: &Object<'_>) -> Draft {
+    let (author, recipient) = (message.word("author"), message.word("recipient"));
+    let above = recipient
+        .strip_prefix(author.as_str())
+        .is_some_and(|below| below.starts_with('/'));
+    let mut draft = Draft::new(if above { Role::User } else { Role::Tool }, name);
+    for block in message.list("content").unwrap_or_default() {
+        let parts = Object::parse(block).unwrap_or_default();
+        match parts.text("text") {
+            Some(text) => draft.text(&text),
+            None if parts.word("type") == "encrypted_content" => draft.notice("encrypted", ""),
+            None => draft.raw(block),
+        }
+    }
+    draft
+}
+
 /// A tool's result: a string, a list of blocks, or an object of both.
 fn output(draft: &mut Draft, item: &Object<'_>) {
     let call = item.text("call_id");
@@ -204,6 +224,9 @@ fn output(draft: &mut Draft, item: &Object<'_>) {
         .or_else(|| item.raw("tools").map(str::to_owned))
         .unwrap_or_default();
     // Told in words only.
+    if failed.is_none() && flat.starts_with("Script failed") {
+        failed = Some(true);
+    }
     if failed.is_none()
         && let Some((_, code)) = flat.split_once("Process exited with code ")
     {
@@ -227,6 +250,20 @@ fn event(kind: &str, event: &Object<'_>, old: bool) -> Option<Draft> {
         "warning" => notice("warning", event.word("message")),
         "context_compacted" => notice("compaction", String::new()),
         "thread_rolled_back" => notice("rewind", format!("{} turns", event.number("num_turns"))),
+        "item_completed" => {
+            let item = event.object("item").unwrap_or_default();
+            let thread = item
+                .text("agent_thread_id")
+                .filter(|_| item.word("type") == "SubAgentActivity");
+            let Some(thread) = thread else {
+                return Some(Draft::new(Role::Record, name));
+            };
+            let mut draft = Draft::new(Role::System, name);
+            let state = item.word("kind");
+            let call = item.text("id").filter(|_| state == "started");
+            draft.subagent(thread, call, item.word("agent_path"), state);
+            return Some(draft);
+        }
         "token_count" if old => {
             let mut draft = Draft::new(Role::Assistant, name.clone());
             let info = event.object("info");

@@ -116,6 +116,21 @@ impl Draft {
         });
     }
 
+    pub(super) fn subagent(
+        &mut self,
+        id: String,
+        call_id: Option<String>,
+        name: String,
+        state: String,
+    ) {
+        self.push(Part::Subagent {
+            id,
+            call_id,
+            name,
+            state,
+        });
+    }
+
     pub(super) fn attachment(&mut self, name: &str) {
         let (name, _) = self.cut(name, NAME_MAX);
         self.push(Part::Attachment { name });
@@ -198,6 +213,15 @@ impl Draft {
                     call_id, subagent, ..
                 } => {
                     [call_id, subagent].into_iter().flatten().for_each(clip);
+                }
+                Part::Subagent {
+                    id,
+                    call_id,
+                    name,
+                    state,
+                } => {
+                    [id, name, state].into_iter().for_each(clip);
+                    call_id.iter_mut().for_each(clip);
                 }
                 Part::Notice { kind, .. } => clip(kind),
                 Part::Text { .. }

@@ -96,6 +96,15 @@ fn part_to(out: &mut String, part: &Part, role: Role) -> std::fmt::Result {
             };
             folded(out, title, text, *omitted_bytes)
         }
+        Part::Subagent {
+            id, name, state, ..
+        } => writeln!(
+            out,
+            "\n*sub-agent {}* {} ({})",
+            line(state),
+            line(name),
+            line(id)
+        ),
         Part::Attachment { name } => writeln!(out, "\n[attachment: {}]", line(name)),
         Part::Notice {
             kind,

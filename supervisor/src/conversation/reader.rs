@@ -186,7 +186,12 @@ impl Conversations {
                 }
             },
         };
-        let mut reached = self.read(&path, &transcript, wanted, asked, page).await?;
+        let known = page.clone();
+        let mut reached = match self.read(&path, &transcript, wanted, asked, page).await {
+            // Gone between the look and the reading.
+            Err(ReadError::Helper(error)) if error.is_not_found() => return Ok(empty(known)),
+            other => other?,
+        };
         if let Some(subagent) = inside
             && asked.after.is_none()
             && reached.page.turns.is_empty()

@@ -154,6 +154,16 @@ pub enum Part {
         #[serde(default, skip_serializing_if = "none_missing")]
         omitted_bytes: u64,
     },
+    /// A sub-agent with a transcript of its own began, or did something else.
+    Subagent {
+        /// What `?subagent=` takes.
+        id: String,
+        /// The tool call that started it.
+        call_id: Option<String>,
+        name: String,
+        /// The agent's word, as `started` or `completed`.
+        state: String,
+    },
     /// An image or file; its content stays in the transcript.
     Attachment {
         /// Media type, or path where that is all that is known.

@@ -219,6 +219,38 @@ fn codexs_prompt_tool_result_answer_and_tokens() {
         spawned.parts,
         [result("c2", r#"{"agent_id":"t-9"}"#, None, Some("t-9"))]
     );
+    let started = read(
+        AgentKind::Codex,
+        r#"{"ordinal":15,"type":"event_msg","payload":{"type":"item_completed","item":{"type":"SubAgentActivity","id":"c3","kind":"started","agent_thread_id":"t-10","agent_path":"/root/sub"}}}"#,
+    );
+    let began = Part::Subagent {
+        id: "t-10".into(),
+        call_id: Some("c3".into()),
+        name: "/root/sub".into(),
+        state: "started".into(),
+    };
+    assert_eq!((started.role, started.parts), (Role::System, vec![began]));
+    let told = r#"{"type":"response_item","payload":{"type":"agent_message","author":"/root","recipient":"/root/sub","content":[{"type":"input_text","text":"go on"},{"type":"encrypted_content","encrypted_content":"xx"}]}}"#;
+    let task = read(AgentKind::Codex, told);
+    assert_eq!(
+        (task.role, task.parts),
+        (Role::User, vec![text("go on"), notice("encrypted", "")])
+    );
+    let report = told.replace(r#""author":"/root""#, r#""author":"/root/sub/x""#);
+    assert_eq!(read(AgentKind::Codex, &report).role, Role::Tool);
+    let script = read(
+        AgentKind::Codex,
+        r#"{"type":"response_item","payload":{"type":"custom_tool_call_output","call_id":"c4","output":[{"type":"input_text","text":"Script failed\nOutput:"},{"type":"input_text","text":"TypeError"}]}}"#,
+    );
+    assert_eq!(
+        script.parts,
+        [result(
+            "c4",
+            "Script failed\nOutput:\nTypeError",
+            Some(true),
+            None
+        )]
+    );
     let tokens = read(
         AgentKind::Codex,
         r#"{"ordinal":10,"type":"token_usage_record","payload":{"response_id":"r1","usage":{"input_tokens":2234,"cached_input_tokens":1000,"cache_write_input_tokens":4,"output_tokens":57,"reasoning_output_tokens":7}}}"#,
