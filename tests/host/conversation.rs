@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script, ToolCall};
 use whim_kit::{Client, Upstream, Whim, wait};
 
-use crate::support::{PATIENCE, agent, custom, repository, start, whim, word};
+use crate::support::{PATIENCE, agent, custom, repository, start, state, whim, word};
 
 const CONVERSATION: &str = "/v1/sessions/main/conversation";
 
@@ -289,6 +289,21 @@ fn a_subagents_conversation_is_told_beside_its_parents() {
         .unwrap()
         .text();
     assert!(whole.contains("all delegated") && whole.contains("the inner answer"));
+
+    // Another supervisor goes on where the one before was.
+    word(&client, &whim, "idle");
+    let place = client.json(CONVERSATION).unwrap()["next"].clone();
+    let supervisor = nix::unistd::Pid::from_raw(whim.supervisor().unwrap());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    state(&client, &whim, "the next supervisor", |state| {
+        state["supervisor"]["restarts"] == 1
+    });
+    let newer = format!("{CONVERSATION}?after={}", place.as_str().unwrap());
+    let newer = client.json(&newer).unwrap();
+    assert_eq!(
+        (&newer["turns"], &newer["reset"]),
+        (&json!([]), &json!(false))
+    );
 }
 
 /// The most memory that a process had at once, in bytes.
@@ -341,6 +356,7 @@ fn a_long_transcript_is_told_in_pieces() {
         "do the second task",
     ]);
     let (whim, client) = start(&run);
+    let client = client.limit(PATIENCE);
     page(&client, &whim, "", "the second answer");
     word(&client, &whim, "idle");
     let first = client.json(CONVERSATION).unwrap();
@@ -417,8 +433,12 @@ fn a_long_transcript_is_told_in_pieces() {
 #[test]
 fn an_agent_without_a_transcript_has_an_empty_conversation() {
     let (_whim, client) = start(&custom(whim(), "sleep 60"));
-    let page = wait::until("the session", PATIENCE, || client.json(CONVERSATION).ok());
-    let page = page.unwrap();
+    // Until the boot has a session there is none to ask about.
+    let page = wait::until("the session", PATIENCE, || {
+        let answer = client.get(CONVERSATION).ok()?;
+        (answer.status == 200).then_some(answer)
+    });
+    let page = page.unwrap().json().unwrap();
     assert_eq!(page["turns"], json!([]));
     assert_eq!(
         (&page["next"], &page["more"]),
