@@ -8,6 +8,7 @@ pub mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod conversation;
 pub mod doctor;
 pub mod files;
 pub mod helper;

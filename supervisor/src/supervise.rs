@@ -34,6 +34,7 @@ use crate::boot::{self, BootError, Grounds};
 use crate::claim::Claim;
 use crate::config::settings::LogFormat;
 use crate::config::{Given, Request, Resolved, Settings, Variables};
+use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::journal::{Journal, Limits};
@@ -292,9 +293,15 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         agents: identity.uid(),
         own: identity.own,
     });
+    let helper = Helper::new(
+        keeper.clone(),
+        identity.binary.clone(),
+        identity.credentials(),
+    );
     let api = Arc::new(Api {
         board: board.clone(),
         sessions: sessions.clone(),
+        conversations: Conversations::new(helper.clone(), paths.clone()),
         git_credentials: Arc::new(secrets),
         spending: spending.clone(),
         gate,
@@ -319,11 +326,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     );
     announce(&settings, &token, &addresses);
 
-    let helper = Helper::new(
-        keeper.clone(),
-        identity.binary.clone(),
-        identity.credentials(),
-    );
     drop(tasks.spawn(beat(board.clone(), stop.clone())));
     look_for_weaknesses(&board, &given, &variables);
     let (ended, mut ends) = mpsc::channel(64);

@@ -9,6 +9,7 @@
 mod agents;
 mod asleep;
 mod container;
+mod conversation;
 mod crashes;
 mod person;
 mod ports;

@@ -49,11 +49,58 @@ export interface TerminalInfo {
   title: string;
 }
 
+export interface Usage {
+  input_tokens: number;
+  cache_read_tokens: number;
+  cache_write_5m_tokens: number;
+  cache_write_1h_tokens: number;
+  output_tokens: number;
+}
+
+export interface ToolResult {
+  type: 'tool_result';
+  call_id: string | null;
+  text: string;
+  failed: boolean | null;
+  subagent?: string;
+  omitted_bytes?: number;
+}
+
+export type Part =
+  | { type: 'text' | 'thinking' | 'raw'; text: string; omitted_bytes?: number }
+  | { type: 'tool_call'; call_id: string | null; name: string; input: unknown; omitted_bytes?: number }
+  | ToolResult
+  | { type: 'subagent'; id: string; call_id: string | null; name: string; state: string }
+  | { type: 'attachment'; name: string }
+  | { type: 'notice'; kind: string; text: string; omitted_bytes?: number };
+
 export interface Turn {
+  id: string;
   role: string;
-  text?: string;
-  at?: string;
-  content?: unknown;
+  at: string | null;
+  subagent?: string;
+  model?: string;
+  generation?: string;
+  parts: Part[];
+  usage?: Usage;
+}
+
+export interface Subagent {
+  id: string;
+  kind: string | null;
+  description: string | null;
+  call_id: string | null;
+  bytes: number;
+}
+
+export interface ConversationPage {
+  turns: Turn[];
+  /** Where the next page begins. */
+  next: string | null;
+  more: boolean;
+  reset: boolean;
+  skipped_bytes?: number;
+  subagents?: Subagent[];
 }
 
 export class ApiError extends Error {
@@ -148,19 +195,19 @@ export class Api {
     await this.call('POST', `/v1/sessions/${encodeURIComponent(session)}/answers`, { dialog, option });
   }
 
-  /** `null` where this server has no conversation view. */
-  async conversation(session: string): Promise<Turn[] | null> {
-    try {
-      const answer = await this.get<{ turns?: Turn[] } | Turn[]>(
-        `/v1/sessions/${encodeURIComponent(session)}/conversation`,
-      );
-      return Array.isArray(answer) ? answer : (answer.turns ?? []);
-    } catch (error) {
-      if (error instanceof ApiError && (error.status === 404 || error.status === 501)) {
-        return null;
-      }
-      throw error;
+  /** A page of a session's conversation, or of a sub-agent's; `recent`: where it begins anew, only the end of a long one. */
+  conversation(session: string, from: { after: string | null; subagent: string | null; recent: boolean }): Promise<ConversationPage> {
+    const query = new URLSearchParams();
+    if (from.after !== null) {
+      query.set('after', from.after);
     }
+    if (from.subagent !== null) {
+      query.set('subagent', from.subagent);
+    }
+    if (from.recent) {
+      query.set('recent', 'true');
+    }
+    return this.get(`/v1/sessions/${encodeURIComponent(session)}/conversation?${query}`);
   }
 
   async terminalToken(id: string): Promise<string> {

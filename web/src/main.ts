@@ -19,6 +19,7 @@ declare global {
 
 const CONVERSATION = 'conversation';
 const POLL_TERMINALS = 4000;
+const POLL_CONVERSATION = 1500;
 
 class Page {
   private readonly root = document.getElementById('app') ?? document.body;
@@ -69,6 +70,12 @@ class Page {
     const wanted = /^\/t\/([a-z0-9-]+)\/?$/.exec(location.pathname)?.[1];
     this.show(this.infos.find((info) => info.id === wanted)?.id ?? this.infos[0]?.id ?? '');
     setInterval(() => void this.refreshTerminals(api), POLL_TERMINALS);
+    // An agent writes its transcript a little after its state is known, and while it stays the same.
+    setInterval(() => {
+      if (this.shown === CONVERSATION && !document.hidden) {
+        void this.refreshConversation();
+      }
+    }, POLL_CONVERSATION);
     void this.followState(api);
   }
 
@@ -202,6 +209,7 @@ class Page {
   }
 
   private conversationShown = false;
+  private lastTerminal = '';
 
   private show(id: string): void {
     this.shown = id;
@@ -211,6 +219,7 @@ class Page {
     }
     const known = this.infos.some((info) => info.id === id);
     if (known) {
+      this.lastTerminal = id;
       let view = this.views.get(id);
       if (!view && this.api) {
         const api = this.api;
@@ -384,22 +393,26 @@ class Page {
     if (first || ports !== String(state.ports)) {
       api.ports().then((known) => { this.ports = known; this.bar.showPorts(known); }, () => {});
     }
-    if (first || this.shown === CONVERSATION) {
+    // A command of one's own keeps no transcript that could be shown.
+    const there = state.sessions.some((known) => known.agent !== 'custom');
+    if (there !== this.conversationShown) {
+      this.conversationShown = there;
+      this.syncTabs();
+    }
+    if (this.shown === CONVERSATION) {
       void this.refreshConversation();
     }
   }
 
   private async refreshConversation(): Promise<void> {
-    const session = this.state?.sessions[0];
+    // That of the agent whose terminal was shown last.
+    const told = this.state?.sessions.filter((known) => known.agent !== 'custom') ?? [];
+    const session = told.find((known) => known.terminal === this.lastTerminal) ?? told.find((known) => known.id === 'main') ?? told[0];
     if (!session || !this.conversation) {
       return;
     }
     try {
-      const there = await this.conversation.refresh(session.id);
-      if (there !== this.conversationShown) {
-        this.conversationShown = there;
-        this.syncTabs();
-      }
+      await this.conversation.refresh(session.id);
     } catch {
       // The next state tries again.
     }

@@ -62,3 +62,41 @@ test('a question is shown with its options, and the answer reaches the agent', a
   await state('Idle');
   await question.waitFor({ state: 'hidden' });
 });
+
+test('the conversation shows prompt, tool and answer, and its search finds them', async () => {
+  await view.page.getByRole('tab', { name: 'Conversation' }).click();
+  const panel = view.page.getByRole('tabpanel', { name: 'Conversation' });
+  const turns = panel.locator('ol.turns > li');
+  // In the order in which they were said.
+  const answer = turns.filter({ hasText: 'The file is there.' });
+  await answer.waitFor();
+  const texts = await turns.allTextContents();
+  const place = (wanted) => texts.findIndex((text) => wanted.test(text));
+  const order = [/say hello/, /Hello from the model\./, /make a file/, /Bash.*touch made-by-agent/s, /The file is there\./].map(place);
+  assert.ok(order.every((at, index) => at >= 0 && (index === 0 || at > order[index - 1])), `${order} in ${JSON.stringify(texts)}`);
+
+  // A tool is one line until it is opened; its result belongs to it.
+  const tool = turns.filter({ hasText: 'touch made-by-agent' }).locator('details.tool');
+  assert.equal(await tool.count(), 1);
+  const result = tool.locator('.result pre');
+  assert.equal(await result.isVisible(), false);
+  await tool.locator('summary').click();
+  await result.waitFor({ state: 'visible' });
+  assert.match((await answer.locator('.tokens').textContent()) ?? '', /in · .*out/);
+
+  const search = panel.getByRole('searchbox', { name: 'Search the conversation' });
+  await search.fill('MADE-by');
+  await panel.getByText('1 found', { exact: true }).waitFor();
+  assert.equal(await turns.count(), 1);
+  assert.ok(await turns.locator('mark').first().isVisible(), 'what was found is not folded away');
+  await search.fill('nobody said this');
+  await panel.getByText('0 found', { exact: true }).waitFor();
+  await search.fill('');
+
+  // What is said while it is shown comes by itself, once.
+  await prompt('say hello once more');
+  await turns.filter({ hasText: 'say hello once more' }).waitFor();
+  await until('the second greeting', async () => (await turns.filter({ hasText: 'Hello from the model.' }).count()) === 2);
+  assert.equal(await turns.filter({ hasText: 'The file is there.' }).count(), 1);
+  await view.page.getByRole('tab', { name: 'main' }).click();
+});

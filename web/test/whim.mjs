@@ -180,10 +180,8 @@ export class View {
       }
     });
     page.on('response', (response) => {
-      const { pathname } = new URL(response.url());
-      // The page asks whether there is a conversation to show.
-      if (response.status() >= 400 && !pathname.endsWith('/conversation')) {
-        this.problems.push(`${response.status()} ${pathname}`);
+      if (response.status() >= 400) {
+        this.problems.push(`${response.status()} ${new URL(response.url()).pathname}`);
       }
     });
     page.on('request', (request) => this.hosts.add(new URL(request.url()).host));

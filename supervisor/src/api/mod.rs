@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod attach;
+mod conversation;
 mod credentials;
 mod events;
 mod git_credentials;
@@ -37,6 +38,7 @@ const BODY: usize = 8 * 1024 * 1024;
 pub struct Api {
     pub board: Arc<Board>,
     pub sessions: Sessions,
+    pub conversations: crate::conversation::reader::Conversations,
     pub git_credentials: Arc<GitCredentials>,
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
@@ -69,6 +71,7 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/events", get(events::get))
         .route("/v1/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/sessions/{id}", get(sessions::get))
+        .route("/v1/sessions/{id}/conversation", get(conversation::get))
         .route("/v1/sessions/{id}/prompts", post(sessions::prompt))
         .route(
             "/v1/sessions/{id}/prompts/{prompt}",

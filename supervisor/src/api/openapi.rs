@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{credentials, ports, sessions};
 use crate::sessions::{NewSession, Prompt};
+use whim_wire::conversation::Conversation;
 use whim_wire::event::Event;
 use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
 use whim_wire::port::Port;
@@ -104,6 +105,16 @@ const CALLS: &[Call] = &[
         .takes(of::<NewSession>)
         .gives("201", Some(of::<SessionState>)),
     call("get", "/v1/sessions/{id}", "One session").gives("200", Some(of::<SessionState>)),
+    call(
+        "get",
+        "/v1/sessions/{id}/conversation",
+        "What was said, oldest first: a page of at most `limit` turns (200, at most 2000), newer than `after`, which is the \
+         `next` of an earlier answer. `format` is `json`, or `jsonl` (a turn a line) or `markdown` for all of it; `Accept` \
+         does the same. `subagent` reads one with a transcript of its own; `all=true` adds the agent's bookkeeping; \
+         `recent=true` begins with the last MiB",
+    )
+    .query("after limit format subagent all recent")
+    .gives("200", Some(of::<Conversation>)),
     call("post", "/v1/sessions/{id}/prompts", "Queue a prompt; 429 when the queue is full")
         .takes(of::<sessions::NewPrompt>)
         .gives("202", Some(of::<Prompt>)),

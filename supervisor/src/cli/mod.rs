@@ -3,6 +3,7 @@
 mod attach;
 mod cast;
 pub mod client;
+mod conversation;
 mod git_credential;
 pub mod hook;
 mod listing;
@@ -29,6 +30,7 @@ Examples:
   whim prompt --wait \"Now write the changelog\"
   whim attach
   whim events -f --json
+  whim conversation --format markdown > conversation.md
 
 Exit codes of `whim run`: 0 ended well, 64 wrong option, 65 wrong spec, 69 repository or provider unreachable, 70 internal
 error, 71 init.sh failed, 73 port or directory cannot be had, 75 budget spent (oneshot), 78 agent or git not usable,
@@ -110,6 +112,18 @@ enum Command {
         wait: bool,
         /// The text, or - for standard input.
         text: String,
+    },
+    /// What was said, as Markdown to read or as JSON to process; sub-agents at the end.
+    Conversation {
+        #[command(flatten)]
+        place: Place,
+        #[arg(long, default_value = "main", value_name = "ID")]
+        session: String,
+        #[arg(long, default_value = "markdown")]
+        format: conversation::Format,
+        /// The agent's bookkeeping too.
+        #[arg(long)]
+        all: bool,
     },
     /// Interrupt the agent's turn.
     Interrupt {
@@ -338,6 +352,12 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
             };
             prompt::prompt(&place.client(), &session, &text, wait).await?
         }
+        Command::Conversation {
+            place,
+            session,
+            format,
+            all,
+        } => conversation::run(&place.client(), &session, format, all).await?,
         Command::Interrupt { place, session } => {
             prompt::act(&place.client(), &session, "interrupt").await?
         }
