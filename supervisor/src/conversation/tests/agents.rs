@@ -419,6 +419,30 @@ fn what_is_long_is_cut_and_says_so() {
     );
 }
 
+/// A record can be made to be costly: nesting must not use up the stack.
+#[test]
+fn deep_nesting_is_kept_and_harms_nobody() {
+    let deep = "[".repeat(1_000_000);
+    let closed = format!("{deep}{}", "]".repeat(1_000_000));
+    for inside in [&deep, &closed] {
+        for kind in [AgentKind::Claude, AgentKind::Codex, AgentKind::Copilot] {
+            let record = format!(
+                r#"{{"type":"user","message":{{"content":{inside}}},"payload":{inside},"data":{inside}}}"#
+            );
+            assert_eq!(read(kind, inside).role, Role::Unknown);
+            assert!(!read(kind, &record).parts.is_empty(), "{kind}");
+        }
+    }
+    let call = format!(
+        r#"{{"type":"assistant","message":{{"content":[{{"type":"tool_use","id":"t","name":"X","input":{closed}}}]}}}}"#
+    );
+    let turn = read(AgentKind::Claude, &call);
+    assert!(
+        matches!(&turn.parts[..], [Part::ToolCall { input, omitted_bytes, .. }]
+            if input.is_string() && *omitted_bytes > 1_900_000)
+    );
+}
+
 #[test]
 fn markdown_shows_what_was_said_and_folds_the_rest() {
     let turns = [
