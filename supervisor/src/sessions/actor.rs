@@ -4,6 +4,8 @@
 //! questions, evidence, the end of the agent's process, and the fusion's next deadline; after each it judges the state,
 //! tells the board, and moves the present prompt on.
 
+mod keyboard;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +25,8 @@ use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
 use crate::agents::hook::Signal;
-use crate::agents::observe::dialog;
-use crate::agents::observe::startup::Step;
 use crate::agents::observe::transcript;
-use crate::agents::prompt::{self, Activity, Effect, Queue, View};
+use crate::agents::prompt::{self, Effect, Queue};
 use crate::agents::restart::{self, Decision, RestartPolicy};
 use crate::agents::setup::{Setup, Surface};
 use crate::clock::{self, boot_now};
@@ -38,10 +38,6 @@ use crate::terminals::Typed;
 
 /// The longest sleep: a bound without a meaning of its own.
 const FAR: Duration = Duration::from_secs(3600);
-/// A dialog that is not on the screen by now cannot be read there (it has no numbers).
-const SHOWN: Duration = Duration::from_secs(2);
-/// Between two looks for it.
-const LOOK_SHOWN: Duration = Duration::from_millis(50);
 /// Between TERM and KILL for what a stopped session left.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -432,59 +428,6 @@ impl Actor {
         Ok(())
     }
 
-    async fn answer(&mut self, id: &str, option: &Value) -> Result<(), SessionError> {
-        let gone = || SessionError::NoDialog(self.record.id.clone());
-        let asked = self
-            .sources
-            .dialog()
-            .filter(|asked| asked.id == id)
-            .ok_or_else(gone)?;
-        let choice = match option {
-            Value::String(text) => asked.options.iter().position(|known| known == text),
-            Value::Number(number) => number
-                .as_u64()
-                .and_then(|number| usize::try_from(number).ok()),
-            _ => None,
-        };
-        let unknown = || {
-            SessionError::Invalid(format!(
-                "option: {option} is none of {}",
-                asked.options.join(", ")
-            ))
-        };
-        let keys = self.sources.keys(id, choice.ok_or_else(unknown)?);
-        let keys = keys.map_err(|error| SessionError::Invalid(error.to_string()))?;
-        self.until_shown().await;
-        let running = self
-            .running
-            .as_ref()
-            .ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
-        running
-            .keys(keys)
-            .await
-            .map_err(|error| SessionError::Start(error.to_string()))?;
-        self.observe(Observation::Key(Key::Submit));
-        Ok(())
-    }
-
-    /// An agent tells of a dialog before it shows it, and takes no keys for it before: waits until it can be read on the
-    /// screen and is old enough, or is older than any agent needs.
-    async fn until_shown(&self) {
-        let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
-            return;
-        };
-        while self.sources.dialog_age() < SHOWN {
-            let shown = terminal.text().await.is_ok_and(|screen| {
-                let lines: Vec<&str> = screen.text.lines().collect();
-                dialog::read_screen(&lines).is_some()
-            });
-            if shown && self.sources.dialog_age() >= dialog::ANSWER_AFTER {
-                return;
-            }
-            tokio::time::sleep(LOOK_SHOWN).await;
-        }
-    }
-
     async fn stop(&mut self) -> Result<(), SessionError> {
         self.record.ended = true;
         self.restart_at = None;
@@ -498,49 +441,6 @@ impl Actor {
             .end(STOP_GRACE)
             .await
             .map_err(|error| SessionError::Start(error.to_string()))
-    }
-
-    /// Keys reached the terminal: the fusion and the queue hear what they mean.
-    fn typed(&mut self, typed: Typed) {
-        let before = std::mem::replace(&mut self.typed, typed);
-        let asks = self.sources.dialog().is_some()
-            || self
-                .verdict
-                .as_ref()
-                .is_some_and(|verdict| verdict.state == AgentState::NeedsInput);
-        if asks && typed.draft && !before.draft {
-            self.dialog_draft = Some(typed.draft_from);
-        }
-        let draft = typed.draft && self.dialog_draft != Some(typed.draft_from);
-        let by_person = typed.messages != before.messages;
-        // What the supervisor itself types is no draft.
-        if draft != self.record.draft && (by_person || !draft) {
-            self.record.draft = draft;
-            self.save();
-        }
-        if !by_person {
-            return;
-        }
-        let escapes = crate::agents::of(self.record.agent)
-            .prompt_rules()
-            .interrupt
-            == b"\x1b";
-        let interrupt =
-            typed.interrupted > before.interrupted || (escapes && typed.escaped > before.escaped);
-        if interrupt {
-            self.observe(Observation::Key(Key::Interrupt));
-        }
-        if typed.entered > before.entered {
-            self.observe(Observation::Key(Key::Submit));
-        } else if !interrupt {
-            self.observe(Observation::Key(Key::Other));
-        }
-        self.deliver(&prompt::Event::HumanKey {
-            leaves_draft: draft,
-        });
-        if typed.submitted > before.submitted && !asks {
-            self.deliver(&prompt::Event::HumanSubmitted);
-        }
     }
 
     fn evidence(&mut self, evidence: Evidence) {
@@ -660,80 +560,11 @@ impl Actor {
         }
     }
 
-    /// Tells the queue how the agent's input stands, while a prompt waits for it.
-    async fn look_at_input(&mut self) {
-        let Some(verdict) = &self.verdict else { return };
-        let asks = self
-            .running
-            .as_ref()
-            .is_some_and(Running::in_startup_dialog);
-        let activity = match verdict.state {
-            // It hears nothing else yet; a prompt that it was started with is not taken up.
-            _ if asks => Activity::Starting,
-            AgentState::Starting | AgentState::Stopped => Activity::Starting,
-            AgentState::Idle => Activity::Idle,
-            AgentState::Working => Activity::Working,
-            AgentState::NeedsInput => Activity::Dialog,
-        };
-        if self.queue.waiting() == 0 && self.queue.current().is_none() {
-            return;
-        }
-        let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
-            return;
-        };
-        // A screen that was rebuilt from the last output may have missed where the program turned it on.
-        let seen = terminal
-            .text()
-            .await
-            .is_ok_and(|screen| screen.bracketed_paste);
-        if seen && !self.record.bracketed_paste {
-            self.record.bracketed_paste = true;
-            self.save();
-        }
-        let bracketed_paste = self.record.bracketed_paste;
-        self.deliver(&prompt::Event::View(View {
-            activity,
-            bracketed_paste,
-        }));
-    }
-
     async fn happened(&mut self, event: Event) {
         match event {
             Event::Evidence(evidence) => self.evidence(evidence),
             Event::Startup(step) => self.startup(step),
             Event::Exited(exit) => self.exited(exit).await,
-        }
-    }
-
-    /// What a dialog of the agent's start wants.
-    fn startup(&mut self, step: Step) {
-        match step {
-            Step::Nothing => {}
-            Step::Answer { keys, why } => {
-                tracing::info!(
-                    session = self.record.id,
-                    why,
-                    "answered the agent's question"
-                );
-                if let Some(terminal) = self.running.as_ref().and_then(Running::terminal).cloned() {
-                    // Not waited for: a program that does not read must not hold the session.
-                    drop(tokio::spawn(async move {
-                        if let Err(error) = terminal.type_bytes(keys.to_vec()).await {
-                            tracing::debug!(%error, "the answer was not typed");
-                        }
-                    }));
-                }
-            }
-            Step::Ask(text) => self.evidence(Evidence::Startup(Some(text.to_owned()))),
-            Step::Gone => self.evidence(Evidence::Startup(None)),
-        }
-    }
-
-    /// A prompt is on its way: what the screen shows from now on is no dialog of the start.
-    fn started_up(&mut self) {
-        if let Some(running) = &mut self.running {
-            let step = running.started_up();
-            self.startup(step);
         }
     }
 
