@@ -592,7 +592,7 @@ proptest::proptest! {
         names in proptest::collection::vec((0..VARIABLES.len(), "\\PC{0,8}"), 0..6),
         stdin in "\\PC{0,20}",
     ) {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| *argument != "-h").collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with("-h")).collect();
         let environment: Vec<(&str, &str)> = names.iter().map(|(index, value)| (VARIABLES[*index].name, value.as_str())).collect();
         if let Err(invalid) = run(&arguments, &environment, &stdin) {
             proptest::prop_assert!(!invalid.mistakes.is_empty());
