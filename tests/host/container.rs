@@ -8,9 +8,11 @@ use crate::support::{PATIENCE, custom, repository, start, state, whim};
 #[test]
 fn nothing_of_a_session_outlives_it() {
     // A daemon with a session of its own, an empty environment and no parent.
-    let leave = "setsid -f env -i /bin/sh -c 'while :; do sleep 987; done' ; exec sleep 100000";
-    let (mut whim, client) = start(&custom(whim().as_pid_1(), leave));
-    let daemons = || proc::with_argument("sleep 987").len();
+    let mark = format!("sleep 9{}", std::process::id());
+    let leave =
+        format!("setsid -f env -i /bin/sh -c 'while :; do {mark}; done' ; exec sleep 100000");
+    let (mut whim, client) = start(&custom(whim().as_pid_1(), &leave));
+    let daemons = || proc::with_argument(&mark).len();
     wait::until("the daemon", PATIENCE, || (daemons() > 0).then_some(())).unwrap();
     let stopped = client.post("/v1/sessions/main/stop", &json!({})).unwrap();
     assert_eq!(stopped.status, 202, "{}", stopped.text());
