@@ -6,6 +6,7 @@
 pub mod event;
 pub mod generation;
 pub mod money;
+pub mod platform;
 pub mod port;
 pub mod spec;
 pub mod state;
