@@ -153,6 +153,12 @@ impl Previews {
         self.handle.list()
     }
 
+    /// What listens, for those who follow it.
+    #[must_use]
+    pub fn ports(&self) -> PortsHandle {
+        self.handle.clone()
+    }
+
     /// A link that opens this port without any other credential, for a while.
     ///
     /// # Errors

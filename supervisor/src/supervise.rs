@@ -7,6 +7,8 @@
 //! 4. Take up the agents of a supervisor before, or boot: the steps of [`crate::boot`], then `main`.
 //! 5. Wait for the end: the keeper's word, or that of the session that the container is for.
 
+mod task;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -36,10 +38,12 @@ use crate::config::settings::LogFormat;
 use crate::config::{Given, Request, Resolved, Settings, Variables};
 use crate::helper::Helper;
 use crate::identity::Identity;
+use crate::idle;
 use crate::journal::{Journal, Limits};
 use crate::keeper::{Exit, Keeper, KeeperError, Stopping};
 use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
+use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
 use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
@@ -54,6 +58,8 @@ use crate::{files, random, terminals};
 pub const SERVICES: &str = "services";
 /// Between two refreshes of the state object, so that its age tells a dead writer from an idle agent.
 const BEAT: Duration = Duration::from_secs(2);
+/// How long a failed boot may take to tell the platform.
+const TELL_FAILURE: Duration = Duration::from_secs(2);
 /// Kept free of the grace for our own exit after everything is flushed.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Largest argv and environment.
@@ -215,6 +221,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     hold_final_state(keeper, &paths).await?;
     let (journal, _repair) = Journal::open(&paths.journal(), Limits::default())
         .map_err(|error| Failure::new(73, error.to_string()))?;
+    let newest = journal.appended();
     let taken_up = processes
         .iter()
         .any(|process| crate::sessions::session_of(process.name()).is_some());
@@ -255,6 +262,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
     let preview_secret = preview_secret(keeper, &mut held, &settings).await?;
     let secrets = boot::credentials::GitCredentials::default();
+    let platform = Platform::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
             let (claim, task) = Claim::open(given.clone());
@@ -297,6 +305,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         spending: spending.clone(),
         gate,
         claim,
+        platform: platform.clone(),
         previews,
         terminals: terminals.clone(),
     });
@@ -337,6 +346,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         variables,
         generation,
         git_credentials: api.git_credentials.clone(),
+        platform: platform.clone(),
         ended,
         started_ms: hello.started_ms,
     };
@@ -353,18 +363,48 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             }
             remember(keeper, &given, &settings).await?;
         }
+        if let Some(backend) = &settings.backend {
+            platform
+                .open(&platform::Setup {
+                    backend,
+                    task: settings.task.id.as_deref(),
+                    board: board.clone(),
+                    state: &paths.state(),
+                    newest,
+                    variables: &grounds.variables,
+                    stop: stop.clone(),
+                })
+                .map_err(|error| task::no_platform(&error))?;
+            platform.start(api.previews.ports());
+            // A container whose agents run already has its task.
+            if settings.spec.is_none() && !taken_up {
+                *settings = task::fetch(&platform, &board, &given).await?;
+                remember(keeper, &given, &settings).await?;
+            }
+        }
         let mode = settings.agent.mode;
         boot::run(&grounds, &settings, processes)
             .await
             .map_err(|error| failed(&board, &error))?;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
-        wait_for_end(&mut ends, mode).await
+        let runner = boot::idle_runner(&grounds, &settings);
+        tokio::select! {
+            code = wait_for_end(&mut ends, mode) => code,
+            () = idle::watch(&board, &settings.idle, &runner) => Ok(0),
+        }
     };
     let ended_by_us = tokio::select! {
-        code = life => Some(code?),
+        code = life => Some(code),
         _ = stopping.wait_for(Option::is_some) => None,
     };
+    if matches!(ended_by_us, Some(Err(_))) {
+        // That the boot failed is what a platform most wants to know.
+        platform
+            .drain(tokio::time::Instant::now() + TELL_FAILURE)
+            .await;
+    }
+    let ended_by_us = ended_by_us.transpose()?;
     if let Some(code) = ended_by_us {
         tracing::info!(code, "the container ends");
         keeper.tell(ToKeeper::Exit { code }).await?;
@@ -803,6 +843,8 @@ async fn end(
     {
         tracing::error!("the time was over before everything was on disk");
     }
+    // The final backup's place: after all that is to be in it is on disk, before the platform is told the last.
+    grounds.platform.drain(deadline - LAST_WORDS).await;
     match std::fs::remove_file(paths.ready()) {
         Ok(()) => {}
         Err(error) => tracing::debug!(%error, "ready.json"),

@@ -8,6 +8,8 @@
 
 mod agents;
 mod container;
+mod idle;
+mod platform;
 mod refusals;
 mod support;
 mod trust;

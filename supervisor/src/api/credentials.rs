@@ -13,6 +13,7 @@ use super::access::Owner;
 use super::problem::Problem;
 use crate::boot::credentials::Remote;
 use crate::claim::ClaimError;
+use crate::config::Secret;
 
 /// Claims a waiting container, once.
 pub(super) async fn claim(
@@ -43,6 +44,13 @@ pub(super) struct NewCredentials {
     provider: Option<NewKey>,
     /// Login for the task's repository.
     git: Option<NewLogin>,
+    /// The token of the platform's own API.
+    platform: Option<NewToken>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct NewToken {
+    token: Sensitive,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -59,7 +67,7 @@ struct NewLogin {
     password: Sensitive,
 }
 
-/// Replaces provider key and git login while running.
+/// Replaces provider key, git login and the platform's token while running.
 pub(super) async fn rotate(
     _: Owner,
     State(api): Shared,
@@ -74,6 +82,13 @@ pub(super) async fn rotate(
         }
         None => None,
     };
+    if let Some(NewToken { token }) = new.platform
+        && !api.platform.rotate(Secret::new(token.expose().to_owned()))
+    {
+        return Err(Problem::conflict(
+            "platform.token: there is no platform (--backend), or its task is not known yet",
+        ));
+    }
     if let Some(NewKey { kind, key }) = new.provider {
         api.spending.rotate(kind, key.expose().to_owned());
     }

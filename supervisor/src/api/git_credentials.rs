@@ -36,6 +36,8 @@ pub(super) async fn get(
         host,
         path,
     } = question;
+    // A login that is over, or about to be, is renewed first.
+    api.platform.freshen(&protocol, &host, &path).await;
     match api.git_credentials.answer(&protocol, &host, &path) {
         Some((username, password)) => Ok(Json(Answer { username, password })),
         None => Err(Problem::not_found(

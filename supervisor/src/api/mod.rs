@@ -41,6 +41,7 @@ pub struct Api {
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
     pub claim: crate::claim::Claim,
+    pub platform: crate::platform::Platform,
     pub previews: crate::previews::Previews,
     pub terminals: crate::terminals::set::TerminalSet,
 }

@@ -34,6 +34,7 @@ use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
+use crate::platform::Platform;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
@@ -62,6 +63,7 @@ pub struct Grounds {
     /// Address of the generation proxy.
     pub generation: SocketAddr,
     pub git_credentials: Arc<GitCredentials>,
+    pub platform: Platform,
     pub ended: mpsc::Sender<(String, End)>,
     /// When the keeper started: names its life.
     pub started_ms: u64,
@@ -150,6 +152,7 @@ pub async fn run(
     if left.sessions.is_empty() {
         steps(grounds, settings, &git, &environment, left.init.take()).await?;
     } else {
+        login_again(grounds, settings);
         tracing::info!(
             sessions = left.sessions.len(),
             "taking up the agents of the supervisor before"
@@ -224,6 +227,8 @@ async fn steps(
     if !progress.is_done("repository") {
         repository(grounds, settings, git).await?;
         progress.done("repository");
+    } else {
+        login_again(grounds, settings);
     }
     step.begin("credentials");
     identify(grounds, settings, git).await?;
@@ -262,6 +267,27 @@ impl Step<'_> {
     }
 }
 
+/// The checkout is done, but the login was in the memory of the supervisor before.
+fn login_again(grounds: &Grounds, settings: &Settings) {
+    let trusted = settings
+        .repo
+        .as_ref()
+        .filter(|repo| repo.trust == Trust::Full);
+    let Some((remote, login)) = trusted.and_then(|repo| Remote::parse(repo.url.expose())) else {
+        return;
+    };
+    if let Some((username, password)) = login {
+        grounds
+            .git_credentials
+            .set(remote.clone(), username, password);
+    }
+    let (platform, credentials) = (grounds.platform.clone(), grounds.git_credentials.clone());
+    // The agent runs already: nothing here waits for the platform.
+    drop(tokio::spawn(async move {
+        platform.keep_login(&remote, &credentials).await;
+    }));
+}
+
 async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(), BootError> {
     let directory = grounds.paths.checkout();
     let made = grounds.helper.make_directory(&directory, 0o755).await;
@@ -280,8 +306,16 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         }
     })?;
     let url = repo.url.expose();
-    if let Some((remote, Some((username, password)))) = Remote::parse(url) {
-        grounds.git_credentials.set(remote, username, password);
+    if let Some((remote, login)) = Remote::parse(url) {
+        if let Some((username, password)) = login {
+            grounds
+                .git_credentials
+                .set(remote.clone(), username, password);
+        }
+        grounds
+            .platform
+            .keep_login(&remote, &grounds.git_credentials)
+            .await;
     }
     let branch = repo
         .branch
@@ -306,6 +340,7 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
     }
     if repo.trust == Trust::Untrusted {
         // It was needed to fetch; what an untrusted repository makes an agent do must not push with it.
+        grounds.platform.end_login();
         grounds.git_credentials.clear();
     }
     Ok(())
@@ -462,6 +497,19 @@ async fn agents(
         }
     }
     Ok(())
+}
+
+/// How the program of `--idle-action` is run.
+#[must_use]
+pub fn idle_runner(grounds: &Grounds, settings: &Settings) -> crate::idle::Runner {
+    let environment = environment_for(grounds, settings, &mut Vec::new());
+    crate::idle::Runner {
+        keeper: grounds.keeper.clone(),
+        user: grounds.identity.credentials(),
+        environment: environment.into_pairs(),
+        directory: grounds.paths.checkout(),
+        logs: grounds.paths.logs(),
+    }
 }
 
 fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
