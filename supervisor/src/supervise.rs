@@ -45,6 +45,7 @@ use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
+use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
 use crate::spending::Spending;
@@ -262,6 +263,11 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
     let preview_secret = preview_secret(keeper, &mut held, &settings).await?;
     let secrets = boot::credentials::GitCredentials::default();
+    let rotated = Rotated::open(keeper.clone(), &mut held)
+        .map_err(|error| Failure::new(70, error.to_string()))?;
+    let rotated = Arc::new(rotated);
+    // Before anything is served: no call goes out with a key that was replaced.
+    rotated.keys(&spending);
     let platform = Platform::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
@@ -306,6 +312,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         gate,
         claim,
         platform: platform.clone(),
+        rotated: rotated.clone(),
         previews,
         terminals: terminals.clone(),
     });
@@ -347,6 +354,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         generation,
         git_credentials: api.git_credentials.clone(),
         platform: platform.clone(),
+        rotated: rotated.clone(),
         ended,
         started_ms: hello.started_ms,
     };
@@ -375,6 +383,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
                     stop: stop.clone(),
                 })
                 .map_err(|error| task::no_platform(&error))?;
+            if let Some(token) = rotated.token() {
+                platform.rotate(token);
+            }
             platform.start(api.previews.ports());
             // A container whose agents run already has its task.
             if settings.spec.is_none() && !taken_up {

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use whim_kit::backend::{Books, Call, Trouble};
-use whim_kit::{Backend, Client, Root, Run, Whim, wait};
+use whim_kit::{Backend, Client, Root, Run, Upstream, Whim, wait};
 
 use crate::support::{PATIENCE, custom, start, state, whim};
 
@@ -176,6 +176,9 @@ fn a_platform_says_when_it_is_to_be_asked_again_and_a_new_token_is_taken_at_once
         .unwrap();
     assert_eq!(put.status, 204, "{}", put.text());
     delivered(&backend, newest(&client));
+    // The next supervisor has it as well.
+    kill_supervisor(&whim, &client, 2);
+    delivered(&backend, newest(&client));
     for secret in [TOKEN, "a-new-token"] {
         assert!(!whim.output().contains(secret), "{}", whim.output());
         assert!(!refused.to_string().contains(secret));
@@ -297,26 +300,25 @@ fn a_spec_that_is_wrong_or_refused_ends_the_boot_and_the_platform_is_told() {
     }
 }
 
-/// Asks for a login as git does, as the agents' user.
-fn git_asks(whim: &Whim) -> Option<String> {
+/// Runs the credential helper as git does, as the agents' user; the password that it gives.
+fn git(whim: &Whim, operation: &str, password: &str) -> Option<String> {
     use std::io::Write as _;
     let mut asking = std::process::Command::new("setpriv")
         .args(["--reuid", "node", "--regid", "node", "--clear-groups"])
         .arg(env!("CARGO_BIN_EXE_whim"))
-        .args(["git-credential", "get", "--root"])
+        .args(["git-credential", operation, "--root"])
         .arg(whim.root().path())
         .env_clear()
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let question = "protocol=http\nhost=127.0.0.1:1\npath=acme/shop.git\n\n";
-    asking
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(question.as_bytes())
-        .unwrap();
+    let question = format!(
+        "protocol=http\nhost=127.0.0.1:1\npath=acme/shop.git\nusername=x-access-token\npassword={password}\n\n"
+    );
+    let mut input = asking.stdin.take().unwrap();
+    input.write_all(question.as_bytes()).unwrap();
+    drop(input);
     let answer = asking.wait_with_output().unwrap();
     let text = String::from_utf8(answer.stdout).unwrap();
     let password = text.lines().find_map(|line| line.strip_prefix("password="));
@@ -348,21 +350,102 @@ fn the_login_for_git_is_renewed_before_it_ends_and_when_git_asks() {
     given(3);
     let newest = || backend.look(|books| Books::password(books.logins));
     wait::until("the newest login", PATIENCE, || {
-        (git_asks(&whim)? == newest()).then_some(())
+        (git(&whim, "get", "")? == newest()).then_some(())
     })
     .unwrap();
     // After a crash as well, for which the checkout is not made again.
     kill_supervisor(&whim, &client, 1);
     wait::until("a login after the crash", PATIENCE, || {
-        (git_asks(&whim)? == newest()).then_some(())
+        (git(&whim, "get", "")? == newest()).then_some(())
     })
     .unwrap();
     // While the platform cannot give one, git gets what there is.
     backend.leave();
-    assert!(git_asks(&whim).is_some());
+    assert!(git(&whim, "get", "").is_some());
     backend.come_back().unwrap();
     let before = backend.look(|books| books.logins);
     given(before + 1);
+    // A server refused one long before its end.
+    backend.give_logins("x-access-token", Duration::from_secs(3600));
+    let before = backend.look(|books| books.logins);
+    given(before + 1);
+    let refused = wait::until("the long login", PATIENCE, || {
+        git(&whim, "get", "").filter(|password| *password == newest())
+    })
+    .unwrap();
+    assert_eq!(git(&whim, "erase", "another"), None);
+    wait::until("another login", PATIENCE, || {
+        assert_eq!(git(&whim, "erase", &refused), None);
+        (newest() != refused).then_some(())
+    })
+    .unwrap();
+    assert_eq!(git(&whim, "get", ""), Some(newest()));
     assert!(!whim.output().contains("password-"), "{}", whim.output());
     assert_eq!(backend.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn the_platforms_token_is_nowhere_the_agent_can_look() {
+    let backend = backend();
+    // The word is put together where it is looked for, so that the look does not find itself.
+    let look = "word=internal-token; word=$word-of-the-platform; \
+        for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/mem; do head -c 1000000 $f 2>/dev/null; done > found; \
+        env >> found; cat \"$HOME\"/../../whim/state/* \"$HOME\"/../../run/whim/* >> found 2>/dev/null; \
+        grep -ac \"$word\" found > count; mv count seen; exec sleep 100000";
+    let (whim, client) = start(&known_to(custom(whim().as_pid_1(), look), &backend));
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let seen = whim.root().at("/app/repo/seen");
+    let count = wait::until("the agent's look", PATIENCE, || {
+        std::fs::read_to_string(&seen).ok()
+    });
+    assert_eq!(count.unwrap().trim(), "0", "{}", whim.output());
+    let found = std::fs::read(whim.root().at("/app/repo/found")).unwrap();
+    let found = String::from_utf8_lossy(&found);
+    assert!(found.contains("ANTHROPIC_BASE_URL="), "the look saw nothing");
+    let state = client.get("/v1/state").unwrap().text();
+    let events = client.get("/v1/events?limit=1000").unwrap().text();
+    assert!(!state.contains(TOKEN) && !events.contains(TOKEN));
+    assert!(backend.look(|books| books.calls.iter().all(|call| call.token == TOKEN)));
+}
+
+#[test]
+fn a_providers_new_key_is_used_at_once_and_after_a_crash() {
+    let upstream = Upstream::start(crate::support::says("hello")).unwrap();
+    let request = r#"{"model":"claude-sonnet-4-5","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+    let asks = format!(
+        "while :; do curl -s -o /dev/null -H \"authorization: Bearer $ANTHROPIC_AUTH_TOKEN\" \
+         -H 'content-type: application/json' -d '{request}' $ANTHROPIC_BASE_URL/v1/messages; sleep 0.2; done"
+    );
+    let run = custom(whim(), &asks)
+        .env("WHIM_UPSTREAM_URL", upstream.url())
+        .env("ANTHROPIC_API_KEY", crate::support::KEY);
+    let (whim, client) = start(&run);
+    let asked_with = |what: &str, key: &str, after: usize| {
+        upstream
+            .wait_for(what, PATIENCE, |requests| {
+                let mut later = requests.iter().skip(after);
+                later
+                    .any(|request| request.key() == Some(key))
+                    .then_some(())
+            })
+            .unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
+    };
+    asked_with("the first key", crate::support::KEY, 0);
+    let platform = whim.platform(PATIENCE).unwrap();
+    let put = platform
+        .put(
+            "/v1/credentials",
+            &json!({"provider": {"kind": "anthropic", "key": "sk-rotated"}}),
+        )
+        .unwrap();
+    assert_eq!(put.status, 204, "{}", put.text());
+    asked_with("the new key", "sk-rotated", 0);
+    kill_supervisor(&whim, &client, 1);
+    let before = upstream.requests().len();
+    asked_with("the new key after the crash", "sk-rotated", before);
+    assert!(
+        upstream.requests()[before..]
+            .iter()
+            .all(|request| request.key() == Some("sk-rotated"))
+    );
 }

@@ -42,6 +42,7 @@ pub struct Api {
     pub gate: Arc<Gate>,
     pub claim: crate::claim::Claim,
     pub platform: crate::platform::Platform,
+    pub rotated: Arc<crate::rotated::Rotated>,
     pub previews: crate::previews::Previews,
     pub terminals: crate::terminals::set::TerminalSet,
 }
@@ -57,6 +58,7 @@ pub fn machine(api: &Arc<Api>) -> Router {
 pub fn whole(api: &Arc<Api>, terminals: Router) -> Router {
     let router = common()
         .route("/v1/git-credential", post(git_credentials::get))
+        .route("/v1/git-credential/refused", post(git_credentials::refused))
         .route("/v1/attach", get(attach::upgrade));
     finish(router, api).merge(terminals)
 }

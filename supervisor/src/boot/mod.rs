@@ -35,6 +35,7 @@ use crate::identity::Identity;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
 use crate::platform::Platform;
+use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
@@ -64,6 +65,7 @@ pub struct Grounds {
     pub generation: SocketAddr,
     pub git_credentials: Arc<GitCredentials>,
     pub platform: Platform,
+    pub rotated: Arc<Rotated>,
     pub ended: mpsc::Sender<(String, End)>,
     /// When the keeper started: names its life.
     pub started_ms: u64,
@@ -147,6 +149,7 @@ pub async fn run(
     let mut left = Left::sort(processes);
     left.end_others().await;
     grounds.spending.task(settings)?;
+    grounds.rotated.keys(&grounds.spending);
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if left.sessions.is_empty() {
@@ -273,14 +276,12 @@ fn login_again(grounds: &Grounds, settings: &Settings) {
         .repo
         .as_ref()
         .filter(|repo| repo.trust == Trust::Full);
-    let Some((remote, login)) = trusted.and_then(|repo| Remote::parse(repo.url.expose())) else {
-        return;
-    };
-    if let Some((username, password)) = login {
-        grounds
-            .git_credentials
-            .set(remote.clone(), username, password);
+    let remote = trusted.and_then(|repo| Remote::parse(repo.url.expose()));
+    if let Some((remote, Some((username, password)))) = remote.clone() {
+        grounds.git_credentials.set(remote, username, password);
     }
+    grounds.rotated.login(&grounds.git_credentials);
+    let Some((remote, _)) = remote else { return };
     let (platform, credentials) = (grounds.platform.clone(), grounds.git_credentials.clone());
     // The agent runs already: nothing here waits for the platform.
     drop(tokio::spawn(async move {

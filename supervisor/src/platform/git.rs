@@ -73,8 +73,16 @@ enum Standing {
 pub(super) struct Login {
     remote: Remote,
     standing: watch::Receiver<Standing>,
-    asks: mpsc::Sender<oneshot::Sender<()>>,
+    asks: mpsc::Sender<Ask>,
     stop: CancellationToken,
+}
+
+/// Git asks.
+#[derive(Debug)]
+struct Ask {
+    /// A server refused the login that is held.
+    refused: bool,
+    answer: oneshot::Sender<()>,
 }
 
 impl Login {
@@ -127,8 +135,17 @@ impl Login {
         {
             return;
         }
+        self.ask(false).await;
+    }
+
+    /// The login is not good, whatever its end: returns when there is another, or could not be.
+    pub(super) async fn renew(&self) {
+        self.ask(true).await;
+    }
+
+    async fn ask(&self, refused: bool) {
         let (answer, answered) = oneshot::channel();
-        if self.asks.try_send(answer).is_ok() {
+        if self.asks.try_send(Ask { refused, answer }).is_ok() {
             // Dropped unanswered when the task ends: what is there is given.
             drop(answered.await);
         }
@@ -145,7 +162,7 @@ struct Renewal {
     remote: Remote,
     credentials: Arc<GitCredentials>,
     standing: watch::Sender<Standing>,
-    asked: mpsc::Receiver<oneshot::Sender<()>>,
+    asked: mpsc::Receiver<Ask>,
 }
 
 impl Renewal {
@@ -174,9 +191,9 @@ impl Renewal {
                 ask = self.asked.recv() => {
                     let Some(ask) = ask else { return };
                     let good = life.is_some_and(|life| life.is_good(clock::now()));
-                    if good || tried.is_some_and(|tried| tried.elapsed() < BETWEEN) {
+                    if (good && !ask.refused) || tried.is_some_and(|tried| tried.elapsed() < BETWEEN) {
                         // The asker may have left.
-                        ask.send(()).ok();
+                        ask.answer.send(()).ok();
                         continue;
                     }
                     asking = Some(ask);
@@ -199,7 +216,7 @@ impl Renewal {
                 }
             }
             if let Some(ask) = asking {
-                ask.send(()).ok();
+                ask.answer.send(()).ok();
             }
         }
     }

@@ -206,6 +206,19 @@ impl Platform {
         }
     }
 
+    /// A server refused the login for this remote: returns once there is another, or there could not be.
+    pub async fn renew(&self, protocol: &str, host: &str, path: &str) {
+        let login = lock(&self.0.login).clone();
+        let login = login.filter(|login| login.is_for(protocol, host, path));
+        if let Some(login) = login
+            && tokio::time::timeout(FRESH_LOGIN, login.renew())
+                .await
+                .is_err()
+        {
+            tracing::warn!("the platform did not give another login for git in time");
+        }
+    }
+
     /// The container ends: what is owed is told now. Returns when the platform has it, when one try has failed, or at
     /// the deadline; what is still owed stays in the journal.
     pub async fn drain(&self, deadline: Instant) {
