@@ -339,6 +339,11 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         identity.credentials(),
     );
     drop(tasks.spawn(beat(board.clone(), stop.clone())));
+    drop(tasks.spawn(idle::persons::watch(
+        board.clone(),
+        terminals.clone(),
+        stop.clone(),
+    )));
     let (ended, mut ends) = mpsc::channel(64);
     let grounds = Grounds {
         keeper: keeper.clone(),
@@ -402,7 +407,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         let runner = boot::idle_runner(&grounds, &settings);
         tokio::select! {
             code = wait_for_end(&mut ends, mode) => code,
-            () = idle::watch(&board, &settings.idle, &runner) => Ok(0),
+            () = idle::watch(&board, &settings.idle, &runner, &grounds.terminals) => Ok(0),
         }
     };
     let ended_by_us = tokio::select! {

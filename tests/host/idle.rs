@@ -1,5 +1,6 @@
 //! What happens when nobody and nothing has been at work for the idle time.
 
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::{Value, json};
@@ -125,4 +126,40 @@ fn an_agent_at_work_and_a_visited_preview_are_not_idle() {
     });
     assert_ne!(idle["keep_awake"], json!([]));
     assert_eq!(idle_events(&client, "idle.reached"), Vec::<Value>::new());
+}
+
+#[test]
+fn a_person_who_types_keeps_the_machine_awake() {
+    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+    let run = custom(
+        whim().args(["--idle-after", "3", "--idle-action", "exit"]),
+        "until [ -e enough ]; do echo working; sleep 0.2; done; exec sleep 100000",
+    );
+    let (whim, client) = start(&run);
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let pty = native_pty_system().openpty(PtySize::default()).unwrap();
+    let mut attach = CommandBuilder::new(env!("CARGO_BIN_EXE_whim"));
+    attach.args(["attach", "main"]);
+    attach.env("WHIM_ROOT", whim.root().path());
+    attach.env("WHIM_CONTROL_TOKEN", whim.token());
+    let mut attached = pty.slave.spawn_command(attach).unwrap();
+    let mut keys = pty.master.take_writer().unwrap();
+    let typing = wait::until("the person", PATIENCE, || {
+        keys.write_all(b"x").unwrap();
+        let state = client.json("/v1/state").ok()?;
+        let reason = state["keep_awake"][0].as_str()?;
+        reason
+            .starts_with("a person typed in main, ")
+            .then_some(state)
+    });
+    let typing = typing.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
+    assert_eq!(typing["phase"], "ready");
+    std::fs::write(whim.root().at("/app/repo/enough"), "").unwrap();
+    // Far beyond the idle time without an agent at work.
+    state(&client, &whim, "idle", |state| {
+        state["idle_s"].as_u64().is_some_and(|idle| idle >= 8)
+    });
+    assert_eq!(idle_events(&client, "idle.reached"), Vec::<Value>::new());
+    attached.kill().unwrap();
+    attached.wait().unwrap();
 }

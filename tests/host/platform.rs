@@ -401,7 +401,10 @@ fn the_platforms_token_is_nowhere_the_agent_can_look() {
     assert_eq!(count.unwrap().trim(), "0", "{}", whim.output());
     let found = std::fs::read(whim.root().at("/app/repo/found")).unwrap();
     let found = String::from_utf8_lossy(&found);
-    assert!(found.contains("ANTHROPIC_BASE_URL="), "the look saw nothing");
+    assert!(
+        found.contains("ANTHROPIC_BASE_URL="),
+        "the look saw nothing"
+    );
     let state = client.get("/v1/state").unwrap().text();
     let events = client.get("/v1/events?limit=1000").unwrap().text();
     assert!(!state.contains(TOKEN) && !events.contains(TOKEN));

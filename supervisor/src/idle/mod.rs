@@ -5,6 +5,7 @@
 //! ended. While anything is a reason to stay awake ([`awake`]) it is not idle.
 
 pub mod awake;
+pub mod persons;
 mod quiet;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use crate::clock;
 use crate::config::settings;
 use crate::keeper::Keeper;
 use crate::logs::Log;
+use crate::terminals::set::TerminalSet;
 use quiet::{Quiet, is_busy};
 
 /// Name of the program's process at the keeper, and of its log.
@@ -44,7 +46,12 @@ pub struct Runner {
 }
 
 /// Watches until the container is to end because it is idle.
-pub async fn watch(board: &Arc<Board>, idle: &settings::Idle, runner: &Runner) {
+pub async fn watch(
+    board: &Arc<Board>,
+    idle: &settings::Idle,
+    runner: &Runner,
+    terminals: &TerminalSet,
+) {
     let Some(after) = idle.after else {
         return std::future::pending().await;
     };
@@ -52,7 +59,9 @@ pub async fn watch(board: &Arc<Board>, idle: &settings::Idle, runner: &Runner) {
     let mut changes = board.watch();
     loop {
         changes.borrow_and_update();
-        if let Some(quiet) = quiet.see(Instant::now(), is_busy(&board.object())) {
+        // Who typed since the board was last told is there, too.
+        let busy = is_busy(&board.object()) || persons::typing(terminals).is_some();
+        if let Some(quiet) = quiet.see(Instant::now(), busy) {
             let seconds = quiet.as_secs();
             tracing::info!(seconds, action = %idle.action, "idle");
             board.note(
