@@ -268,7 +268,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let rotated = Arc::new(rotated);
     // Before anything is served: no call goes out with a key that was replaced.
     rotated.keys(&spending);
-    let platform = Platform::default();
+    let platform = Platform::new(settings.backend.is_some());
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
             let (claim, task) = Claim::open(given.clone());

@@ -85,7 +85,7 @@ pub(super) async fn rotate(
     if let Some(NewToken { token }) = new.platform {
         if !api.platform.rotate(Secret::new(token.expose().to_owned())) {
             return Err(Problem::conflict(
-                "platform.token: there is no platform (--backend), or its task is not known yet",
+                "platform.token: there is no platform; start with --backend",
             ));
         }
         given.platform = Some(token);

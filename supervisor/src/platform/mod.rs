@@ -92,6 +92,8 @@ pub struct Platform(Arc<Parts>);
 
 #[derive(Debug, Default)]
 struct Parts {
+    /// There is, or will be once the task is known, a platform.
+    expected: bool,
     link: OnceLock<Arc<Link>>,
     record: Mutex<Option<Record>>,
     login: Mutex<Option<Login>>,
@@ -100,7 +102,16 @@ struct Parts {
 }
 
 impl Platform {
-    /// There is a platform.
+    /// `expected`: the container was given a platform, which is opened once its task is known.
+    #[must_use]
+    pub fn new(expected: bool) -> Self {
+        Self(Arc::new(Parts {
+            expected,
+            ..Parts::default()
+        }))
+    }
+
+    /// The task is known: from now on the platform is called.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -158,13 +169,13 @@ impl Platform {
         }
     }
 
-    /// A new token in place of the old one; calls that were refused are made again at once.
+    /// A new token in place of the old one; calls that were refused are made again at once. False: there is no platform,
+    /// and will not be.
     pub fn rotate(&self, token: Secret) -> bool {
-        let Some(link) = self.link() else {
-            return false;
-        };
-        link.client().rotate(token);
-        true
+        if let Some(link) = self.link() {
+            link.client().rotate(token);
+        }
+        self.0.expected
     }
 
     /// From now on a login for `remote` is kept in `credentials`. Returns when the first one is there, the platform says
@@ -242,3 +253,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Every value here is replaced whole, so a panic elsewhere leaves nothing half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
