@@ -11,6 +11,7 @@ mod limits;
 mod log;
 mod procfs;
 mod pty;
+pub mod resident;
 pub mod ring;
 mod signals;
 mod spawn;

@@ -42,6 +42,8 @@ struct Parts {
     backup: Backup,
     /// None: there is no platform.
     platform: Option<Platform>,
+    provider: Option<Result<(), String>>,
+    weaknesses: Vec<String>,
     supervisor: Supervisor,
 }
 
@@ -79,6 +81,10 @@ impl Board {
         let first = || Phase::Booting {
             step: crate::supervise::SERVICES.into(),
         };
+        // They do not change with the supervisor, and looking for them takes a moment.
+        let carried_weaknesses = carried
+            .map(|object| object.weaknesses.clone())
+            .unwrap_or_default();
         let phase = carried.map_or_else(first, |object| object.phase.clone());
         let starting = (AgentState::Starting, "the container starts".to_owned(), now);
         let carried = carried.map(|object| (object.state, object.reason.clone(), object.since));
@@ -93,6 +99,8 @@ impl Board {
             ports: Vec::new(),
             backup: Backup::default(),
             platform: None,
+            provider: None,
+            weaknesses: carried_weaknesses,
             supervisor,
         };
         let object = watch::Sender::new(Arc::new(build(&parts, journal.position())));
@@ -225,6 +233,29 @@ impl Board {
         }
     }
 
+    /// What weakens the separation of agent and host.
+    pub fn weaknesses(&self, weaknesses: Vec<String>) {
+        let mut parts = self.parts();
+        if parts.weaknesses != weaknesses {
+            parts.weaknesses = weaknesses;
+            self.wake(parts);
+        }
+    }
+
+    /// Whether model calls can succeed, and why not. The first word and every change are an event.
+    pub fn provider(&self, found: Result<(), String>) {
+        let mut parts = self.parts();
+        if parts.provider.as_ref() == Some(&found) {
+            return;
+        }
+        let event = match &found {
+            Ok(()) => json!({"ok": true}),
+            Err(error) => json!({"ok": false, "error": error}),
+        };
+        parts.provider = Some(found);
+        self.publish(parts, kind::PROVIDER_CHANGED, event);
+    }
+
     /// The state object as of now.
     #[must_use]
     pub fn object(&self) -> StateObject {
@@ -331,6 +362,11 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
                     .values()
                     .find_map(|session| session.dialog.clone())
             }),
+        provider_error: match &parts.provider {
+            Some(Err(error)) => Some(error.clone()),
+            Some(Ok(())) | None => None,
+        },
+        weaknesses: parts.weaknesses.clone(),
     }
 }
 
@@ -338,6 +374,15 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
 /// may suspend a machine that is not; then one that waits for a person; then one that starts, then idle ones; `stopped`
 /// only when every session is. A dialog of any session shows beside it.
 fn overall(parts: &Parts) -> (AgentState, String) {
+    let (state, reason) = of_sessions(parts);
+    match &parts.provider {
+        // Whatever the agent makes of it, a person should read why.
+        Some(Err(error)) if state != AgentState::Stopped => (state, format!("{reason}; {error}")),
+        _ => (state, reason),
+    }
+}
+
+fn of_sessions(parts: &Parts) -> (AgentState, String) {
     match &parts.phase {
         Phase::Failed { step, error } => {
             return (

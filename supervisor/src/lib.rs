@@ -25,6 +25,7 @@ pub mod previews;
 pub mod random;
 pub mod readiness;
 pub mod resolve;
+pub mod rest;
 pub mod rotated;
 pub mod sessions;
 pub mod spending;

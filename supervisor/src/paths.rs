@@ -68,6 +68,12 @@ impl Paths {
         self.root.join("whim/init.d")
     }
 
+    /// What shells of this name read beside the bashrc addition.
+    #[must_use]
+    pub fn shell_integration(&self, shell: &str) -> PathBuf {
+        self.root.join(format!("whim/shell/integration.{shell}"))
+    }
+
     #[must_use]
     pub fn bashrc(&self) -> PathBuf {
         self.root.join("whim/bashrc")

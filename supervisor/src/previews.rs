@@ -153,12 +153,6 @@ impl Previews {
         self.handle.list()
     }
 
-    /// What listens, for those who follow it.
-    #[must_use]
-    pub fn ports(&self) -> PortsHandle {
-        self.handle.clone()
-    }
-
     /// A link that opens this port without any other credential, for a while.
     ///
     /// # Errors
@@ -196,9 +190,10 @@ impl Previews {
         crate::files::write(&self.revoked, 0o600, &json).map_err(failed)
     }
 
-    /// Looks at once: something printed an address, or started.
-    pub fn kick(&self) {
-        self.handle.kick();
+    /// The picture of what listens, and who can be asked to look again.
+    #[must_use]
+    pub fn ports(&self) -> PortsHandle {
+        self.handle.clone()
     }
 
     /// Whether the monitor runs.

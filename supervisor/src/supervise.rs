@@ -45,6 +45,7 @@ use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
+use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
@@ -297,6 +298,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         &stop,
     )
     .map_err(|error| Failure::new(70, error.to_string()))?;
+    let ports = previews.ports();
     let terminals = TerminalSet::default();
     let shells = Shells::default();
     let gate = Arc::new(Gate {
@@ -344,6 +346,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         terminals.clone(),
         stop.clone(),
     )));
+    look_for_weaknesses(&board, &given, &variables);
     let (ended, mut ends) = mpsc::channel(64);
     let grounds = Grounds {
         keeper: keeper.clone(),
@@ -361,6 +364,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         platform: platform.clone(),
         rotated: rotated.clone(),
         ended,
+        ports,
         started_ms: hello.started_ms,
     };
     let mut settings = settings;
@@ -756,12 +760,31 @@ fn announce(settings: &Settings, token: &str, addresses: &Addresses) {
     }
 }
 
+/// Tells the board what weakens the separation of agent and host, beside everything else: it reads files and asks sudo.
+fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables) {
+    let (board, given, variables) = (board.clone(), given.clone(), variables.clone());
+    drop(tokio::task::spawn_blocking(move || {
+        // Mistakes in the configuration were told before anything was started.
+        let (subject, _) = crate::doctor::Subject::new(&given, &variables);
+        let found = crate::doctor::weaknesses(&subject);
+        board.weaknesses(found.iter().map(crate::doctor::Finding::short).collect());
+    }));
+}
+
 async fn beat(board: Arc<Board>, stop: CancellationToken) {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let states = board.watch();
+    let mut rest = Rest::default();
     loop {
         tokio::select! {
-            _ = beat.tick() => board.refresh(),
+            _ = beat.tick() => {
+                board.refresh();
+                let state = states.borrow().state;
+                if rest.begins(state) {
+                    rest::give_back();
+                }
+            }
             () = stop.cancelled() => return,
         }
     }

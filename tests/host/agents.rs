@@ -4,7 +4,7 @@ use serde_json::json;
 use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Upstream, proc, wait};
 
-use crate::support::{KEY, PATIENCE, agent, repository, says, start, state, word};
+use crate::support::{KEY, PATIENCE, agent, repository, root, says, start, state, word};
 
 /// One prompt, the agent's text on standard output, its exit code, its cost, and no key anywhere near it.
 fn oneshot(kind: &str) {
@@ -17,7 +17,7 @@ fn oneshot(kind: &str) {
         "bypass",
         "go on",
     ]);
-    let mut whim = run.start(whim_kit::Root::new().unwrap()).unwrap();
+    let mut whim = run.start(root(&run)).unwrap();
     let code = whim.ended(PATIENCE).unwrap();
     assert_eq!(code, 0, "{kind}\n{}", whim.output());
     assert!(

@@ -1,7 +1,7 @@
 //! The container's life: what is left behind, how it ends, who may ask what.
 
 use serde_json::json;
-use whim_kit::{Root, proc, wait};
+use whim_kit::{proc, wait};
 
 use crate::support::{PATIENCE, custom, repository, start, state, whim};
 
@@ -34,29 +34,23 @@ fn the_end_is_ordered_also_for_an_agent_that_ignores_it() {
 }
 
 #[test]
-fn it_hosts_with_dockers_capabilities_and_as_an_ordinary_user() {
+fn the_agent_runs_as_its_own_user() {
     let script = "printf 'uid %s' \"$(id -u)\" > uid; exec sleep 100000";
     let repository = repository();
-    let hosted = |run: whim_kit::Run, root: Root| {
-        let whim = custom(run.arg("--repo").arg(repository.path()), script)
-            .start(root)
-            .unwrap();
-        let client = whim.client(PATIENCE).unwrap();
-        state(&client, &whim, "ready", |state| state["phase"] == "ready");
-        let path = whim.root().at("/app/repo/uid");
-        let uid = wait::until("the agent", PATIENCE, || {
-            std::fs::read_to_string(&path)
-                .ok()
-                .filter(|text| !text.is_empty())
-        });
-        let agents = whim.root().agents().0;
-        assert_eq!(uid.unwrap(), format!("uid {agents}"), "{}", whim.output());
-    };
-    hosted(
-        whim().with_docker_capabilities().as_pid_1(),
-        Root::new().unwrap(),
+    let run = custom(
+        whim().as_pid_1().arg("--repo").arg(repository.path()),
+        script,
     );
-    hosted(whim().ordinary(), Root::ordinary().unwrap());
+    let (whim, client) = start(&run);
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let path = whim.root().at("/app/repo/uid");
+    let uid = wait::until("the agent", PATIENCE, || {
+        std::fs::read_to_string(&path)
+            .ok()
+            .filter(|text| !text.is_empty())
+    });
+    let agents = whim.root().agents().0;
+    assert_eq!(uid.unwrap(), format!("uid {agents}"), "{}", whim.output());
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::{Value, json};
-use whim_kit::{Root, wait};
+use whim_kit::wait;
 
-use crate::support::{PATIENCE, custom, start, state, whim};
+use crate::support::{PATIENCE, custom, root, start, state, whim};
 
 /// Idle from its start on.
 const SLEEPS: &str = "exec sleep 100000";
@@ -27,7 +27,7 @@ fn exit_ends_the_container_in_order_with_0() {
         whim().args(["--idle-after", "1", "--idle-action", "exit"]),
         "trap 'echo ended > ended; exit 7' TERM; while :; do sleep 1; done",
     );
-    let mut whim = run.start(Root::new().unwrap()).unwrap();
+    let mut whim = run.start(root(&run)).unwrap();
     assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
     let word = std::fs::read_to_string(whim.root().at("/tmp/claude_state")).unwrap();
     assert_eq!(word, "stopped\n");
@@ -43,7 +43,7 @@ fn exit_ends_the_container_in_order_with_0() {
 
 #[test]
 fn a_program_is_run_as_the_agents_user_once() {
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let agents = root.agents().0;
     let program = root
         .write_as_agent(

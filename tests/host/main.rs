@@ -7,9 +7,16 @@
 )]
 
 mod agents;
+mod asleep;
 mod container;
+mod crashes;
 mod idle;
+mod person;
 mod platform;
+mod ports;
+mod provider;
 mod refusals;
+mod shells;
+mod steering;
 mod support;
 mod trust;

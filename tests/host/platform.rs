@@ -7,9 +7,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use whim_kit::backend::{Books, Call, Trouble};
-use whim_kit::{Backend, Client, Root, Run, Upstream, Whim, wait};
+use whim_kit::{Backend, Client, Run, Upstream, Whim, wait};
 
-use crate::support::{PATIENCE, custom, start, state, whim};
+use crate::support::{PATIENCE, custom, root, start, state, whim};
 
 const TASK: &str = "ww-12";
 const TOKEN: &str = "internal-token-of-the-platform";
@@ -286,9 +286,8 @@ fn a_spec_that_is_wrong_or_refused_ends_the_boot_and_the_platform_is_told() {
         if let Some(trouble) = trouble {
             backend.trouble(Call::Spec, trouble, 1);
         }
-        let mut whim = known_to(whim(), &backend)
-            .start(Root::new().unwrap())
-            .unwrap();
+        let run = known_to(whim(), &backend);
+        let mut whim = run.start(root(&run)).unwrap();
         assert_eq!(whim.ended(PATIENCE).unwrap(), code, "{}", whim.output());
         assert!(whim.output().contains(word), "{}", whim.output());
         let events = backend.look(Books::events);

@@ -1,11 +1,11 @@
 //! Wrong input and broken surroundings: one clear message and the contract's exit code.
 
-use whim_kit::{Root, Run};
+use whim_kit::Run;
 
-use crate::support::{KEY, PATIENCE, custom, repository, whim};
+use crate::support::{KEY, PATIENCE, custom, repository, root, whim};
 
 fn ends(run: &Run, code: i32, says: &[&str]) {
-    let mut whim = run.start(Root::new().unwrap()).unwrap();
+    let mut whim = run.start(root(run)).unwrap();
     let ended = whim.ended(PATIENCE).unwrap();
     let output = whim.output();
     assert_eq!(ended, code, "{output}");
@@ -90,9 +90,10 @@ fn a_port_or_a_place_that_is_taken() {
         73,
         &[&port, "--generation-port"],
     );
-    let root = Root::new().unwrap();
+    let run = custom(whim(), "exit 0");
+    let root = root(&run);
     std::fs::create_dir(root.at("/tmp/claude_state")).unwrap();
-    let mut whim = custom(whim(), "exit 0").start(root).unwrap();
+    let mut whim = run.start(root).unwrap();
     assert_eq!(whim.ended(PATIENCE).unwrap(), 73, "{}", whim.output());
 }
 

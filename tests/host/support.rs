@@ -12,8 +12,25 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The provider's key, which no agent may see.
 pub(crate) const KEY: &str = "sk-secret-of-the-platform";
 
+/// The program under test, as whoever `WHIM_TEST_AS` names: root if it is not set, root with the capabilities of a
+/// `docker` container, or an `ordinary` user.
 pub(crate) fn whim() -> Run {
-    Run::new(env!("CARGO_BIN_EXE_whim"))
+    let run = Run::new(env!("CARGO_BIN_EXE_whim"));
+    match std::env::var("WHIM_TEST_AS").as_deref() {
+        Err(_) | Ok("" | "root") => run,
+        Ok("docker") => run.with_docker_capabilities(),
+        Ok("ordinary") => run.ordinary(),
+        Ok(other) => panic!("WHIM_TEST_AS={other}: must be root, docker or ordinary"),
+    }
+}
+
+/// A directory to run in that belongs to whom it should.
+pub(crate) fn root(run: &Run) -> Root {
+    if run.is_ordinary() {
+        Root::ordinary().unwrap()
+    } else {
+        Root::new().unwrap()
+    }
 }
 
 /// A repository with one commit, readable by the agents' user.
@@ -24,7 +41,7 @@ pub(crate) fn repository() -> tempfile::TempDir {
     directory
 }
 
-fn open_to_all(directory: &Path) {
+pub(crate) fn open_to_all(directory: &Path) {
     let status = std::process::Command::new("chmod")
         .args(["-R", "a+rX"])
         .arg(directory)
@@ -66,7 +83,7 @@ pub(crate) fn agent(kind: &str, upstream: &Upstream, repository: &Path) -> Run {
 }
 
 pub(crate) fn start(run: &Run) -> (Whim, Client) {
-    let whim = run.start(Root::new().unwrap()).unwrap();
+    let whim = run.start(root(run)).unwrap();
     let client = whim.client(PATIENCE).unwrap();
     (whim, client)
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use whim_kit::{Root, proc, repo, wait};
 
-use crate::support::{KEY, PATIENCE, custom, start, state, whim};
+use crate::support::{KEY, PATIENCE, custom, root, start, state, whim};
 
 #[test]
 fn a_hostile_repository_runs_nothing() {
@@ -86,7 +86,8 @@ fn no_secret_is_where_the_agent_can_look() {
 
 #[test]
 fn links_and_pipes_in_the_agents_places_are_not_followed() {
-    let root = Root::new().unwrap();
+    let run = custom(whim(), "exit 0");
+    let root = root(&run);
     let victim = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(victim.path(), "precious").unwrap();
     std::os::unix::fs::symlink(victim.path(), root.at("/tmp/claude_state")).unwrap();
@@ -94,11 +95,44 @@ fn links_and_pipes_in_the_agents_places_are_not_followed() {
     let pipe = root.at("/home/node/.gitconfig");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
     std::os::unix::fs::chown(&pipe, Some(root.agents().0), Some(root.agents().1)).unwrap();
-    let mut whim = custom(whim(), "exit 0").start(root).unwrap();
+    let mut whim = run.start(root).unwrap();
     // A pipe in place of a file is an error with its name, and no hang.
     assert_eq!(whim.ended(PATIENCE).unwrap(), 73, "{}", whim.output());
     assert!(whim.output().contains(".gitconfig"), "{}", whim.output());
     assert_eq!(std::fs::read_to_string(victim.path()).unwrap(), "precious");
     let state = std::fs::symlink_metadata(whim.root().at("/tmp/claude_state")).unwrap();
     assert!(state.is_file(), "the state file is a file of our own");
+}
+
+#[test]
+fn what_weakens_the_separation_is_said_by_status_as_by_doctor() {
+    let whim = custom(whim().ordinary(), "exec sleep 100000")
+        .start(Root::ordinary().unwrap())
+        .unwrap();
+    let client = whim.client(PATIENCE).unwrap();
+    let told = state(&client, &whim, "the weaknesses", |state| {
+        state["weaknesses"]
+            .as_array()
+            .is_some_and(|found| !found.is_empty())
+    });
+    let weaknesses: Vec<&str> = told["weaknesses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|weakness| weakness.as_str().unwrap())
+        .collect();
+    assert!(
+        weaknesses
+            .iter()
+            .any(|weakness| weakness.starts_with("same user: ")),
+        "{told}"
+    );
+    let status = whim
+        .whim(env!("CARGO_BIN_EXE_whim").as_ref(), &["status"])
+        .output()
+        .unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    for weakness in weaknesses {
+        assert!(status.contains(weakness), "{weakness} is not in\n{status}");
+    }
 }

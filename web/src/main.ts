@@ -121,7 +121,7 @@ class Page {
         h('button', { type: 'button', 'aria-label': 'Larger', onclick: () => step(1) }, '+'))),
       toggle('Screen reader mode', this.choice.screenReader, (on) => { this.choice.screenReader = on; this.restyle(); }),
       full ? toggle('Notify when the agent needs me', this.choice.notify, (on) => this.setNotify(on)) : null,
-      h('p', { class: 'hint' }, 'Find Ctrl+Shift+F · copy Ctrl+Shift+C · paste Ctrl+Shift+V · leave the terminal Ctrl+Shift+K'));
+      h('p', { class: 'hint' }, 'Find Ctrl+Shift+F · copy Ctrl+Shift+C · paste Ctrl+Shift+V · other prompts Ctrl+Shift+↑ ↓ · leave the terminal Ctrl+Shift+K'));
     const search = h('button', { type: 'button', class: 'icon', 'aria-label': 'Find', title: 'Find (Ctrl+Shift+F)', onclick: () => this.openSearch() }, '⌕');
     const open = h('button', { type: 'button', class: 'icon', popovertarget: 'menu', 'aria-label': 'Settings', title: 'Settings' }, '⋯');
     return h('div', { class: 'actions' }, search, open, menu);

@@ -9,6 +9,7 @@ import { WebglAddon } from '@xterm/addon-webgl';
 import { type ITheme, Terminal as Xterm } from '@xterm/xterm';
 import { Connection } from './connection';
 import { h, openLink, setText } from './dom';
+import { Prompts } from './prompts';
 import type { Settings } from './settings';
 
 /** Bytes given to xterm and not parsed yet: beyond the first the server pauses, below the second it goes on. */
@@ -38,6 +39,7 @@ export class TerminalView {
   exited: string | null = null;
   private readonly fit = new FitAddon();
   private readonly connection: Connection;
+  private readonly prompts: Prompts;
   private readonly host: HTMLElement;
   private readonly notice: HTMLElement;
   private readonly takeOver: HTMLButtonElement;
@@ -72,12 +74,14 @@ export class TerminalView {
       lineHeight: 1.15,
       macOptionIsMeta: true,
       minimumContrastRatio: 3,
+      overviewRuler: { width: 8 },
       rightClickSelectsWord: true,
       screenReaderMode: settings.screenReader,
       scrollback: SCROLLBACK,
       theme,
       linkHandler: { activate: (_, address) => this.follow(address) },
     });
+    this.prompts = new Prompts(this.term, () => this.term.options.theme?.red ?? 'red');
     this.term.loadAddon(this.fit);
     this.term.loadAddon(this.search);
     this.term.loadAddon(new UnicodeGraphemesAddon());
@@ -195,6 +199,11 @@ export class TerminalView {
       case 'KeyV':
         event.preventDefault();
         void this.paste();
+        return false;
+      case 'ArrowUp':
+      case 'ArrowDown':
+        event.preventDefault();
+        this.prompts.jump(event.code === 'ArrowUp');
         return false;
       default:
         return true;

@@ -145,6 +145,40 @@ test('shells are opened and closed', async () => {
   assert.deepEqual(terminals.filter((one) => one.state === 'running').map((one) => one.id), ['main']);
 });
 
+test('a shell’s prompts can be jumped to, and a failure is marked', async () => {
+  const view = await open();
+  await view.page.getByRole('button', { name: 'Open a shell' }).click();
+  await until('a second tab', async () => (await view.page.getByRole('tab').count()) === 2);
+  // The first prompt is on the screen that the page begins with, which has no marks.
+  const prompts = (count) => view.page.waitForFunction((wanted) => {
+    const buffer = window.whim.term.buffer.active;
+    const line = (at) => buffer.getLine(at)?.translateToString(true) ?? '';
+    return Array.from({ length: wanted }, (_, at) => line(at)).every((text) => /[$#%]\s*$/.test(text));
+  }, count);
+  await prompts(1);
+  await view.type('\r');
+  await prompts(2);
+  await view.type('seq 1 300; (exit 3)\r');
+  await view.sees(/^300$/);
+  await view.type('echo af""ter\r');
+  await view.sees(/^after$/);
+  await view.page.keyboard.press('Control+Shift+ArrowUp');
+  await view.page.keyboard.press('Control+Shift+ArrowUp');
+  await view.page.waitForFunction(() => {
+    const buffer = window.whim.term.buffer.active;
+    return /seq 1 300/.test(buffer.getLine(buffer.viewportY).translateToString(true));
+  });
+  await view.page.locator('.failed-command[title="Exit status 3"]').waitFor({ state: 'visible' });
+  await view.page.keyboard.press('Control+Shift+ArrowDown');
+  await view.page.keyboard.press('Control+Shift+ArrowDown');
+  await view.page.waitForFunction(() => {
+    const buffer = window.whim.term.buffer.active;
+    return buffer.viewportY === buffer.baseY;
+  });
+  const name = await view.page.getByRole('tab').nth(1).getAttribute('data-id');
+  await whim.api(`/v1/terminals/${name}`, 'DELETE');
+});
+
 test('themes: the system’s, and one’s own choice that stays', async () => {
   const view = await open({ viewport: { width: 1000, height: 700 }, colorScheme: 'light' });
   const background = () => view.page.evaluate(() => window.whim.term.options.theme.background);

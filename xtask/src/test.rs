@@ -107,6 +107,26 @@ fn page() -> Result<Done, Failed> {
     Ok(web::test()?.map_or(Done::Yes, Done::LeftOut))
 }
 
+/// How all tests are run.
+const NEXTEST: [&str; 8] = [
+    "nextest",
+    "run",
+    "--locked",
+    "--workspace",
+    "--cargo-profile",
+    "ci",
+    "--profile",
+    "ci",
+];
+const CARGO_TEST: [&str; 6] = [
+    "test",
+    "--locked",
+    "--workspace",
+    "--profile",
+    "ci",
+    "--no-fail-fast",
+];
+
 /// Unit, property and black-box tests, all with the static binary: one build of every crate for all of them.
 fn tests() -> Result<Done, Failed> {
     let missing = machine::programs(&["git", "setpriv", "unshare", "tmux", "node", "npm", "pip3"])?;
@@ -122,28 +142,25 @@ fn tests() -> Result<Done, Failed> {
     // Before the tests: an installation is not part of what they may take.
     let servers = whim_kit::servers::installed()?;
     say(&format!("development servers: {}", servers.display()));
-    if exists("cargo-nextest") {
-        let run = [
-            "nextest",
-            "run",
-            "--locked",
-            "--workspace",
-            "--cargo-profile",
-            "ci",
-            "--profile",
-            "ci",
-        ];
-        show(&mut binary::static_cargo(&run)?)?;
+    let runner = if exists("cargo-nextest") {
+        &NEXTEST[..]
     } else {
         say("cargo-nextest is not installed; cargo test runs the same tests, more slowly");
-        show(&mut binary::static_cargo(&[
-            "test",
-            "--locked",
-            "--workspace",
-            "--profile",
-            "ci",
-            "--no-fail-fast",
-        ])?)?;
+        &CARGO_TEST[..]
+    };
+    show(&mut binary::static_cargo(runner)?)?;
+    if user.is_none() {
+        // The same build again, so that only the black-box tests' own time is added.
+        for role in ["docker", "ordinary"] {
+            say(&format!("the black-box tests as {role}"));
+            let only: &[&str] = if runner == NEXTEST {
+                &["-E", "package(whim) & binary(host)"]
+            } else {
+                &["--test", "host"]
+            };
+            let again = [runner, only].concat();
+            show(binary::static_cargo(&again)?.env("WHIM_TEST_AS", role))?;
+        }
     }
     show(&mut program(
         "git",

@@ -22,6 +22,7 @@ use nix::sys::signalfd::SignalFd;
 
 use crate::descriptors;
 use crate::log;
+use crate::resident;
 use crate::signals;
 use crate::spawn::{self, Plan, SpawnError, Starting, Step};
 use crate::tree::{Ending, Snapshot};
@@ -179,6 +180,10 @@ impl Holder {
             Some(Ok(())) => {
                 self.starting = None;
                 self.report(FromHolder::Started { pid: self.leader });
+                // What the start needed is not needed again.
+                if let Err(error) = resident::forget_code() {
+                    log::line(format_args!("hold: cannot give back memory: {error}"));
+                }
             }
             Some(Err(error)) => {
                 self.starting = None;

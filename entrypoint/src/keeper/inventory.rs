@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 
@@ -17,6 +17,10 @@ use crate::log;
 use crate::wire::{FromKeeper, MAX_TEXT, VERSION};
 
 const MAX_REFUSALS: usize = 16;
+/// How long the inventory waits for processes that an earlier supervisor asked for and that are still starting. Told of
+/// them later, the new one would have started its own by then. An exec that hangs (a dead network file system) must not
+/// keep it from its work for ever.
+const STARTING: Duration = Duration::from_secs(5);
 
 /// How far the inventory got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) struct Outbox {
     stage: Stage,
     told_stopping: bool,
     refusals: VecDeque<String>,
+    /// Until when it waits for what is still starting.
+    waits_until: Option<Instant>,
 }
 
 impl Outbox {
@@ -43,7 +49,13 @@ impl Outbox {
             stage: Stage::Hello,
             told_stopping: false,
             refusals: VecDeque::new(),
+            waits_until: None,
         }
+    }
+
+    /// When the keeper must go on telling at the latest.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.waits_until
     }
 
     pub(super) fn refuse(&mut self, mut what: String) {
@@ -65,6 +77,8 @@ enum Sent {
     Yes,
     Full,
     Lost,
+    /// Not yet: something is to be decided first.
+    Later,
 }
 
 impl Keeper {
@@ -80,7 +94,7 @@ impl Keeper {
         }
         let mut sent = Sent::Yes;
         while self.outbox.stage != Stage::Live && sent == Sent::Yes {
-            sent = self.tell_inventory();
+            sent = self.tell_inventory(now);
         }
         // Before the ends that it brings: a supervisor that heard of them first would take them for crashes.
         if sent == Sent::Yes {
@@ -143,7 +157,7 @@ impl Keeper {
         }
     }
 
-    fn tell_inventory(&mut self) -> Sent {
+    fn tell_inventory(&mut self, now: Instant) -> Sent {
         match self.outbox.stage.clone() {
             Stage::Hello => {
                 let (restarts, reason) = self.supervisor.history();
@@ -172,11 +186,16 @@ impl Keeper {
                 Sent::Yes
             }
             Stage::Processes(slot) => {
-                // One that is still starting follows when that is decided.
-                let exists = self
-                    .table
-                    .get(slot)
-                    .is_some_and(|process| process.running());
+                let (exists, starting) = match self.table.get(slot) {
+                    Some(process) => (process.running(), process.starting()),
+                    None => (false, false),
+                };
+                if starting {
+                    let until = *self.outbox.waits_until.get_or_insert(now + STARTING);
+                    if now < until {
+                        return Sent::Later;
+                    }
+                }
                 let sent = if exists {
                     self.describe(slot)
                 } else {
@@ -184,7 +203,10 @@ impl Keeper {
                 };
                 self.advance(sent, Stage::Processes(slot + 1))
             }
-            Stage::End => self.advance(self.say(&FromKeeper::InventoryEnd), Stage::Live),
+            Stage::End => {
+                self.outbox.waits_until = None;
+                self.advance(self.say(&FromKeeper::InventoryEnd), Stage::Live)
+            }
             Stage::Live => Sent::Yes,
         }
     }

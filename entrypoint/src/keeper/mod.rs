@@ -39,6 +39,7 @@ use nix::sys::signalfd::SignalFd;
 
 use crate::limits::Limits;
 use crate::log;
+use crate::resident;
 use crate::signals;
 use crate::title::Title;
 use cgroup::Cgroups;
@@ -53,6 +54,9 @@ use token::Token;
 const EVENTS: usize = 64;
 /// Pause after a panic, so that one that comes again at once does not burn the machine.
 const PANIC_PAUSE: Duration = Duration::from_millis(100);
+
+/// Without a request for so long, the code that serves them is given back.
+const REST: Duration = Duration::from_secs(1);
 
 /// What does not change.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,8 @@ struct Keeper {
     sweep_due: Option<Instant>,
     /// Some child was reaped in this round.
     died: bool,
+    /// When code that only requests need is given back, if none comes before.
+    rest_due: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -155,6 +161,8 @@ impl Keeper {
         let mut sooner = |other: Option<Instant>| due = [due, other].into_iter().flatten().min();
         sooner(self.stop.as_ref().map(Stop::due));
         sooner(self.sweep_due);
+        sooner(self.rest_due);
+        sooner(self.outbox.due());
         for (_, process) in self.table.iter_mut() {
             sooner(process.due());
             for output in process.outputs() {
@@ -186,6 +194,7 @@ impl Keeper {
         match token {
             Token::Signals => {}
             Token::Supervisor => {
+                self.rest_due = Some(now + REST);
                 // Level-triggered: what is left comes with the next round.
                 self.listen_to_supervisor(now);
             }
@@ -256,6 +265,12 @@ impl Keeper {
         if self.supervisor.step(&self.epoll, now) {
             self.forget_what_was_told();
             self.blocked = false;
+        }
+        if self.rest_due.is_some_and(|due| now >= due) {
+            self.rest_due = None;
+            if let Err(error) = resident::forget_code().and_then(|()| resident::forget_stack()) {
+                log::line(format_args!("cannot give back memory: {error}"));
+            }
         }
     }
 

@@ -184,6 +184,11 @@ impl Process {
         }
     }
 
+    /// Whether it will run is not decided yet.
+    pub(super) fn starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting)
+    }
+
     pub(super) fn running(&self) -> bool {
         matches!(self.phase, Phase::Running)
     }

@@ -103,6 +103,7 @@ pub(super) fn start(title: Option<Title>) -> Result<Keeper, StartError> {
         grace: DEFAULT_GRACE,
         sweep_due: None,
         died: false,
+        rest_due: None,
         buffer: vec![0; BUFFER],
     })
 }

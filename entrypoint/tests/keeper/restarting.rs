@@ -100,6 +100,27 @@ fn a_hundred_kills_lose_no_byte_and_no_process() {
     );
 }
 
+/// A supervisor that dies right after it asked for a process never hears of it; the next one must, before it asks for
+/// its own.
+#[test]
+fn what_a_dead_supervisor_asked_for_is_in_the_next_ones_inventory() {
+    let keeper = Keeper::start();
+    let (mut supervisor, _) = keeper.ready_supervisor();
+    for round in 0..20 {
+        let mut launch = shell("exec sleep 1000");
+        launch.holder = true;
+        let name = format!("session/s{round}");
+        let id = supervisor.request(&name, &launch, &[]);
+        supervisor.kill();
+        let (next, inventory) = keeper.ready_supervisor();
+        let known = inventory.processes.iter().any(|(description, _)| {
+            matches!(description, FromKeeper::Process { process, .. } if *process == id)
+        });
+        assert!(known, "round {round}: {inventory:?}");
+        supervisor = next;
+    }
+}
+
 #[test]
 fn a_status_is_kept_until_it_is_acknowledged() {
     let keeper = Keeper::start();

@@ -14,3 +14,4 @@ mod cuts;
 mod kit;
 mod oracle;
 mod pass;
+mod probe;

@@ -121,19 +121,19 @@ impl Agent for Codex {
         let review = if setup.trusted {
             StartupDialog {
                 shows: "Hooks need review",
-                keys: b"2\r",
+                keys: Some(b"2\r"),
                 why: "the repository is trusted, its hooks are, too",
             }
         } else {
             StartupDialog {
                 shows: "Hooks need review",
-                keys: b"3\r",
+                keys: Some(b"3\r"),
                 why: "the repository is not trusted: its hooks do not run",
             }
         };
         let restricted = StartupDialog {
             shows: "Open restricted",
-            keys: b"\r",
+            keys: Some(b"\r"),
             why: "the repository is not trusted: its configuration and hooks stay off",
         };
         match setup.trusted {

@@ -65,7 +65,7 @@ pub trait Agent: Send + Sync + Debug {
         Vec::new()
     }
 
-    /// Dialogs that may come up before the first prompt although everything was prepared, and their answers.
+    /// Dialogs that may come up before the first prompt although everything was prepared.
     fn startup_dialogs(&self, _setup: &Setup) -> Vec<StartupDialog> {
         Vec::new()
     }
@@ -81,12 +81,13 @@ pub trait Agent: Send + Sync + Debug {
     fn chooses_id(&self) -> bool;
 }
 
-/// A dialog that the task's settings answer. To be looked for on the screen until the first prompt, and answered once.
+/// A dialog of the start, see [`observe::startup`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartupDialog {
     /// Text that only this dialog shows.
     pub shows: &'static str,
-    pub keys: &'static [u8],
+    /// What the task's settings answer; `None`: nothing in them does, it is the person's.
+    pub keys: Option<&'static [u8]>,
     /// For the log.
     pub why: &'static str,
 }

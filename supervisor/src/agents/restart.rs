@@ -5,9 +5,16 @@
 //! growing delay, at most [`MAX_RESTARTS`] times in [`WINDOW`]; after that it stays `stopped` with the reason. A resumed
 //! run that ends within [`SHORT_RUN`] may have found its session unusable (`No conversation found`): the one after it
 //! begins a new session, so that the terminal does not die of a damaged transcript.
+//!
+//! What counts outlives the supervisor ([`RestartPolicy::remember`]), so that an agent and a supervisor that take turns
+//! in crashing come to an end, too.
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use whim_wire::time::Time;
 
 use super::prompt::Moment;
 
@@ -77,10 +84,53 @@ pub struct RestartPolicy {
     resumed_short: u32,
 }
 
+/// What of a [`RestartPolicy`] is kept. Wall-clock times: no other clock outlives the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// When, oldest first.
+    #[serde(default)]
+    pub restarts: Vec<Time>,
+    #[serde(default)]
+    pub resumed_short: u32,
+}
+
 impl RestartPolicy {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Goes on where an earlier supervisor stopped; `now` and `wall` are the same moment. A restart that seems to lie in
+    /// the future (the clock was set back) counts as one of now, one from before the machine's boot as one of the boot.
+    #[must_use]
+    pub fn restore(counted: &Counted, now: Moment, wall: Time) -> Self {
+        let age = |at: &Time| {
+            let age = wall.as_millisecond().saturating_sub(at.as_millisecond());
+            Duration::from_millis(u64::try_from(age).unwrap_or(0))
+        };
+        let recent = counted.restarts.iter().map(age).filter(|age| *age < WINDOW);
+        let mut restarts: VecDeque<Moment> = recent.map(|age| now.saturating_sub(age)).collect();
+        while restarts.len() > MAX_RESTARTS {
+            restarts.pop_front();
+        }
+        Self {
+            restarts,
+            resumed_short: counted.resumed_short,
+        }
+    }
+
+    /// What the next supervisor must know; `now` and `wall` are the same moment.
+    #[must_use]
+    pub fn remember(&self, now: Moment, wall: Time) -> Counted {
+        let restarts = self.restarts.iter().map(|&at| {
+            let age = SignedDuration::try_from(now.saturating_sub(at)).unwrap_or_default();
+            let at = wall.timestamp().checked_sub(age);
+            at.map_or(wall, Time::from)
+        });
+        Counted {
+            restarts: restarts.collect(),
+            resumed_short: self.resumed_short,
+        }
     }
 
     /// Restarts that still count.
@@ -128,7 +178,7 @@ impl RestartPolicy {
             };
         }
         if now.saturating_sub(started) < SHORT_RUN && !self.restarts.is_empty() {
-            self.resumed_short += 1;
+            self.resumed_short = self.resumed_short.saturating_add(1);
         } else {
             self.resumed_short = 0;
         }
@@ -217,6 +267,50 @@ mod tests {
         assert!(restart(&policy.ended(CRASH, false, at(102), true, at(300))).1);
         let mut policy = RestartPolicy::new();
         assert!(!restart(&policy.ended(CRASH, false, at(0), false, at(100))).1);
+    }
+
+    fn wall(seconds: i64) -> Time {
+        jiff::Timestamp::from_second(1_795_000_000 + seconds)
+            .unwrap()
+            .into()
+    }
+
+    #[test]
+    fn a_supervisor_that_crashes_too_forgets_no_restart() {
+        let mut counted = Counted::default();
+        let mut delays = Vec::new();
+        for crash in 1..=5_u32 {
+            // Another supervisor each time, on a machine that counts from another boot.
+            let now = at(10_000 + 7 * u64::from(crash));
+            let clock = wall(7 * i64::from(crash));
+            let mut policy = RestartPolicy::restore(&counted, now, clock);
+            delays.push(restart(&policy.ended(CRASH, false, now - at(60), true, now)).0);
+            counted = policy.remember(now, clock);
+            let json = serde_json::to_vec(&counted).unwrap();
+            assert_eq!(serde_json::from_slice::<Counted>(&json).unwrap(), counted);
+        }
+        assert_eq!(delays, [0, 1, 2, 4, 8]);
+        let after = |seconds: i64| {
+            let mut policy = RestartPolicy::restore(&counted, at(50_000), wall(seconds));
+            policy.ended(CRASH, false, at(49_000), true, at(50_000))
+        };
+        assert!(matches!(after(60), Decision::Stopped { .. }));
+        // Set back: nothing is forgotten before its time.
+        assert!(matches!(after(-500), Decision::Stopped { .. }));
+        assert!(
+            matches!(after(608), Decision::Restart { .. }),
+            "the first is ten minutes old"
+        );
+    }
+
+    #[test]
+    fn damaged_counts_stay_within_bounds() {
+        let counted = Counted {
+            restarts: vec![wall(0); 1_000],
+            resumed_short: u32::MAX,
+        };
+        let policy = RestartPolicy::restore(&counted, at(1), wall(1));
+        assert_eq!(policy.recent(at(1)), MAX_RESTARTS);
     }
 
     #[test]

@@ -609,12 +609,12 @@ fn codexs_own_questions_about_trust_are_answered_as_the_task_says() {
             .map(|dialog| (dialog.shows, dialog.keys))
             .collect::<Vec<_>>()
     };
-    assert_eq!(answers(true), [("Hooks need review", &b"2\r"[..])]);
+    assert_eq!(answers(true), [("Hooks need review", Some(&b"2\r"[..]))]);
     assert_eq!(
         answers(false),
         [
-            ("Open restricted", &b"\r"[..]),
-            ("Hooks need review", b"3\r")
+            ("Open restricted", Some(&b"\r"[..])),
+            ("Hooks need review", Some(b"3\r"))
         ]
     );
 }

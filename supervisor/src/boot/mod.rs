@@ -15,6 +15,7 @@ pub mod init_script;
 mod progress;
 pub mod repository;
 mod setup;
+mod shell;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use whim_proxies::local::preview_environment;
-use whim_wire::spec::{InitUser, Trust};
+use whim_wire::spec::{AgentKind, InitUser, Trust};
 use whim_wire::state::Phase;
 
 use crate::board::Board;
@@ -35,9 +36,10 @@ use crate::identity::Identity;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
 use crate::platform::Platform;
+use crate::ports::PortsHandle;
 use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
-use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions, StartError};
+use crate::sessions::{self, End, Ground, Left, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
 use crate::terminals::set::TerminalSet;
 use credentials::{GitCredentials, Remote};
@@ -67,6 +69,7 @@ pub struct Grounds {
     pub platform: Platform,
     pub rotated: Arc<Rotated>,
     pub ended: mpsc::Sender<(String, End)>,
+    pub ports: PortsHandle,
     /// When the keeper started: names its life.
     pub started_ms: u64,
 }
@@ -146,10 +149,11 @@ pub async fn run(
     settings: &Settings,
     processes: Vec<Process>,
 ) -> Result<(), BootError> {
-    let mut left = Left::sort(processes);
+    let mut left = Processes::sort(processes);
     left.end_others().await;
     grounds.spending.task(settings)?;
     grounds.rotated.keys(&grounds.spending);
+    probe(grounds, settings);
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if left.sessions.is_empty() {
@@ -168,17 +172,32 @@ pub async fn run(
     Ok(())
 }
 
+/// Has the provider asked beside everything else, so that a wrong key is told before the agent stumbles over it.
+fn probe(grounds: &Grounds, settings: &Settings) {
+    let agent = settings.agent.kind;
+    let kind = settings.provider.kind;
+    // Any command: whether it calls models at all is not known.
+    let silent = agent == AgentKind::Custom;
+    let kind = kind.unwrap_or_else(|| crate::spending::natural(agent));
+    let (spending, board) = (grounds.spending.clone(), grounds.board.clone());
+    // Ends with the runtime: it owes nobody anything.
+    drop(tokio::spawn(async move {
+        spending.watch(kind, silent, &board).await;
+    }));
+}
+
 /// Processes of an earlier supervisor, by what becomes of them.
-struct Left {
+struct Processes {
     /// By session.
-    sessions: BTreeMap<String, Process>,
+    sessions: BTreeMap<String, Left>,
     init: Option<Process>,
     shells: Vec<Process>,
     others: Vec<Process>,
 }
 
-impl Left {
+impl Processes {
     fn sort(processes: Vec<Process>) -> Self {
+        let mut companions: Vec<Process> = Vec::new();
         let mut left = Self {
             sessions: BTreeMap::new(),
             init: None,
@@ -186,12 +205,27 @@ impl Left {
             others: Vec::new(),
         };
         for process in processes {
-            match sessions::session_of(process.name()) {
-                Some(id) => drop(left.sessions.insert(id.to_owned(), process)),
+            match sessions::session_of(process.name()).map(str::to_owned) {
+                Some(id) => {
+                    let session = Left {
+                        agent: process,
+                        companions: Vec::new(),
+                    };
+                    left.sessions.insert(id, session);
+                }
                 None if process.name() == init_script::NAME => left.init = Some(process),
-                // Companions go on beside their agent.
-                None if process.name().starts_with("session/") => {}
+                None if sessions::session_of_companion(process.name()).is_some() => {
+                    companions.push(process);
+                }
                 None if process.name().starts_with("shell/") => left.shells.push(process),
+                None => left.others.push(process),
+            }
+        }
+        for process in companions {
+            let session = sessions::session_of_companion(process.name());
+            match session.and_then(|id| left.sessions.get_mut(id)) {
+                Some(session) => session.companions.push(process),
+                // Its agent is gone: the next one starts its own.
                 None => left.others.push(process),
             }
         }
@@ -368,7 +402,9 @@ async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(),
         let path = grounds.paths.bashrc();
         crate::files::write(&path, 0o644, text.as_bytes()).map_err(failed(path.clone()))?;
     }
-    let edits = setup::shell_files(&grounds.paths);
+    shell::write(&grounds.paths)
+        .map_err(|(path, source)| BootError::Environment { path, source })?;
+    let edits = shell::start_files(&grounds.paths, shell::is_installed);
     home::apply(&grounds.helper, &edits)
         .await
         .map_err(BootError::Shell)
@@ -440,9 +476,9 @@ async fn agents(
     settings: &Settings,
     git: Git,
     environment: Environment,
-    mut running: BTreeMap<String, Process>,
+    mut running: BTreeMap<String, Left>,
 ) -> Result<(), BootError> {
-    let main = setup::main_record(&grounds.paths, settings)?;
+    let main = setup::main_record(&grounds.paths, settings, running.contains_key(MAIN))?;
     let ground = Arc::new(Ground {
         sessions: grounds.sessions.clone(),
         board: grounds.board.clone(),
@@ -459,6 +495,7 @@ async fn agents(
         agent: settings.agent.kind,
         mode: settings.agent.mode,
         ended: grounds.ended.clone(),
+        ports: grounds.ports.clone(),
     });
     grounds.sessions.open(ground.clone());
     grounds.shells.open_on(ground.clone());

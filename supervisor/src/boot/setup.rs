@@ -89,22 +89,6 @@ pub(super) fn git_configuration(paths: &Paths, settings: &Settings, git: &Git) -
     }
 }
 
-/// The lines in the shells' start files that read ours.
-pub(super) fn shell_files(paths: &Paths) -> Vec<FileEdit> {
-    let bashrc = paths.bashrc();
-    let path = bashrc.to_string_lossy().replace('\'', r"'\''");
-    let text = format!("[ -r '{path}' ] && . '{path}'\n");
-    vec![FileEdit {
-        path: paths.home().join(".bashrc"),
-        mode: 0o644,
-        edit: Edit::Block(Block {
-            text: Some(text),
-            comment: Comment::Hash,
-            position: Position::End,
-        }),
-    }]
-}
-
 /// A file for the agents to read and for nobody else.
 pub(super) fn write_for_agents(path: &Path, content: &[u8], identity: &Identity) -> io::Result<()> {
     crate::files::write(path, 0o640, content)?;
@@ -115,8 +99,12 @@ pub(super) fn write_for_agents(path: &Path, content: &[u8], identity: &Identity)
     Ok(())
 }
 
-/// The record of `main`: as it was left, or new.
-pub(super) fn main_record(paths: &Paths, settings: &Settings) -> Result<Record, StartError> {
+/// The record of `main`: as it was left, or new. `runs`: its agent still runs, on the port that was chosen for it.
+pub(super) fn main_record(
+    paths: &Paths,
+    settings: &Settings,
+    runs: bool,
+) -> Result<Record, StartError> {
     let directory = paths.session(MAIN);
     let known = Record::read(&directory).map_err(|source| StartError::Record {
         path: directory,
@@ -124,14 +112,18 @@ pub(super) fn main_record(paths: &Paths, settings: &Settings) -> Result<Record, 
     })?;
     let same =
         |record: &Record| record.agent == settings.agent.kind && record.mode == settings.agent.mode;
-    Ok(known.filter(same).unwrap_or_else(|| {
+    let mut record = known.filter(same).unwrap_or_else(|| {
         Record::new(
             MAIN,
             settings.agent.kind,
             settings.agent.mode,
             paths.checkout(),
         )
-    }))
+    });
+    if !runs || record.router_port == 0 {
+        record.router_port = crate::listeners::free_port();
+    }
+    Ok(record)
 }
 
 /// What `main` is prepared with.
@@ -189,7 +181,7 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
             program: grounds.identity.binary.clone(),
             socket: grounds.paths.hooks(),
         }),
-        router_port: free_port(),
+        router_port: record.router_port,
         custom: agent.command.clone(),
     }
 }
@@ -200,6 +192,7 @@ pub(super) fn beside(main: &Setup, record: &Record) -> Setup {
         checkout: record.directory.clone(),
         session: record.id.clone(),
         token: SessionToken::new(record.token.clone()),
+        router_port: record.router_port,
         ..main.clone()
     }
 }
@@ -219,12 +212,4 @@ fn has_user_namespaces() -> bool {
     let filtered = std::fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.contains("Seccomp:\t2"));
     allowed && unprivileged && !confined && !filtered
-}
-
-/// A port that was free a moment ago; 0 where none can be had, and the router then says so itself.
-fn free_port() -> u16 {
-    let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
-    bound
-        .and_then(|listener| listener.local_addr())
-        .map_or(0, |address| address.port())
 }

@@ -189,7 +189,7 @@ pub fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+pub async fn read(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {

@@ -1,11 +1,13 @@
 //! The command line: what people and scripts type.
 
 mod attach;
+mod cast;
 pub mod client;
 mod git_credential;
 pub mod hook;
 mod listing;
 mod prompt;
+mod share;
 mod status;
 pub mod text;
 
@@ -143,14 +145,20 @@ enum Command {
         place: Place,
         #[arg(short, long)]
         follow: bool,
+        /// The recording of the terminal of this name, as an asciicast.
+        #[arg(long, requires = "name", conflicts_with = "follow")]
+        cast: bool,
         name: Option<String>,
     },
     /// What listens, with preview addresses.
+    #[command(args_conflicts_with_subcommands = true)]
     Ports {
         #[command(flatten)]
         place: Place,
         #[arg(long)]
         json: bool,
+        #[command(subcommand)]
+        command: Option<PortsCommand>,
     },
     /// Cost by session and model.
     Spend {
@@ -178,6 +186,19 @@ enum Command {
         place: Place,
         operation: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum PortsCommand {
+    /// Make a link that opens this port's preview without any other credential.
+    Share {
+        port: u16,
+        /// How long it is good for: 30m, 2h, 7d.
+        #[arg(long = "for", value_name = "TIME", default_value = "2h")]
+        life: String,
+    },
+    /// Take a link back.
+    Unshare { port: u16, id: String },
 }
 
 #[derive(Debug, Subcommand)]
@@ -330,9 +351,27 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
         Command::Logs {
             place,
             follow,
+            cast: false,
             name,
         } => listing::logs(&place.paths().logs(), name.as_deref(), follow).await?,
-        Command::Ports { place, json } => listing::ports(&place.client(), json).await?,
+        Command::Logs { place, name, .. } => cast::print(
+            &place.paths().terminals(),
+            &name.unwrap_or_default(),
+            &mut std::io::stdout().lock(),
+        )?,
+        Command::Ports {
+            place,
+            json,
+            command,
+        } => match command {
+            None => listing::ports(&place.client(), json).await?,
+            Some(PortsCommand::Share { port, life }) => {
+                share::share(&place.client(), port, &life).await?
+            }
+            Some(PortsCommand::Unshare { port, id }) => {
+                share::unshare(&place.client(), port, &id).await?
+            }
+        },
         Command::Spend { place, json } => listing::spend(&place.client(), json).await?,
         Command::Doctor { place, json } => doctor(&place, json)?,
         Command::Spec { command } => spec(&command)?,

@@ -107,6 +107,9 @@ fn describe(object: &StateObject) -> String {
         ),
     );
     line("phase", &phase(&object.phase));
+    if let Some(error) = &object.provider_error {
+        line("provider", &escape(error));
+    }
     if let Some(dialog) = &object.dialog {
         line("asks", &escape(&dialog.text));
         for (index, option) in dialog.options.iter().enumerate() {
@@ -149,6 +152,9 @@ fn describe(object: &StateObject) -> String {
             let _ = write!(platform, " ({} events lost)", backend.lost_events);
         }
         line("platform", &platform);
+    }
+    for weakness in &object.weaknesses {
+        line("weak", &escape(weakness));
     }
     let supervisor = &object.supervisor;
     line(

@@ -80,6 +80,12 @@ impl Finding {
         Self::new(Level::Ok, check, text)
     }
 
+    /// For a list of findings of one level.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!("{}: {}", self.check, self.text)
+    }
+
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self

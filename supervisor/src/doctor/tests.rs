@@ -518,3 +518,19 @@ fn agents_that_would_be_root_fail() {
     machine.user().uid = 0;
     machine.expect("user", Level::Fail, "refuse to work as root");
 }
+
+#[test]
+fn without_a_cgroup_a_session_is_held_by_looking() {
+    let mut machine = machine();
+    assert!(!weak(&machine.subject).contains(&"cgroup".to_owned()));
+    machine.subject.cgroup = machine.at("none");
+    machine.expect("cgroup", Level::Weak, "found by looking");
+    let shown: Vec<String> = weaknesses(&machine.subject)
+        .iter()
+        .map(Finding::short)
+        .collect();
+    assert!(
+        shown[0].starts_with("cgroup: none can be made"),
+        "{shown:?}"
+    );
+}

@@ -76,7 +76,23 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
         }
     }
     findings.extend(credentials(subject, user));
+    findings.extend(cgroup(subject));
     findings
+}
+
+/// The holder finds a session's processes without a cgroup; only one that forks faster than a look at `/proc`, or kills
+/// its own holder, can tell the difference.
+fn cgroup(subject: &Subject) -> Option<Finding> {
+    use nix::unistd::{AccessFlags, access};
+    let denied = access(&subject.cgroup, AccessFlags::W_OK).err()?;
+    let text = format!(
+        "none can be made for a session ({}): what an agent leaves behind is found by looking for it",
+        denied.desc()
+    );
+    Some(
+        Finding::new(Level::Weak, "cgroup", text)
+            .remedy("mount cgroup v2 writable, where the platform allows it"),
+    )
 }
 
 /// With scope 0 a process may attach to any other of its user that is dumpable.

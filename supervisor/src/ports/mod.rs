@@ -9,7 +9,8 @@
 //! - `table`, `announce`: pure: scans in, changes and events out
 //! - `monitor`, `handle`: the thread, and what others hold of it
 //! - `preview`: the same as the local proxy's table
-//! - `printed`: addresses in terminal output, a reason to look at once
+//!
+//! A terminal that prints an address is a reason to look at once: [`PortsHandle::name`].
 
 mod announce;
 mod diag;
@@ -19,7 +20,6 @@ mod listener;
 mod monitor;
 mod owner;
 mod preview;
-mod printed;
 mod procnet;
 mod scan;
 mod table;
@@ -30,7 +30,6 @@ pub use handle::PortsHandle;
 pub use listener::Listener;
 pub use monitor::{Config, PortMonitor, SessionOf, StartError};
 pub use preview::{PreviewPorts, Traffic};
-pub use printed::AddressScanner;
 pub use procnet::ProcNetError;
 pub use scan::{Method, ScanError};
 pub use table::{Snapshot, Target};

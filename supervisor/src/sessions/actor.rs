@@ -15,13 +15,17 @@ use whim_wire::spec::{AgentKind, Mode};
 use whim_wire::state::{AgentState, SessionState};
 
 use super::SessionError;
+use super::companions::Companions;
 use super::evidence::{Evidence, Sources};
-use super::launch::{self, Ground, Launched, Plan, StartError};
+use super::launch::{self, Ground, Launched, Left, Plan, StartError};
 use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
 use crate::agents::command::PromptRoute;
 use crate::agents::hook::Signal;
+use crate::agents::observe::dialog;
+use crate::agents::observe::startup::Step;
+use crate::agents::observe::transcript;
 use crate::agents::prompt::{self, Activity, Effect, Queue, View};
 use crate::agents::restart::{self, Decision, RestartPolicy};
 use crate::agents::setup::{Setup, Surface};
@@ -30,9 +34,14 @@ use crate::keeper::{Exit, Process};
 use crate::state::fusion::{Fusion, Verdict};
 use crate::state::moment::Moment;
 use crate::state::observation::{self, Generation, Key, Observation, Profile};
+use crate::terminals::Typed;
 
 /// The longest sleep: a bound without a meaning of its own.
 const FAR: Duration = Duration::from_secs(3600);
+/// A dialog that is not on the screen by now cannot be read there (it has no numbers).
+const SHOWN: Duration = Duration::from_secs(2);
+/// Between two looks for it.
+const LOOK_SHOWN: Duration = Duration::from_millis(50);
 /// Between TERM and KILL for what a stopped session left.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -95,6 +104,10 @@ pub(super) struct Actor {
     restart_at: Option<Instant>,
     /// When the present run of the agent began.
     began: Moment,
+    /// What was typed into its terminal, as it was last looked at.
+    typed: Typed,
+    /// Where a draft began that was typed into a dialog: it stands in no input box.
+    dialog_draft: Option<u64>,
 }
 
 impl Actor {
@@ -106,7 +119,8 @@ impl Actor {
         } = plan;
         let fusion = Fusion::new(profile(&record, &setup));
         let queue = Queue::new(crate::agents::of(record.agent).prompt_rules());
-        let restarts = RestartPolicy::new();
+        let restarts =
+            RestartPolicy::restore(&record.restarts, boot_now().since_boot(), clock::now());
         Self {
             ground,
             inbox,
@@ -122,21 +136,27 @@ impl Actor {
             restarts,
             restart_at: None,
             began: boot_now(),
+            typed: Typed::default(),
+            dialog_draft: None,
         }
     }
 
     /// Runs the session to its end, and goes on answering questions about it after that.
     pub(super) async fn run(
         mut self,
-        adopted: Option<Process>,
+        adopted: Option<Left>,
         ready: answer::Sender<Result<(), StartError>>,
     ) {
         self.ground
             .spending
             .admit(&self.record, self.setup.provider);
         match adopted {
-            Some(process) => self.take_up(process).await,
-            None if self.record.ended => {}
+            Some(left) => self.take_up(left).await,
+            // It ended for good under an earlier supervisor.
+            None if self.record.ended => self.observe(Observation::Exited {
+                exit: self.recorded_exit(),
+                note: self.record.ended_because.clone(),
+            }),
             None => {
                 if let Err(error) = self.start(true).await {
                     self.observe(Observation::Exited {
@@ -229,6 +249,8 @@ impl Actor {
         {
             self.record.agent_session_id = Some(super::record::fresh_id());
         }
+        // What the next supervisor needs to take up what is started now.
+        self.save();
         let launched = launch::launch(
             &self.ground,
             &self.setup,
@@ -248,9 +270,13 @@ impl Actor {
             prompt: route,
         } = launched;
         self.record.bracketed_paste = false;
+        self.record.draft = false;
+        self.typed = Typed::default();
+        self.dialog_draft = None;
         self.observe(Observation::Started {
             pid: u32::try_from(process.pid()).unwrap_or_default(),
         });
+        self.record.began = Some(clock::now());
         self.record.prompted |= first;
         self.record.exit = None;
         self.watch(process, companions, surface, false).await;
@@ -276,8 +302,12 @@ impl Actor {
     }
 
     /// An agent that an earlier supervisor started.
-    async fn take_up(&mut self, process: Process) {
+    async fn take_up(&mut self, left: Left) {
         let now = boot_now();
+        let process = left.agent;
+        let wanted = crate::agents::of(self.record.agent).companions(&self.setup);
+        let companions =
+            Companions::take_up(&self.ground, wanted, &self.setup, left.companions).await;
         if let Some(last) = &self.record.verdict {
             let pid = u32::try_from(process.pid()).unwrap_or_default();
             let running = crate::state::tree::started(pid).unwrap_or(now);
@@ -293,21 +323,31 @@ impl Actor {
         } else {
             Surface::Terminal
         };
-        self.watch(process, Vec::new(), surface, true).await;
+        self.watch(process, companions, surface, true).await;
         let rules = crate::agents::of(self.record.agent).prompt_rules();
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
         self.carry_out(effects);
+        if self.record.draft {
+            // Somebody's line still stands there; when its last key came is not known any more.
+            self.deliver(&prompt::Event::HumanKey { leaves_draft: true });
+        }
     }
 
     async fn watch(
         &mut self,
         process: Process,
-        companions: Vec<Process>,
+        companions: Companions,
         surface: Surface,
         adopted: bool,
     ) {
-        self.began = boot_now();
+        let pid = u32::try_from(process.pid()).unwrap_or_default();
+        let now = boot_now();
+        // One that ended while no supervisor was there has no entry in /proc any more.
+        let recorded = self.record.began.filter(|_| adopted).map(|began| {
+            crate::state::clock::moment(began.timestamp(), now, jiff::Timestamp::now())
+        });
+        self.began = crate::state::tree::started(pid).or(recorded).unwrap_or(now);
         self.running = Some(
             Running::new(
                 &self.ground,
@@ -392,12 +432,12 @@ impl Actor {
         Ok(())
     }
 
-    async fn answer(&mut self, dialog: &str, option: &Value) -> Result<(), SessionError> {
+    async fn answer(&mut self, id: &str, option: &Value) -> Result<(), SessionError> {
         let gone = || SessionError::NoDialog(self.record.id.clone());
         let asked = self
             .sources
             .dialog()
-            .filter(|asked| asked.id == dialog)
+            .filter(|asked| asked.id == id)
             .ok_or_else(gone)?;
         let choice = match option {
             Value::String(text) => asked.options.iter().position(|known| known == text),
@@ -412,8 +452,9 @@ impl Actor {
                 asked.options.join(", ")
             ))
         };
-        let keys = self.sources.keys(dialog, choice.ok_or_else(unknown)?);
+        let keys = self.sources.keys(id, choice.ok_or_else(unknown)?);
         let keys = keys.map_err(|error| SessionError::Invalid(error.to_string()))?;
+        self.until_shown().await;
         let running = self
             .running
             .as_ref()
@@ -424,6 +465,24 @@ impl Actor {
             .map_err(|error| SessionError::Start(error.to_string()))?;
         self.observe(Observation::Key(Key::Submit));
         Ok(())
+    }
+
+    /// An agent tells of a dialog before it shows it, and takes no keys for it before: waits until it can be read on the
+    /// screen and is old enough, or is older than any agent needs.
+    async fn until_shown(&self) {
+        let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
+            return;
+        };
+        while self.sources.dialog_age() < SHOWN {
+            let shown = terminal.text().await.is_ok_and(|screen| {
+                let lines: Vec<&str> = screen.text.lines().collect();
+                dialog::read_screen(&lines).is_some()
+            });
+            if shown && self.sources.dialog_age() >= dialog::ANSWER_AFTER {
+                return;
+            }
+            tokio::time::sleep(LOOK_SHOWN).await;
+        }
     }
 
     async fn stop(&mut self) -> Result<(), SessionError> {
@@ -441,17 +500,83 @@ impl Actor {
             .map_err(|error| SessionError::Start(error.to_string()))
     }
 
+    /// Keys reached the terminal: the fusion and the queue hear what they mean.
+    fn typed(&mut self, typed: Typed) {
+        let before = std::mem::replace(&mut self.typed, typed);
+        let asks = self.sources.dialog().is_some()
+            || self
+                .verdict
+                .as_ref()
+                .is_some_and(|verdict| verdict.state == AgentState::NeedsInput);
+        if asks && typed.draft && !before.draft {
+            self.dialog_draft = Some(typed.draft_from);
+        }
+        let draft = typed.draft && self.dialog_draft != Some(typed.draft_from);
+        let by_person = typed.messages != before.messages;
+        // What the supervisor itself types is no draft.
+        if draft != self.record.draft && (by_person || !draft) {
+            self.record.draft = draft;
+            self.save();
+        }
+        if !by_person {
+            return;
+        }
+        let escapes = crate::agents::of(self.record.agent)
+            .prompt_rules()
+            .interrupt
+            == b"\x1b";
+        let interrupt =
+            typed.interrupted > before.interrupted || (escapes && typed.escaped > before.escaped);
+        if interrupt {
+            self.observe(Observation::Key(Key::Interrupt));
+        }
+        if typed.entered > before.entered {
+            self.observe(Observation::Key(Key::Submit));
+        } else if !interrupt {
+            self.observe(Observation::Key(Key::Other));
+        }
+        self.deliver(&prompt::Event::HumanKey {
+            leaves_draft: draft,
+        });
+        if typed.submitted > before.submitted && !asks {
+            self.deliver(&prompt::Event::HumanSubmitted);
+        }
+    }
+
     fn evidence(&mut self, evidence: Evidence) {
+        if let Evidence::Typed(typed) = evidence {
+            return self.typed(typed);
+        }
         let told = match &evidence {
             Evidence::Hook { event, .. } if event.subagent.is_none() => Some(event.signal.clone()),
+            // One that is read late may be about the turn before.
+            Evidence::Record { at, record } if *record == transcript::Record::Interrupted => self
+                .queue
+                .current()
+                .is_some_and(|id| self.record.prompts.concerned(id, wall(*at)))
+                .then_some(Signal::Interrupted),
+            _ => None,
+        };
+        let told_of = match &evidence {
+            Evidence::Hook { event, .. } if event.subagent.is_none() => event.transcript.clone(),
             _ => None,
         };
         let reading = self.sources.read(evidence);
-        if let Some(id) = reading.agent_session
-            && self.record.agent_session_id.as_ref() != Some(&id)
-        {
+        let known = (
+            self.record.agent_session_id.clone(),
+            self.record.transcript.clone(),
+        );
+        if let Some(id) = reading.agent_session {
             self.record.agent_session_id = Some(id);
+        }
+        if let Some(path) = told_of {
+            self.record.transcript = Some(path);
+        }
+        if known.0 != self.record.agent_session_id || known.1 != self.record.transcript {
             self.save();
+            if let Some(running) = &mut self.running {
+                running.follow(&self.record);
+            }
         }
         let now = boot_now();
         for (at, observation) in reading.observations {
@@ -465,6 +590,7 @@ impl Actor {
             let printed = matches!(&observation, Observation::Output { .. });
             self.fusion.observe(at, now, observation);
             if begun {
+                self.started_up();
                 self.deliver(&prompt::Event::GenerationStarted);
             }
             if printed {
@@ -473,6 +599,7 @@ impl Actor {
         }
         match told {
             Some(Signal::PromptSubmitted { text }) => {
+                self.started_up();
                 self.deliver(&prompt::Event::Submitted(&text))
             }
             Some(Signal::TurnEnded { failed }) => {
@@ -494,7 +621,12 @@ impl Actor {
         for effect in effects {
             match effect {
                 Effect::Typing { id } => {
+                    self.started_up();
                     self.record.prompts.typing(&id);
+                    self.save();
+                }
+                Effect::Untyped { id } => {
+                    self.record.prompts.untyped(&id);
                     self.save();
                 }
                 Effect::Write(piece) => bytes.extend_from_slice(&piece),
@@ -531,7 +663,13 @@ impl Actor {
     /// Tells the queue how the agent's input stands, while a prompt waits for it.
     async fn look_at_input(&mut self) {
         let Some(verdict) = &self.verdict else { return };
+        let asks = self
+            .running
+            .as_ref()
+            .is_some_and(Running::in_startup_dialog);
         let activity = match verdict.state {
+            // It hears nothing else yet; a prompt that it was started with is not taken up.
+            _ if asks => Activity::Starting,
             AgentState::Starting | AgentState::Stopped => Activity::Starting,
             AgentState::Idle => Activity::Idle,
             AgentState::Working => Activity::Working,
@@ -562,7 +700,40 @@ impl Actor {
     async fn happened(&mut self, event: Event) {
         match event {
             Event::Evidence(evidence) => self.evidence(evidence),
+            Event::Startup(step) => self.startup(step),
             Event::Exited(exit) => self.exited(exit).await,
+        }
+    }
+
+    /// What a dialog of the agent's start wants.
+    fn startup(&mut self, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Answer { keys, why } => {
+                tracing::info!(
+                    session = self.record.id,
+                    why,
+                    "answered the agent's question"
+                );
+                if let Some(terminal) = self.running.as_ref().and_then(Running::terminal).cloned() {
+                    // Not waited for: a program that does not read must not hold the session.
+                    drop(tokio::spawn(async move {
+                        if let Err(error) = terminal.type_bytes(keys.to_vec()).await {
+                            tracing::debug!(%error, "the answer was not typed");
+                        }
+                    }));
+                }
+            }
+            Step::Ask(text) => self.evidence(Evidence::Startup(Some(text.to_owned()))),
+            Step::Gone => self.evidence(Evidence::Startup(None)),
+        }
+    }
+
+    /// A prompt is on its way: what the screen shows from now on is no dialog of the start.
+    fn started_up(&mut self) {
+        if let Some(running) = &mut self.running {
+            let step = running.started_up();
+            self.startup(step);
         }
     }
 
@@ -572,13 +743,20 @@ impl Actor {
         };
         let code = i32::from(exit.code());
         self.record.exit = Some(code);
+        // Ended with the container, not by itself: after a restart of the container the session goes on.
+        let with_container = self.ground.keeper.stopping().borrow().is_some();
+        let decision =
+            if with_container || (self.record.mode == Mode::Oneshot && !self.record.ended) {
+                None
+            } else {
+                Some(self.decide(exit))
+            };
         let result = running.close(exit).await;
         self.note(
             kind::SESSION_EXITED,
             json!({"exit": code, "how": exit.to_string()}),
         );
-        if self.ground.keeper.stopping().borrow().is_some() {
-            // Ended with the container, not by itself: after a restart of the container the session goes on.
+        if with_container || self.ground.keeper.stopping().borrow().is_some() {
             self.observe(Observation::Exited {
                 exit: observed(exit),
                 note: Some("the container ends".into()),
@@ -586,18 +764,10 @@ impl Actor {
             self.save();
             return;
         }
-        if self.record.mode == Mode::Oneshot && !self.record.ended {
+        let Some(decision) = decision else {
             return self.oneshot_ended(exit, result.outcome).await;
-        }
-        let resumable = self.record.agent_session_id.is_some();
-        let now = boot_now().since_boot();
-        match self.restarts.ended(
-            ending(exit),
-            self.record.ended,
-            self.began.since_boot(),
-            resumable,
-            now,
-        ) {
+        };
+        match decision {
             Decision::Stopped { reason } if self.record.ended || exit.success() => {
                 self.ended(exit, &reason, End::Well).await
             }
@@ -629,6 +799,23 @@ impl Actor {
         }
     }
 
+    /// What follows the end of the agent. Counted on disk before the keeper forgets the process: a supervisor that dies
+    /// between the two counts it once more, never once less.
+    fn decide(&mut self, exit: Exit) -> Decision {
+        let resumable = self.record.agent_session_id.is_some();
+        let now = boot_now().since_boot();
+        let decision = self.restarts.ended(
+            ending(exit),
+            self.record.ended,
+            self.began.since_boot(),
+            resumable,
+            now,
+        );
+        self.record.restarts = self.restarts.remember(now, clock::now());
+        self.save();
+        decision
+    }
+
     async fn oneshot_ended(
         &mut self,
         exit: Exit,
@@ -657,13 +844,18 @@ impl Actor {
     }
 
     async fn give_up(&mut self, reason: &str) {
-        let exit = self.record.exit.unwrap_or(127);
-        let exit = observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX));
         self.observe(Observation::Exited {
-            exit,
+            exit: self.recorded_exit(),
             note: Some(reason.to_owned()),
         });
+        self.record.ended_because = Some(reason.to_owned());
         self.finish(End::GaveUp).await;
+    }
+
+    /// The end of the last run, as a shell shows it.
+    fn recorded_exit(&self) -> observation::Exit {
+        let exit = self.record.exit.unwrap_or(127);
+        observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX))
     }
 
     async fn ended(&mut self, exit: Exit, note: &str, end: End) {
@@ -671,6 +863,7 @@ impl Actor {
             exit: observed(exit),
             note: Some(note.to_owned()),
         });
+        self.record.ended_because = Some(note.to_owned());
         self.finish(end).await;
     }
 

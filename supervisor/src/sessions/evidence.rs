@@ -2,15 +2,19 @@
 //!
 //! [`Sources`] also keeps the dialog that is open, because its text, options and keys come from several of them.
 
+use std::time::Duration;
+
 use whim_wire::state::Dialog;
 
 use crate::agents::hook::{HookEvent, Signal, Tool};
 use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
 use crate::agents::observe::escape::{CodexState, Sign};
 use crate::agents::observe::session_file::{SessionFile, Status};
+use crate::agents::observe::transcript::Record;
 use crate::clock::boot_now;
 use crate::state::moment::Moment;
 use crate::state::observation::{Hook, Observation, Osc, Title, Word};
+use crate::terminals::Typed;
 
 /// Something that a source saw.
 #[derive(Debug)]
@@ -34,6 +38,15 @@ pub enum Evidence {
         at: Moment,
         sign: Sign,
     },
+    /// A record of the agent's transcript; `at`: when the agent wrote it.
+    Record {
+        at: Moment,
+        record: Record,
+    },
+    /// Keys reached the terminal.
+    Typed(Typed),
+    /// A dialog of the agent's start is the person's; `None`: it is gone.
+    Startup(Option<String>),
     /// The lines of the screen, while a dialog is open.
     Screen(Vec<String>),
 }
@@ -61,6 +74,8 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) struct Sources {
     dialogs: Dialogs,
+    /// When the open dialog was told of.
+    opened: Moment,
 }
 
 impl Sources {
@@ -68,12 +83,18 @@ impl Sources {
         // Ids of dialogs must differ between supervisors.
         Self {
             dialogs: Dialogs::new(format!("d{}-", boot_now().since_boot().as_millis())),
+            opened: Moment::default(),
         }
     }
 
     /// The open dialog, as well as it is known.
     pub(super) fn dialog(&self) -> Option<&Dialog> {
         self.dialogs.current()
+    }
+
+    /// How long the open dialog has been known.
+    pub(super) fn dialog_age(&self) -> Duration {
+        boot_now() - self.opened
     }
 
     /// The keys that answer the open dialog.
@@ -84,6 +105,7 @@ impl Sources {
     pub(super) fn read(&mut self, evidence: Evidence) -> Reading {
         let before = self.dialogs.current().map(|dialog| dialog.id.clone());
         let mut reading = Reading::default();
+        let mut closed = false;
         let asked = match &evidence {
             Evidence::Hook { event, .. } => match &event.signal {
                 Signal::PermissionAsked(tool) => Some(tool.clone()),
@@ -132,6 +154,25 @@ impl Sources {
                     .extend(seen(&sign).map(|observation| (at, observation)));
                 at
             }
+            Evidence::Record { at, record } => {
+                self.dialogs.record(&record);
+                match record {
+                    Record::Interrupted => reading
+                        .observations
+                        .push((at, Observation::Hook(Hook::Interrupted))),
+                    Record::Answered { .. } => closed = true,
+                    // Told below, with all that is known of it.
+                    Record::Asked { .. } => {}
+                }
+                at
+            }
+            // What keys mean depends on the agent: see the session's task.
+            Evidence::Typed(_) => return reading,
+            Evidence::Startup(text) => {
+                closed = text.is_none();
+                self.dialogs.startup(text.as_deref());
+                boot_now()
+            }
             Evidence::Screen(lines) => {
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
                 if let Some(screen) = read_screen(&lines) {
@@ -140,9 +181,15 @@ impl Sources {
                 boot_now()
             }
         };
+        // Over only if nothing else is open in its place.
+        if let (true, Some(id), None) = (closed, &before, self.dialogs.current()) {
+            let closed = Hook::DialogClosed { id: id.clone() };
+            reading.observations.push((at, Observation::Hook(closed)));
+        }
         if let Some(dialog) = self.dialogs.current()
             && before.as_ref() != Some(&dialog.id)
         {
+            self.opened = boot_now();
             let opened = Hook::DialogOpened {
                 dialog: dialog.clone(),
                 tool: asked.as_ref().map(|tool| tool.name.clone()),
@@ -251,4 +298,57 @@ fn seen(sign: &Sign) -> Option<Observation> {
         }),
         Sign::Title { working: None, .. } => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::observe::transcript::entry;
+    use whim_wire::spec::AgentKind;
+
+    fn read(sources: &mut Sources, line: &str) -> Vec<Observation> {
+        let record = entry(AgentKind::Copilot, line.as_bytes()).unwrap().record;
+        let at = boot_now();
+        let reading = sources.read(Evidence::Record { at, record });
+        assert!(reading.observations.iter().all(|(dated, _)| *dated == at));
+        reading
+            .observations
+            .into_iter()
+            .map(|(_, observation)| observation)
+            .collect()
+    }
+
+    #[test]
+    fn copilots_records_open_and_close_its_dialogs() {
+        let mut sources = Sources::new();
+        let asked = read(
+            &mut sources,
+            r#"{"type":"permission.requested","data":{"requestId":"r1","permissionRequest":{"kind":"shell","fullCommandText":"make"}}}"#,
+        );
+        let [Observation::Hook(Hook::DialogOpened { dialog, .. })] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(dialog.text, "Run: make");
+        let other = read(
+            &mut sources,
+            r#"{"type":"permission.completed","data":{"requestId":"r0"}}"#,
+        );
+        assert_eq!(other, [], "another request's answer closes nothing");
+        let answered = read(
+            &mut sources,
+            r#"{"type":"permission.completed","data":{"requestId":"r1"}}"#,
+        );
+        let id = dialog.id.clone();
+        assert_eq!(answered, [Observation::Hook(Hook::DialogClosed { id })]);
+        assert!(sources.dialog().is_none());
+    }
+
+    #[test]
+    fn copilots_abort_is_an_interrupt() {
+        let seen = read(
+            &mut Sources::new(),
+            r#"{"type":"abort","data":{"reason":"user_abort"}}"#,
+        );
+        assert_eq!(seen, [Observation::Hook(Hook::Interrupted)]);
+    }
 }

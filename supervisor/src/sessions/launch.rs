@@ -11,6 +11,7 @@ use whim_wire::spec::{AgentKind, Mode};
 use whim_wire::state::SessionState;
 
 use super::actor::{Actor, End, Input};
+use super::companions::Companions;
 use super::record::Record;
 use super::{MAIN, NewSession, SessionError, Sessions, worktree};
 use crate::agents::command::{Command, PromptRoute};
@@ -23,6 +24,7 @@ use crate::boot::home::{self, HomeError};
 use crate::helper::Helper;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
+use crate::ports::PortsHandle;
 use crate::spending::Spending;
 use crate::terminals::set::TerminalSet;
 
@@ -53,6 +55,8 @@ pub struct Ground {
     pub mode: Mode,
     /// Told when a session ends for good.
     pub ended: mpsc::Sender<(String, End)>,
+    /// Looks for listeners at once when a terminal prints an address.
+    pub ports: PortsHandle,
 }
 
 /// Why an agent could not be started.
@@ -121,11 +125,18 @@ pub struct Plan {
     pub prompt: Option<String>,
 }
 
+/// An agent that an earlier supervisor started.
+#[derive(Debug)]
+pub struct Left {
+    pub agent: Process,
+    pub companions: Vec<Process>,
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub process: Process,
-    pub companions: Vec<Process>,
+    pub companions: Companions,
     pub surface: Surface,
     pub prompt: PromptRoute,
 }
@@ -134,7 +145,7 @@ pub(super) struct Launched {
 pub(crate) fn start(
     ground: &Arc<Ground>,
     plan: Plan,
-    adopted: Option<Process>,
+    adopted: Option<Left>,
     inbox: mpsc::Receiver<Input>,
 ) -> Ready {
     let (ready, answer) = oneshot::channel();
@@ -171,7 +182,9 @@ pub(super) async fn beside(
         .await
         .map_err(|error| started(error.into()))?;
     let agent = new.agent.unwrap_or(ground.agent);
-    let record = Record::new(id, agent, Mode::Interactive, directory.clone());
+    let mut record = Record::new(id, agent, Mode::Interactive, directory.clone());
+    // Each session's router has its own.
+    record.router_port = crate::listeners::free_port();
     let same_agent = agent == ground.agent;
     let inherited = |value: &Option<String>| if same_agent { value.clone() } else { None };
     let setup = Setup {
@@ -182,6 +195,7 @@ pub(super) async fn beside(
         effort: new.effort.or_else(|| inherited(&ground.setup.effort)),
         permission: new.permission_mode.or(ground.setup.permission),
         custom: new.command.unwrap_or_else(|| ground.setup.custom.clone()),
+        router_port: record.router_port,
         ..ground.setup.clone()
     };
     let plan = Plan {
@@ -206,7 +220,7 @@ pub(super) async fn beside(
 /// # Errors
 /// [`StartError`]; what was started before the failure is ended again.
 pub(super) async fn launch(
-    ground: &Ground,
+    ground: &Arc<Ground>,
     setup: &Setup,
     record: &Record,
     prompt: Option<&str>,
@@ -235,7 +249,7 @@ pub(super) async fn launch(
     )?;
     let program = locate(ground, record.agent, &command, setup)?;
     home::apply(&ground.helper, &agent.files(setup)).await?;
-    let companions = super::companions::start(ground, &agent.companions(setup), setup).await?;
+    let companions = Companions::start(ground, agent.companions(setup), setup).await?;
     let launch = Launch {
         program: program.clone().into_os_string(),
         arguments: arguments(&program, &command),
@@ -266,7 +280,7 @@ pub(super) async fn launch(
     {
         Ok(process) => process,
         Err(error) => {
-            super::companions::end(companions).await;
+            companions.end().await;
             return Err(StartError::Process {
                 program,
                 source: error,

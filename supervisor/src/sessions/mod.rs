@@ -15,6 +15,7 @@ mod running;
 pub mod shells;
 mod tap;
 mod terminal;
+mod transcript;
 mod worktree;
 
 use std::collections::BTreeMap;
@@ -27,9 +28,10 @@ use whim_wire::spec::{AgentKind, PermissionMode};
 use whim_wire::state::SessionState;
 
 pub use actor::{End, Input};
+pub(crate) use companions::session_of_companion;
 pub use evidence::Evidence;
 pub(crate) use launch::start;
-pub use launch::{Ground, Plan, StartError, is_main, session_of};
+pub use launch::{Ground, Left, Plan, StartError, is_main, session_of};
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
 

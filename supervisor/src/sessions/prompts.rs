@@ -137,6 +137,13 @@ impl Prompts {
         }
     }
 
+    /// They were not.
+    pub fn untyped(&mut self, id: &str) {
+        if let Some(known) = self.find_mut(id) {
+            known.typing = false;
+        }
+    }
+
     /// It is here now.
     pub fn report(
         &mut self,
@@ -165,6 +172,12 @@ impl Prompts {
             .iter()
             .map(|known| &known.prompt)
             .find(|prompt| prompt.id == id)
+    }
+
+    /// Whether something that happened at `when` can concern the prompt `id`: it had reached its present state by then.
+    #[must_use]
+    pub fn concerned(&self, id: &str, when: Time) -> bool {
+        self.find(id).is_some_and(|prompt| prompt.since <= when)
     }
 
     /// Those that are not done, for the queue of a later supervisor.

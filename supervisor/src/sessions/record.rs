@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use whim_wire::spec::{AgentKind, Mode};
+use whim_wire::time::Time;
 
 use super::prompts::Prompts;
+use crate::agents::restart::Counted;
 use crate::state::fusion::Remembered;
 
 /// Name of the file in the session's directory.
@@ -27,18 +29,37 @@ pub struct Record {
     pub token: String,
     /// What the agent itself calls its session; known from its start, or once it says so.
     pub agent_session_id: Option<String>,
+    /// Where the agent says that it writes its conversation; not believed without a look, see
+    /// [`crate::agents::observe::transcript::place`].
+    #[serde(default)]
+    pub transcript: Option<PathBuf>,
     /// The first prompt was given: a later start resumes instead of giving it again.
     pub prompted: bool,
     /// Asked to stop, or ended well: not started again.
     pub ended: bool,
     /// Raw exit as a shell shows it, of the last run.
     pub exit: Option<i32>,
+    /// Why it ended for good.
+    #[serde(default)]
+    pub ended_because: Option<String>,
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
+    /// Loopback port of the agent's router (CCR); 0: none chosen yet.
+    #[serde(default)]
+    pub router_port: u16,
     /// The program's input box was seen to take bracketed pastes.
     #[serde(default)]
     pub bracketed_paste: bool,
+    /// A person's text may stand in the program's input box.
+    #[serde(default)]
+    pub draft: bool,
+    /// When the agent was started last.
+    #[serde(default)]
+    pub began: Option<Time>,
+    /// Crashes of the agent that still count.
+    #[serde(default)]
+    pub restarts: Counted,
     #[serde(default)]
     pub prompts: Prompts,
 }
@@ -54,11 +75,17 @@ impl Record {
             directory,
             token: format!("whim-{id}-{}", crate::random::token()),
             agent_session_id: None,
+            transcript: None,
             prompted: false,
             ended: false,
             exit: None,
+            ended_because: None,
             verdict: None,
+            router_port: 0,
             bracketed_paste: false,
+            draft: false,
+            began: None,
+            restarts: Counted::default(),
             prompts: Prompts::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! A session's running agent: its process, its terminal or pipes, and the sources that watch it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,16 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use whim_wire::spec::AgentKind;
 use whim_wire::state::AgentState;
 
-use super::companions;
+use super::companions::Companions;
 use super::evidence::Evidence;
 use super::launch::Ground;
 use super::oneshot::{Capture, Finished};
 use super::record::Record;
 use super::tap::{self, Tap};
 use super::terminal::{self, Opening};
-use crate::agents::observe::session_file;
+use super::transcript::Follower;
+use crate::agents::observe::startup::{Startup, Step};
+use crate::agents::observe::{session_file, transcript};
 use crate::agents::prompt::PromptRules;
 use crate::agents::setup::{Setup, Surface};
 use crate::clock::boot_now;
@@ -25,7 +28,7 @@ use crate::logs::Log;
 use crate::state::observation::Observation;
 use crate::state::tree::{Table, Top, Tree};
 use crate::terminals::pty::Master;
-use crate::terminals::{Kind, Terminal, TerminalId};
+use crate::terminals::{Kind, Terminal, TerminalId, Typed};
 
 /// Between two looks at the processes beneath an agent at work.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +36,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_IDLE: Duration = Duration::from_secs(5);
 /// Between two looks at the screen while a dialog is open and its options are not read yet.
 const LOOK_DIALOG: Duration = Duration::from_millis(250);
+/// Between two looks at the screen for the dialogs of the start, while it changes or shows one.
+const LOOK_STARTUP: Duration = Duration::from_millis(250);
 /// For the end of output after the end of the process.
 const LAST_OUTPUT: Duration = Duration::from_secs(3);
 
@@ -40,6 +45,8 @@ const LAST_OUTPUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) enum Event {
     Evidence(Evidence),
+    /// A dialog of the agent's start wants something.
+    Startup(Step),
     Exited(Exit),
 }
 
@@ -58,7 +65,7 @@ pub(super) enum KeysError {
 #[derive(Debug)]
 pub(super) struct Running {
     process: Process,
-    companions: Vec<Process>,
+    companions: Companions,
     terminal: Option<Terminal>,
     capture: Option<Capture>,
     status: watch::Receiver<Option<Exit>>,
@@ -68,7 +75,14 @@ pub(super) struct Running {
     looks_idle: bool,
     dialog_looks: Interval,
     dialog_open: bool,
+    startup: Startup,
+    startup_looks: Interval,
+    /// Bytes that were printed before the last of these looks.
+    startup_seen: u64,
+    typed: Option<watch::Receiver<Typed>>,
     file: Option<FileWatch>,
+    transcript: Option<Follower>,
+    home: PathBuf,
     rules: PromptRules,
 }
 
@@ -77,7 +91,7 @@ pub(super) struct Running {
 struct FileWatch {
     helper: Helper,
     changes: broadcast::Receiver<Change>,
-    path: std::path::PathBuf,
+    path: PathBuf,
     pid: u32,
     start_ticks: u64,
     /// Not read yet.
@@ -90,12 +104,19 @@ impl Running {
         record: &Record,
         setup: &Setup,
         mut process: Process,
-        companions: Vec<Process>,
+        companions: Companions,
         surface: Surface,
         adopted: bool,
     ) -> Self {
         let (sender, evidence) = mpsc::channel(tap::WAITING);
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
+        let pid = u32::try_from(process.pid()).unwrap_or_default();
+        let agent = crate::agents::of(record.agent);
+        let followed = surface == Surface::Terminal && agent.watch(setup).transcript;
+        let transcript = followed.then(|| {
+            let since = crate::state::tree::started(pid).unwrap_or_else(boot_now);
+            Follower::start(&ground.helper, record.agent, since, sender.clone())
+        });
         let mut terminal = None;
         let mut capture = None;
         match (surface, io) {
@@ -119,7 +140,6 @@ impl Running {
             }
             (_, ProcessIo::None) => {}
         }
-        let pid = u32::try_from(process.pid()).unwrap_or_default();
         let status = process.status();
         let file = match record.agent {
             AgentKind::Claude | AgentKind::Ccr if terminal.is_some() => {
@@ -127,7 +147,19 @@ impl Running {
             }
             _ => None,
         };
-        Self {
+        // One that an earlier supervisor saw past its start has none any more.
+        let starts = match &record.verdict {
+            Some(last) if adopted => {
+                matches!(last.state, AgentState::Starting | AgentState::NeedsInput)
+            }
+            _ => true,
+        };
+        let dialogs = match terminal {
+            Some(_) if starts => agent.startup_dialogs(setup),
+            _ => Vec::new(),
+        };
+        let typed = terminal.as_ref().map(Terminal::typed);
+        let mut running = Self {
             process,
             companions,
             terminal,
@@ -139,8 +171,28 @@ impl Running {
             looks_idle: false,
             dialog_looks: every(LOOK_DIALOG),
             dialog_open: false,
+            startup: Startup::new(dialogs),
+            startup_looks: every(LOOK_STARTUP),
+            startup_seen: 0,
+            typed,
             file,
-            rules: crate::agents::of(record.agent).prompt_rules(),
+            transcript,
+            home: setup.home.clone(),
+            rules: agent.prompt_rules(),
+        };
+        running.follow(record);
+        running
+    }
+
+    /// Follows the conversation that the record names now.
+    pub(super) fn follow(&mut self, record: &Record) {
+        let (Some(follower), Some(id)) = (&mut self.transcript, &record.agent_session_id) else {
+            return;
+        };
+        let told = record.transcript.as_deref();
+        if let Some(path) = transcript::place(record.agent, &self.home, &record.directory, id, told)
+        {
+            follower.follow(path);
         }
     }
 
@@ -174,6 +226,12 @@ impl Running {
                     let lines = screen.text.lines().map(str::to_owned).collect();
                     return Event::Evidence(Evidence::Screen(lines));
                 },
+                _ = self.startup_looks.tick(), if !self.startup.is_over() => {
+                    if let Some(step) = self.look_for_dialogs().await {
+                        return Event::Startup(step);
+                    }
+                }
+                typed = typed(&mut self.typed) => return Event::Evidence(Evidence::Typed(typed)),
                 changed = changed(&mut self.file) => if changed && let Some(file) = &self.file {
                     return Event::Evidence(file.read().await);
                 },
@@ -190,6 +248,28 @@ impl Running {
                 None
             }
         }
+    }
+
+    async fn look_for_dialogs(&mut self) -> Option<Step> {
+        let terminal = self.terminal.as_ref()?;
+        let printed = terminal.offset();
+        if printed == self.startup_seen && !self.startup.is_open() {
+            return None;
+        }
+        let screen = terminal.text().await.ok()?;
+        self.startup_seen = printed;
+        let step = self.startup.look(&screen.text, boot_now().since_boot());
+        (step != Step::Nothing).then_some(step)
+    }
+
+    /// A dialog of the start is on the screen.
+    pub(super) fn in_startup_dialog(&self) -> bool {
+        self.startup.is_open()
+    }
+
+    /// A prompt is on its way: the start is over.
+    pub(super) fn started_up(&mut self) -> Step {
+        self.startup.end()
     }
 
     /// How often to look, by what the agent does.
@@ -228,7 +308,7 @@ impl Running {
         if let Some(terminal) = &terminal {
             terminal.exited(terminal_exit(exit)).await;
         }
-        companions::end(companions).await;
+        companions.end().await;
         let mut gone = process.gone();
         let finished = match capture {
             Some(capture) => tokio::time::timeout(LAST_OUTPUT, capture.finish())
@@ -294,6 +374,18 @@ async fn exited(status: &mut watch::Receiver<Option<Exit>>) -> Exit {
     match exit {
         Some(exit) => exit,
         // The keeper is gone: the container ends.
+        None => std::future::pending().await,
+    }
+}
+
+/// The newest count; what came between two looks is in it.
+async fn typed(typed: &mut Option<watch::Receiver<Typed>>) -> Typed {
+    match typed {
+        Some(receiver) => match receiver.changed().await {
+            Ok(()) => *receiver.borrow_and_update(),
+            // The terminal is gone: nobody types any more.
+            Err(_) => std::future::pending().await,
+        },
         None => std::future::pending().await,
     }
 }

@@ -72,7 +72,10 @@ impl Shells {
             rows: rows.unwrap_or(40),
         }
         .clamped();
-        let environment = ground.environment.clone();
+        let id = ground.terminals.next_shell();
+        let mut environment = ground.environment.clone();
+        // By which the shells' integration knows that it is wanted, and whose history it keeps.
+        environment.push(("WHIM_TERMINAL".into(), id.to_string().into()));
         let shell = environment
             .iter()
             .find(|(name, _)| name == "SHELL")
@@ -98,15 +101,14 @@ impl Shells {
                     command.into_iter().map(OsString::from).collect(),
                 )
             }
-            // A name that begins with `-` makes it a login shell.
+            // Not a login shell: `/etc/profile` of Debian and others puts its own PATH in place of the image's and the
+            // task's. What a login sets besides is in the environment already.
             None => {
                 let name = PathBuf::from(&shell)
                     .file_name()
                     .unwrap_or_default()
                     .to_os_string();
-                let mut login = OsString::from("-");
-                login.push(name);
-                (shell, vec![login])
+                (shell, vec![name])
             }
         };
         let directory = cwd.map_or_else(|| ground.paths.checkout(), PathBuf::from);
@@ -132,7 +134,6 @@ impl Shells {
             no_new_privs: ground.no_new_privs,
             descriptors: Vec::new(),
         };
-        let id = ground.terminals.next_shell();
         let process = ground
             .keeper
             .spawn(&format!("shell/{id}"), &launch, Vec::new())

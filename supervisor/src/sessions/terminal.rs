@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use tokio::sync::mpsc;
+
 use super::launch::{COLUMNS, Ground, ROWS};
 use crate::keeper::Output;
 use crate::terminals::keep::Keep;
@@ -11,7 +13,7 @@ use crate::terminals::record::record;
 use crate::terminals::screen::Screen;
 use crate::terminals::size::Size;
 use crate::terminals::source::Source;
-use crate::terminals::{Kind, Terminal, TerminalId, TerminalOptions};
+use crate::terminals::{Kind, Signal, Terminal, TerminalId, TerminalOptions};
 
 /// What a terminal is opened with.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(super) struct Opening {
     /// It ran under an earlier supervisor.
     pub(super) adopted: bool,
 }
+
+/// Signals of a terminal that wait to be taken.
+const SIGNALS: usize = 64;
 
 /// The size of terminals until a viewer brings its own.
 pub(super) const SIZE: Size = Size {
@@ -67,7 +72,7 @@ pub(super) fn open<S: Source>(
         id: id.clone(),
         kind,
         size,
-        signals: None,
+        signals: Some(told(ground)),
         keep,
     };
     let terminal = Terminal::start_with(options, source(output), master, screen);
@@ -82,6 +87,21 @@ pub(super) fn open<S: Source>(
         }
     }));
     Some(terminal)
+}
+
+/// Where a terminal tells what its output says. Of that only printed addresses are of use here.
+fn told(ground: &Ground) -> mpsc::Sender<Signal> {
+    let (sender, mut signals) = mpsc::channel(SIGNALS);
+    let ports = ground.ports.clone();
+    // Ends with the terminal, which holds the sender.
+    drop(tokio::spawn(async move {
+        while let Some(signal) = signals.recv().await {
+            if let Signal::Listen(port) = signal {
+                ports.name(port);
+            }
+        }
+    }));
+    sender
 }
 
 fn restore(directory: &Path, id: &TerminalId) -> Option<(Screen, u64)> {

@@ -37,6 +37,8 @@ fn object(verdict: &Verdict) -> StateObject {
         backup: Backup::default(),
         backend: None,
         dialog: verdict.dialog.clone(),
+        provider_error: None,
+        weaknesses: vec![],
     }
 }
 

@@ -23,6 +23,7 @@ pub mod set;
 pub mod size;
 pub mod source;
 pub mod terminal;
+pub mod typed;
 pub mod viewer;
 
 pub use engine::ScreenText;
@@ -30,6 +31,7 @@ pub use input::TypeError;
 pub use terminal::{
     Exit, Kind, Signal, Status, Terminal, TerminalError, TerminalId, TerminalOptions,
 };
+pub use typed::Typed;
 pub use viewer::{Frame, Viewer, ViewerInput, ViewerOptions};
 
 #[cfg(test)]

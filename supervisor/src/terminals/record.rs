@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::TerminalId;
 use super::size::Size;
 use super::terminal::{Exit, Terminal};
 use super::viewer::{Frame, ViewerOptions};
@@ -39,8 +40,8 @@ pub enum RecordError {
 }
 
 /// The present and the older segment of a terminal's recording, oldest first.
-pub fn files(directory: &Path, terminal: &Terminal) -> [PathBuf; 2] {
-    let name = terminal.id();
+#[must_use]
+pub fn files(directory: &Path, name: &TerminalId) -> [PathBuf; 2] {
     [
         directory.join(format!("{name}.1.cast")),
         directory.join(format!("{name}.cast")),
@@ -52,7 +53,7 @@ pub fn files(directory: &Path, terminal: &Terminal) -> [PathBuf; 2] {
 /// # Errors
 /// When the file cannot be written.
 pub async fn record(terminal: Terminal, directory: PathBuf) -> Result<(), RecordError> {
-    let [older, path] = files(&directory, &terminal);
+    let [older, path] = files(&directory, terminal.id());
     loop {
         let options = ViewerOptions {
             read_only: true,
@@ -265,7 +266,7 @@ mod tests {
             .unwrap()
             .unwrap()
             .unwrap();
-        let [_, path] = files(directory.path(), &program.terminal);
+        let [_, path] = files(directory.path(), program.terminal.id());
         let text = std::fs::read_to_string(path).unwrap();
         let mut lines = text.lines();
         let header: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();

@@ -17,6 +17,7 @@ use super::pty::Master;
 use super::screen::Screen;
 use super::size::{Size, ViewerId};
 use super::source::Source;
+use super::typed::Typed;
 use super::viewer::{Viewer, ViewerOptions};
 
 /// Most viewers of one terminal.
@@ -185,6 +186,7 @@ pub(super) struct Shared {
     /// Offset behind the newest byte in the backlog.
     pub(super) head: watch::Sender<u64>,
     pub(super) status: watch::Sender<Status>,
+    pub(super) typed: watch::Sender<Typed>,
     pub(super) detached: Detached,
     pub(super) signals_dropped: AtomicU64,
     /// Permits for bytes that wait to be typed.
@@ -287,6 +289,7 @@ impl Terminal {
             backlog: Mutex::new(Backlog::at(offset)),
             head: watch::Sender::new(offset),
             status: watch::Sender::new(status),
+            typed: watch::Sender::new(Typed::default()),
             detached: Detached::default(),
             signals_dropped: AtomicU64::new(0),
             input_room: Arc::new(Semaphore::new(input::LIMIT)),
@@ -324,6 +327,11 @@ impl Terminal {
     /// Follows [`Terminal::status`].
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    /// Follows what is typed.
+    pub fn typed(&self) -> watch::Receiver<Typed> {
+        self.shared.typed.subscribe()
     }
 
     /// Time since the program last printed.

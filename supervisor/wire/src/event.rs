@@ -22,9 +22,15 @@ pub mod kind {
     pub const SESSION_STARTED: &str = "session.started";
     pub const SESSION_EXITED: &str = "session.exited";
     pub const SESSION_RESTARTED: &str = "session.restarted";
+    /// What an agent needs beside it (CCR's router) was started and answers, or was taken up: `session`, `name`, `pid`.
+    pub const COMPANION_STARTED: &str = "companion.started";
+    /// It ended while the agent goes on: `session`, `name`, `how`; `returns`: it is started again.
+    pub const COMPANION_EXITED: &str = "companion.exited";
     pub const PROMPT_CHANGED: &str = "prompt.changed";
     pub const GENERATION_STARTED: &str = "generation.started";
     pub const GENERATION_ENDED: &str = "generation.ended";
+    /// Whether model calls can succeed became known, or changed: `ok`, and `error` where they cannot.
+    pub const PROVIDER_CHANGED: &str = "provider.changed";
     pub const BUDGET_CHANGED: &str = "budget.changed";
     pub const PORT_OPENED: &str = "port.opened";
     pub const PORT_CHANGED: &str = "port.changed";

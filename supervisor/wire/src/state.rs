@@ -146,6 +146,12 @@ pub struct StateObject {
     /// The dialog of the session that `state` is about, else of the first that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialog: Option<Dialog>,
+    /// Why model calls fail, as far as is known; absent: nothing speaks against them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_error: Option<String>,
+    /// What weakens the separation of agent and host here, as `whim doctor` says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weaknesses: Vec<String>,
 }
 
 impl StateObject {

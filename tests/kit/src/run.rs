@@ -96,6 +96,12 @@ impl Run {
         self
     }
 
+    /// Whether it runs as [`AGENTS_USER`] in place of root.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        self.ordinary
+    }
+
     /// As PID 1 of a pid namespace of its own. Needs root.
     #[must_use]
     pub fn as_pid_1(mut self) -> Self {

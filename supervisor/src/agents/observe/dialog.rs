@@ -177,6 +177,8 @@ struct Open {
     confirmed: bool,
     /// Id in the agent's transcript.
     record: Option<String>,
+    /// Of the agent's start: only the screen tells of it, and of its end.
+    startup: bool,
 }
 
 impl Dialogs {
@@ -199,6 +201,17 @@ impl Dialogs {
     /// A hook's word.
     pub fn hook(&mut self, event: &HookEvent) {
         match &event.signal {
+            // Copilot's own record may have told of it already.
+            Signal::PermissionAsked(tool)
+                if self
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| open.record.is_some() && open.tool.is_none()) =>
+            {
+                if let Some(open) = &mut self.open {
+                    open.tool = Some(tool.clone());
+                }
+            }
             Signal::PermissionAsked(tool) => {
                 let text = if tool.detail.is_empty() {
                     tool.name.clone()
@@ -245,6 +258,8 @@ impl Dialogs {
                     self.open = None;
                 }
             }
+            Signal::SessionStarted { .. }
+                if self.open.as_ref().is_some_and(|open| open.startup) => {}
             Signal::PromptSubmitted { .. }
             | Signal::TurnEnded { .. }
             | Signal::Interrupted
@@ -318,6 +333,20 @@ impl Dialogs {
         }
     }
 
+    /// A dialog of the agent's start that is the person's; `None`: it is gone.
+    pub fn startup(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => {
+                self.open(DialogKind::Permission, one_line(text, 1000), Vec::new());
+                if let Some(open) = &mut self.open {
+                    open.startup = true;
+                }
+            }
+            None if self.open.as_ref().is_some_and(|open| open.startup) => self.open = None,
+            None => {}
+        }
+    }
+
     /// The screen while a dialog is open: its text and options, word for word. Options that change are another dialog.
     pub fn screen(&mut self, screen: &ScreenDialog) {
         let Some(open) = &mut self.open else { return };
@@ -330,7 +359,12 @@ impl Dialogs {
         if !screen.text.is_empty() && permission {
             open.dialog.text.clone_from(&screen.text);
         }
-        open.choice = Choice::Digit;
+        // In some of those of the start a digit selects without confirming.
+        open.choice = if open.startup {
+            Choice::Arrows
+        } else {
+            Choice::Digit
+        };
         if another {
             open.tool = None;
             self.count += 1;
@@ -396,6 +430,7 @@ impl Dialogs {
             choice: Choice::Blind,
             confirmed: false,
             record: None,
+            startup: false,
         });
     }
 

@@ -364,3 +364,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_dialog_of_the_start_lives_as_long_as_the_screen_shows_it() {
+    let mut dialogs = Dialogs::new("d");
+    dialogs.startup(Some("Hooks need review"));
+    let id = dialogs.current().unwrap().id.clone();
+    dialogs.screen(&ScreenDialog {
+        text: "Hooks need review".into(),
+        options: vec!["Review".into(), "Trust all".into(), "Without them".into()],
+    });
+    assert_eq!(dialogs.current().unwrap().id, id, "read, not another one");
+    assert_eq!(
+        dialogs.answer(&id, 2).unwrap(),
+        b"\x1b[B\x1b[B\r",
+        "confirmed, too"
+    );
+    dialogs.startup(None);
+    assert_eq!(dialogs.current(), None);
+    // One that the agent told of is not the screen's to end.
+    dialogs.codex(CodexState::Blocked);
+    dialogs.startup(None);
+    assert!(dialogs.current().is_some());
+}

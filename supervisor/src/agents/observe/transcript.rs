@@ -7,10 +7,11 @@
 //! | Copilot | `.copilot/session-state/<id>/events.jsonl` | the directory |
 //!
 //! Records of interest: an interrupt (Claude Code and Copilot run no hook then), and Copilot's permission and question
-//! dialogs, which carry ids and the whole command.
+//! dialogs, which carry ids and the whole command. All three CLIs date each record (`timestamp`, RFC 3339 UTC).
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use whim_wire::spec::AgentKind;
 
@@ -59,6 +60,43 @@ pub fn is_rollout_of(file_name: &str, id: &str) -> bool {
         .is_some_and(|rest| rest.ends_with('-') && !id.is_empty())
 }
 
+/// Where to follow the conversation of session `id`: the file that a hook named, if it can be that conversation's, else
+/// where it should be. A hook is the agent's word: a path outside of the home, or of another name, is not taken.
+#[must_use]
+pub fn place(
+    kind: AgentKind,
+    home: &Path,
+    cwd: &Path,
+    id: &str,
+    told: Option<&Path>,
+) -> Option<PathBuf> {
+    let known = path(kind, home, cwd, id);
+    let fits = |told: &&Path| {
+        let plain = told
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let name = told
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let named = match kind {
+            AgentKind::Claude | AgentKind::Ccr => name.strip_suffix(".jsonl") == Some(id),
+            AgentKind::Codex => is_rollout_of(name, id),
+            AgentKind::Copilot | AgentKind::Custom => false,
+        };
+        plain && named && told.starts_with(home)
+    };
+    told.filter(fits).map(Path::to_owned).or(known)
+}
+
+/// A record, and when the agent wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `None`: the record has no date that can be read.
+    pub at: Option<Timestamp>,
+    pub record: Record,
+}
+
 /// What a record tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -77,7 +115,7 @@ pub enum Record {
 
 /// Looks at one line of a transcript.
 #[must_use]
-pub fn record(kind: AgentKind, line: &[u8]) -> Option<Record> {
+pub fn entry(kind: AgentKind, line: &[u8]) -> Option<Entry> {
     if line.len() > MAX_LINE {
         return None;
     }
@@ -93,6 +131,15 @@ pub fn record(kind: AgentKind, line: &[u8]) -> Option<Record> {
         return None;
     }
     let value: Value = serde_json::from_str(text).ok()?;
+    let at = value
+        .get("timestamp")
+        .and_then(Value::as_str)
+        .and_then(|at| at.parse().ok());
+    let record = record(kind, &value)?;
+    Some(Entry { at, record })
+}
+
+fn record(kind: AgentKind, value: &Value) -> Option<Record> {
     let kind_of = value.get("type")?.as_str()?;
     match kind {
         AgentKind::Claude | AgentKind::Ccr => {
@@ -111,9 +158,11 @@ pub fn record(kind: AgentKind, line: &[u8]) -> Option<Record> {
                     }));
             interrupted.then_some(Record::Interrupted)
         }
+        // A turn that was replaced by another one goes on as that one.
         AgentKind::Codex => (kind_of == "event_msg"
-            && value.pointer("/payload/type")?.as_str()? == "turn_aborted")
-            .then_some(Record::Interrupted),
+            && value.pointer("/payload/type")?.as_str()? == "turn_aborted"
+            && value.pointer("/payload/reason").and_then(Value::as_str) != Some("replaced"))
+        .then_some(Record::Interrupted),
         AgentKind::Copilot => copilot(kind_of, value.get("data")?),
         AgentKind::Custom => None,
     }
@@ -175,12 +224,119 @@ fn copilot(kind: &str, data: &Value) -> Option<Record> {
     }
 }
 
+/// Cuts what was appended to a transcript into lines. A line longer than [`MAX_LINE`] is passed over, so no more than
+/// that is ever kept.
+#[derive(Debug, Default)]
+pub struct Lines {
+    pending: Vec<u8>,
+    /// The rest of the present line is not wanted.
+    skip: bool,
+}
+
+impl Lines {
+    /// From a place in the middle of a line: the first one that is seen whole begins after the next newline.
+    #[must_use]
+    pub fn in_the_middle() -> Self {
+        Self {
+            pending: Vec::new(),
+            skip: true,
+        }
+    }
+
+    /// Gives every line that is complete now.
+    pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8])) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, whole) = match part.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (part, false),
+            };
+            if !self.skip && self.pending.len() + text.len() <= MAX_LINE {
+                self.pending.extend_from_slice(text);
+            } else {
+                self.pending = Vec::new();
+                self.skip = true;
+            }
+            if whole {
+                if !std::mem::take(&mut self.skip) {
+                    each(&self.pending);
+                }
+                self.pending.clear();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(kind: AgentKind, line: &str) -> Option<Record> {
-        record(kind, line.as_bytes())
+        entry(kind, line.as_bytes()).map(|entry| entry.record)
+    }
+
+    #[test]
+    fn records_are_dated() {
+        let dated = |line: &str| entry(AgentKind::Copilot, line.as_bytes()).unwrap().at;
+        assert_eq!(
+            dated(
+                r#"{"type":"abort","data":{"reason":"user_abort"},"timestamp":"2026-11-22T03:15:11.613Z"}"#
+            ),
+            Some("2026-11-22T03:15:11.613Z".parse().unwrap())
+        );
+        assert_eq!(dated(r#"{"type":"abort","data":{},"timestamp":7}"#), None);
+    }
+
+    #[test]
+    fn a_hooks_path_is_taken_only_for_this_conversation() {
+        let (home, cwd) = (Path::new("/home/node"), Path::new("/app/repo"));
+        let at = |kind, told: &str| place(kind, home, cwd, "u", Some(Path::new(told)));
+        let known = |kind| path(kind, home, cwd, "u");
+        let cut = "/home/node/.claude/projects/-long-1a2b3c/u.jsonl";
+        assert_eq!(at(AgentKind::Claude, cut), Some(cut.into()));
+        let rollout = "/home/node/.codex/sessions/2026/11/22/rollout-2026-11-22T05-43-47-u.jsonl";
+        assert_eq!(at(AgentKind::Codex, rollout), Some(rollout.into()));
+        for other in [
+            "/etc/u.jsonl",
+            "/home/node/../root/u.jsonl",
+            "/home/node/.claude/projects/-app-repo/v.jsonl",
+            "relative/u.jsonl",
+        ] {
+            assert_eq!(at(AgentKind::Claude, other), known(AgentKind::Claude));
+            assert_eq!(at(AgentKind::Codex, other), None);
+            assert_eq!(at(AgentKind::Copilot, other), known(AgentKind::Copilot));
+        }
+    }
+
+    #[test]
+    fn lines_are_whole_however_the_file_grows() {
+        let text = b"one\n\ntwo words\nthree";
+        for cut in 0..text.len() {
+            let mut lines = Lines::default();
+            let mut seen = Vec::new();
+            for part in [&text[..cut], &text[cut..]] {
+                lines.feed(part, |line| {
+                    seen.push(String::from_utf8(line.to_vec()).unwrap());
+                });
+            }
+            assert_eq!(seen, ["one", "", "two words"], "cut at {cut}");
+            lines.feed(b"\n", |line| assert_eq!(line, b"three"));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_or_cut_is_passed_over_whole() {
+        let mut lines = Lines::in_the_middle();
+        let mut seen = Vec::new();
+        let mut feed = |lines: &mut Lines, bytes: &[u8]| {
+            lines.feed(bytes, |line| seen.push(line.to_vec()));
+        };
+        feed(&mut lines, b"rest of a line\nfirst\n");
+        for _ in 0..3 {
+            feed(&mut lines, &vec![b'x'; MAX_LINE / 2]);
+            assert!(lines.pending.len() <= MAX_LINE);
+        }
+        feed(&mut lines, b"\nlast\n");
+        assert_eq!(seen, [b"first".to_vec(), b"last".to_vec()]);
     }
 
     #[test]
@@ -244,6 +400,10 @@ mod tests {
             (
                 AgentKind::Codex,
                 r#"{"type":"response_item","payload":{"type":"message","text":"turn_aborted"}}"#,
+            ),
+            (
+                AgentKind::Codex,
+                r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"replaced"}}"#,
             ),
             (
                 AgentKind::Copilot,

@@ -12,8 +12,11 @@
 //! - Text arrives literally: nothing in it can end the paste or act as a key ([`paste`]).
 //! - Enter is pressed when the terminal took the whole paste and the agent showed a reaction, or after a deadline. It is
 //!   pressed again only while nothing at all happened: no dialog can be open then, because a dialog needs a model call.
-//! - What stands in the input box is deleted first: a draft that somebody left for long, and the prompt that Claude Code
-//!   puts back there when it is interrupted before its first word.
+//! - A person at the keyboard comes first. Nothing is typed within 2 s of their last key. While something of theirs
+//!   stands in the input box it waits until they enter or delete it, or have left it for 60 s; only then it is deleted.
+//!   What they enter is a turn like any other: the next prompt waits for its end.
+//! - What stands in the input box is deleted first: such a draft, and the prompt that Claude Code puts back there when it
+//!   is interrupted before its first word.
 //! - A paste cut by a restart of the supervisor is closed, the input box cleared, the prompt reported `failed`.
 //!
 //! Bounds: [`MAX_QUEUED`] prompts and [`MAX_QUEUED_BYTES`] bytes wait; more are refused ([`QueueFull`]). Every phase has a
@@ -88,10 +91,12 @@ pub enum Event<'a> {
         failed: bool,
     },
     Interrupted,
-    /// Someone typed into the terminal; with Enter or Escape nothing is left in the input box.
+    /// Someone typed into the terminal; `leaves_draft`: something may stand in the input box since.
     HumanKey {
         leaves_draft: bool,
     },
+    /// Someone entered what they had typed into the input box: if it is a prompt, its turn comes first.
+    HumanSubmitted,
     /// The agent's process ended. `returns`: it will be started again.
     Gone {
         returns: bool,
@@ -106,6 +111,8 @@ pub enum Event<'a> {
 pub enum Effect {
     /// To be recorded before the writes that follow: a supervisor that finds this prompt so reports it `failed`.
     Typing { id: String },
+    /// Nothing of it was written after all: it waits again.
+    Untyped { id: String },
     /// Bytes for the terminal; [`Event::Written`] answers.
     Write(Vec<u8>),
     Report {

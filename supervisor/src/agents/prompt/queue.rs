@@ -32,6 +32,8 @@ const LOCAL_DELAY: Duration = Duration::from_secs(2);
 const IDLE_DELAY: Duration = Duration::from_secs(1);
 /// A person's last key must be so long ago.
 const HUMAN_QUIET: Duration = Duration::from_secs(2);
+/// What a person entered begins a turn within this, or it began none (a command of the agent's own).
+const HUMAN_TURN: Duration = Duration::from_secs(5);
 /// A draft left in the input box for so long is cleared.
 const DRAFT_PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of a draft that are cleared at most.
@@ -56,6 +58,8 @@ pub struct Queue {
 struct Human {
     last_key: Option<Moment>,
     draft: bool,
+    /// When they entered something of which no turn was seen yet.
+    submitted: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -251,11 +255,16 @@ impl Queue {
                     Activity::Idle => self.idle_since.or(Some(now)),
                     _ => None,
                 };
+                if view.activity == Activity::Working {
+                    self.human.submitted = None;
+                }
             }
             Event::HumanKey { leaves_draft } => {
                 self.human.last_key = Some(now);
                 self.human.draft = *leaves_draft;
+                self.give_way(&mut effects);
             }
+            Event::HumanSubmitted => self.human.submitted = Some(now),
             Event::Gone { returns, reason } => self.gone(*returns, reason, &mut effects),
             _ => {}
         }
@@ -291,6 +300,22 @@ impl Queue {
         }));
     }
 
+    /// A person types while the input box is only being cleared: the prompt waits again, and longer.
+    fn give_way(&mut self, effects: &mut Vec<Effect>) {
+        match self.current.take() {
+            Some(Current {
+                id,
+                text,
+                phase: Phase::Clearing { .. },
+            }) => {
+                effects.push(Effect::Untyped { id: id.clone() });
+                self.waiting_bytes += text.len();
+                self.waiting.push_front((id, text));
+            }
+            current => self.current = current,
+        }
+    }
+
     /// The current prompt's next step.
     fn step(&mut self, event: &Event<'_>, now: Moment, effects: &mut Vec<Effect>) {
         let Some(mut current) = self.current.take() else {
@@ -320,6 +345,8 @@ impl Queue {
                 if ready && self.view.activity != Activity::Dialog {
                     effects.push(Effect::Write(b"\r".to_vec()));
                     effects.push(report(&current.id, Status::Delivered, None));
+                    // Enters whatever else came into the box meanwhile.
+                    self.human.draft = false;
                     Some(Phase::Entered {
                         since: now,
                         last: now,
@@ -581,7 +608,8 @@ impl Queue {
         } else {
             HUMAN_QUIET
         };
-        self.human.last_key.map(|last| last + patience)
+        let typed = self.human.last_key.map(|last| last + patience);
+        typed.max(self.human.submitted.map(|at| at + HUMAN_TURN))
     }
 
     /// When to send [`Event::Tick`] at the latest.

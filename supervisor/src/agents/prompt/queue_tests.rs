@@ -29,7 +29,7 @@ impl Bench {
     fn take(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Typing { .. } => {}
+                Effect::Typing { .. } | Effect::Untyped { .. } => {}
                 Effect::Write(bytes) => {
                     self.written.extend(bytes);
                     self.unanswered = true;
@@ -380,6 +380,62 @@ fn a_person_who_types_is_not_talked_over() {
 }
 
 #[test]
+fn what_a_person_enters_comes_first_and_is_a_turn() {
+    let mut bench = Bench::new(AgentKind::Claude);
+    bench.view(Activity::Idle);
+    bench.on(&Event::HumanKey { leaves_draft: true });
+    bench.push("p", "x");
+    bench.on(&Event::HumanKey {
+        leaves_draft: false,
+    });
+    bench.on(&Event::HumanSubmitted);
+    bench.after(2_500);
+    assert!(bench.written.is_empty(), "its turn may be about to begin");
+    bench.view(Activity::Working);
+    bench.after(60_000);
+    assert!(bench.written.is_empty());
+    bench.on(&Event::TurnEnded { failed: false });
+    bench.view(Activity::Idle);
+    assert_eq!(bench.written, b"\x1b[200~x\x1b[201~");
+    assert_eq!(bench.statuses("p"), [Queued], "the turn was not its own");
+    // A command of the agent's own begins no turn.
+    let mut bench = Bench::new(AgentKind::Claude);
+    bench.view(Activity::Idle);
+    bench.on(&Event::HumanKey {
+        leaves_draft: false,
+    });
+    bench.on(&Event::HumanSubmitted);
+    bench.push("p", "x");
+    bench.after(4_999);
+    assert!(bench.written.is_empty());
+    bench.after(1);
+    assert_eq!(bench.written, b"\x1b[200~x\x1b[201~");
+}
+
+#[test]
+fn a_person_who_comes_back_while_the_box_is_cleared_is_given_way() {
+    let mut bench = Bench::new(AgentKind::Claude);
+    bench.view(Activity::Idle);
+    bench.on(&Event::HumanKey { leaves_draft: true });
+    bench.push("p", "x");
+    bench.after(60_000);
+    assert_eq!(bench.written, b"\x15\x15");
+    bench.drain();
+    bench.on(&Event::HumanKey { leaves_draft: true });
+    assert_eq!(bench.queue.waiting(), 1);
+    bench.after(59_999);
+    assert_eq!(
+        bench.written, b"\x15\x15",
+        "nothing is pasted into their line"
+    );
+    bench.after(1);
+    bench.drain();
+    bench.after(300);
+    assert!(bench.written.ends_with(b"\x1b[200~x\x1b[201~"));
+    assert_eq!(bench.statuses("p"), [Queued]);
+}
+
+#[test]
 fn a_terminal_that_takes_nothing_fails_the_prompt_and_closes_the_paste() {
     let mut bench = Bench::new(AgentKind::Claude);
     bench.view(Activity::Idle);
@@ -509,6 +565,7 @@ enum Move {
     Ended(bool),
     Interrupted,
     Human(bool),
+    HumanSubmitted,
     Gone(bool),
     Interrupt,
     Deadline,
@@ -535,6 +592,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         any::<bool>().prop_map(Move::Ended),
         Just(Move::Interrupted),
         any::<bool>().prop_map(Move::Human),
+        Just(Move::HumanSubmitted),
         any::<bool>().prop_map(Move::Gone),
         Just(Move::Interrupt),
         Just(Move::Deadline),
@@ -571,6 +629,7 @@ proptest! {
                 Move::Ended(failed) => queue.on(&Event::TurnEnded { failed }, now),
                 Move::Interrupted => queue.on(&Event::Interrupted, now),
                 Move::Human(leaves_draft) => queue.on(&Event::HumanKey { leaves_draft }, now),
+                Move::HumanSubmitted => queue.on(&Event::HumanSubmitted, now),
                 Move::Gone(returns) => {
                     activity = Activity::Starting;
                     queue.on(&Event::Gone { returns, reason: "x" }, now)
@@ -596,7 +655,7 @@ proptest! {
                         prop_assert!(bytes != b"\r" || activity != Activity::Dialog);
                     }
                     Effect::Report { id, status, .. } => stories.entry(id).or_default().push(status),
-                    Effect::Typing { .. } => {}
+                    Effect::Typing { .. } | Effect::Untyped { .. } => {}
                 }
             }
         }

@@ -28,6 +28,8 @@ fn state(state: AgentState) -> StateObject {
         backup: Backup::default(),
         backend: None,
         dialog: None,
+        provider_error: None,
+        weaknesses: vec![],
     }
 }
 

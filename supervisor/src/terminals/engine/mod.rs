@@ -13,22 +13,28 @@
 //!   open cannot hide the end.
 //! - Signals for the supervisor's state are dropped, and counted, when nobody takes them in time.
 
+mod command;
+mod viewers;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::answers::{self, Piece};
-use super::input::{self, Input, TypeError};
-use super::keep::{Keep, KeepError};
-use super::pty::Master;
-use super::screen::{Effect, Effects, MAX_LINES, Screen, SnapshotOptions};
-use super::size::{Size, SizePolicy, ViewerId};
-use super::source::Source;
-use super::terminal::{Exit, Shared, Signal};
+use crate::terminals::input::{Input, TypeError};
+use crate::terminals::keep::{Keep, KeepError};
+use crate::terminals::pty::Master;
+use crate::terminals::screen::{Effect, Effects, Screen};
+use crate::terminals::size::{SizePolicy, ViewerId};
+use crate::terminals::source::Source;
+use crate::terminals::terminal::{Exit, Shared, Signal};
+use crate::terminals::typed::{Hand, Keys};
+pub use command::ScreenText;
+pub(in crate::terminals) use command::{Attach, Attached, Command};
+use viewers::Viewer;
 
 /// Bytes the model may lag behind.
 const UNPARSED: usize = 4 << 20;
@@ -38,92 +44,13 @@ const PARSE_WITHIN: Duration = Duration::from_millis(200);
 const PARSE_AT_ONCE: usize = 32 << 10;
 /// Most bytes taken from the source between two looks at commands.
 const READ: usize = 64 << 10;
-pub(super) const COMMANDS: usize = 256;
+pub(in crate::terminals) const COMMANDS: usize = 256;
 /// At most 20 window changes a second.
 const RESIZE_EVERY: Duration = Duration::from_millis(50);
 /// How long a terminal that no program has open is left alone.
 const REST: Duration = Duration::from_millis(50);
 /// How long output is read on after the program's end.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// What handles and viewers ask of the engine.
-#[derive(Debug)]
-pub(super) enum Command {
-    Attach(Attach, oneshot::Sender<Attached>),
-    Snapshot {
-        viewer: ViewerId,
-        from: u64,
-        reply: oneshot::Sender<Snapshot>,
-    },
-    Input {
-        viewer: ViewerId,
-        piece: input::Piece,
-    },
-    Resize {
-        viewer: ViewerId,
-        size: Size,
-    },
-    TakeOver {
-        viewer: ViewerId,
-    },
-    Paused {
-        viewer: ViewerId,
-        paused: bool,
-    },
-    /// Bytes of a prompt or of the API; no viewer's.
-    Type(input::Piece),
-    Text(oneshot::Sender<ScreenText>),
-    /// The program ended.
-    Exited(Exit),
-    /// All of the program's output is in the source.
-    Drained,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Attach {
-    pub(super) viewer: ViewerId,
-    pub(super) size: Option<Size>,
-    pub(super) read_only: bool,
-    pub(super) resume: Option<u64>,
-    pub(super) lines: usize,
-    pub(super) counted: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Attached {
-    /// Where the viewer goes on reading.
-    pub(super) offset: u64,
-    /// What it must show first; `None` when it resumes.
-    pub(super) snapshot: Option<Vec<u8>>,
-    /// Output before this offset is a replay: queries in it are not to be answered.
-    pub(super) live_from: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Snapshot {
-    pub(super) bytes: Vec<u8>,
-    pub(super) offset: u64,
-}
-
-/// The visible screen, for those who read it by program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScreenText {
-    /// One line a row, trailing blanks cut.
-    pub text: String,
-    /// Whether the program wants pastes bracketed.
-    pub bracketed_paste: bool,
-    pub title: String,
-}
-
-#[derive(Debug)]
-struct Viewer {
-    read_only: bool,
-    paused: bool,
-    rows: Option<u16>,
-    lines: usize,
-    counted: bool,
-    live_from: u64,
-}
 
 /// A query nobody has answered yet.
 #[derive(Debug)]
@@ -135,7 +62,7 @@ struct Open {
 /// Most queries that stay open: what is older was given up by the program.
 const OPEN: usize = 32;
 
-pub(super) struct Engine<S> {
+pub(in crate::terminals) struct Engine<S> {
     shared: Arc<Shared>,
     source: S,
     master: Master,
@@ -147,6 +74,7 @@ pub(super) struct Engine<S> {
     policy: SizePolicy,
     viewers: BTreeMap<ViewerId, Viewer>,
     input: Input,
+    keys: Keys,
     read: Vec<u8>,
     unparsed: Vec<u8>,
     parse_at: Option<Instant>,
@@ -164,7 +92,7 @@ pub(super) struct Engine<S> {
 }
 
 impl<S: Source> Engine<S> {
-    pub(super) fn new(
+    pub(in crate::terminals) fn new(
         shared: Arc<Shared>,
         source: S,
         master: Master,
@@ -186,6 +114,7 @@ impl<S: Source> Engine<S> {
             policy,
             viewers: BTreeMap::new(),
             input: Input::default(),
+            keys: Keys::default(),
             read: Vec::new(),
             unparsed: Vec::new(),
             parse_at: None,
@@ -202,7 +131,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Runs until the program has ended and its output is delivered, or until every handle is gone.
-    pub(super) async fn run(mut self) {
+    pub(in crate::terminals) async fn run(mut self) {
         loop {
             let due = [
                 self.parse_at,
@@ -413,32 +342,6 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// The viewer whose terminal answers: the size's owner if it reads along and may type, else the newest that does.
-    fn answerer(&self) -> Option<ViewerId> {
-        let able = |id: &ViewerId| {
-            self.viewers
-                .get(id)
-                .is_some_and(|viewer| !viewer.read_only && !viewer.paused)
-        };
-        self.policy
-            .owner()
-            .filter(able)
-            .or_else(|| self.viewers.keys().rev().copied().find(|id| able(id)))
-    }
-
-    /// While nobody can answer, the server does.
-    fn answer_alone(&mut self) {
-        if self.open.is_empty() || self.answerer().is_some() {
-            return;
-        }
-        for open in std::mem::take(&mut self.open) {
-            if let Some(answer) = open.answer {
-                self.input.push(input::Piece::of(answer));
-            }
-        }
-        self.write_input();
-    }
-
     fn write_input(&mut self) {
         if self.master_broken {
             self.input.cancel(TypeError::Ended);
@@ -466,6 +369,7 @@ impl<S: Source> Engine<S> {
             } => self.snapshot(viewer, from, reply),
             Command::Input { viewer, piece } => self.viewer_input(viewer, piece),
             Command::Type(piece) => {
+                self.follow(Hand::Supervisor, &piece.bytes);
                 self.input.push(piece);
                 self.write_input();
             }
@@ -517,178 +421,6 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn attach(&mut self, attach: Attach, reply: oneshot::Sender<Attached>) {
-        let Attach {
-            viewer,
-            size,
-            read_only,
-            resume,
-            lines,
-            counted,
-        } = attach;
-        let alone = self.viewers.values().all(|viewer| viewer.read_only);
-        if !read_only {
-            self.policy.join(viewer, size);
-            if alone {
-                self.policy.typed(viewer);
-            }
-            self.size_changed();
-        }
-        self.parse();
-        let (start, head) = {
-            let backlog = self
-                .shared
-                .backlog
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            (backlog.start(), backlog.head())
-        };
-        let rows = size.map(|size| size.rows);
-        let attached = match resume.filter(|offset| (start..=head).contains(offset)) {
-            Some(offset) => Attached {
-                offset,
-                snapshot: None,
-                live_from: head,
-            },
-            None => {
-                let skipped = resume.map_or(0, |offset| head.saturating_sub(offset));
-                let options = self.options(rows, lines, skipped);
-                let snapshot = Some(self.screen.snapshot(options));
-                Attached {
-                    offset: head,
-                    snapshot,
-                    live_from: head,
-                }
-            }
-        };
-        if reply.send(attached).is_ok() {
-            let state = Viewer {
-                read_only,
-                paused: false,
-                rows,
-                lines,
-                counted,
-                live_from: head,
-            };
-            self.viewers.insert(viewer, state);
-            self.publish();
-        } else {
-            self.policy.leave(viewer);
-            self.size_changed();
-        }
-    }
-
-    fn options(&self, rows: Option<u16>, lines: usize, skipped: u64) -> SnapshotOptions {
-        let rows = rows.unwrap_or_else(|| self.screen.size().rows);
-        SnapshotOptions {
-            rows,
-            lines: lines.min(MAX_LINES),
-            skipped,
-        }
-    }
-
-    fn snapshot(&mut self, viewer: ViewerId, from: u64, reply: oneshot::Sender<Snapshot>) {
-        self.parse();
-        let head = *self.shared.head.borrow();
-        let Some(state) = self.viewers.get_mut(&viewer) else {
-            return;
-        };
-        state.live_from = head;
-        let (rows, lines) = (state.rows, state.lines);
-        let options = self.options(rows, lines, head.saturating_sub(from));
-        let bytes = self.screen.snapshot(options);
-        // The viewer may have left.
-        drop(reply.send(Snapshot {
-            bytes,
-            offset: head,
-        }));
-    }
-
-    fn viewer_input(&mut self, viewer: ViewerId, piece: input::Piece) {
-        if self
-            .viewers
-            .get(&viewer)
-            .is_none_or(|state| state.read_only)
-        {
-            return;
-        }
-        if let Some(key) = input::interrupt_key(&piece.bytes) {
-            self.typed(viewer);
-            let done = if self.input.is_empty() {
-                self.input.push(piece);
-                self.input.write(&self.master).map(drop)
-            } else {
-                self.input.interrupt(key, &self.master)
-            };
-            return self.check_master(done);
-        }
-        // Answers can only be told from keys when all queries that were forwarded are known.
-        self.parse();
-        let mut keys = Vec::new();
-        let mut typed = false;
-        for part in answers::pieces(&piece.bytes) {
-            match part {
-                Piece::Typed(bytes) => {
-                    typed = true;
-                    keys.extend_from_slice(bytes);
-                }
-                Piece::Answer(bytes) => {
-                    if self.may_answer(viewer) {
-                        keys.extend_from_slice(bytes);
-                    }
-                }
-                Piece::Either(bytes) => {
-                    let answer = self.may_answer(viewer);
-                    typed |= !answer;
-                    keys.extend_from_slice(bytes);
-                }
-            }
-        }
-        if typed {
-            self.typed(viewer);
-        }
-        self.input.push(input::Piece {
-            bytes: keys,
-            ..piece
-        });
-        self.write_input();
-    }
-
-    fn typed(&mut self, viewer: ViewerId) {
-        self.shared.touch_input();
-        self.policy.typed(viewer);
-        self.size_changed();
-    }
-
-    /// Uses up one open query that this viewer saw live, if it is the one that answers.
-    fn may_answer(&mut self, viewer: ViewerId) -> bool {
-        let Some(state) = self.viewers.get(&viewer) else {
-            return false;
-        };
-        if self.answerer() != Some(viewer) {
-            return false;
-        }
-        let live_from = state.live_from;
-        match self.open.iter().position(|open| open.offset > live_from) {
-            Some(place) => {
-                self.open.remove(place);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn forget_detached(&mut self) {
-        for viewer in self.shared.detached.take() {
-            if self.viewers.remove(&viewer).is_some() {
-                self.policy.leave(viewer);
-            }
-        }
-        self.size_changed();
-        self.answer_alone();
-        self.publish();
-    }
-
     /// Applies the policy's size, at once if the last change is long enough ago.
     fn size_changed(&mut self) {
         if self.policy.size() == self.screen.size() {
@@ -714,13 +446,6 @@ impl<S: Source> Engine<S> {
         self.screen.resize(size);
         self.keep(|keep, _| keep.resize(size));
         self.publish();
-    }
-
-    fn counted(&self) -> usize {
-        self.viewers
-            .values()
-            .filter(|viewer| viewer.counted)
-            .count()
     }
 
     fn publish(&self) {

@@ -1,0 +1,95 @@
+//! A machine that sleeps: everything stands still, and goes on later as if nothing had been.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use whim_kit::model::script::{Reply, Rule, Script};
+use whim_kit::{Upstream, Whim, proc, wait};
+
+use crate::support::{PATIENCE, agent, repository, start, state, word};
+
+/// The keeper and all beneath it.
+fn everyone(whim: &Whim) -> Vec<i32> {
+    let keeper = whim.keeper().unwrap();
+    let below = proc::descendants(keeper);
+    std::iter::once(keeper)
+        .chain(below.iter().map(|process| process.pid))
+        .collect()
+}
+
+/// Stopped, or gone.
+fn stands_still(pid: i32) -> bool {
+    proc::status(pid, "State").is_none_or(|state| state.starts_with(['T', 'Z', 't']))
+}
+
+fn send_all(pids: &[i32], signal: Signal) {
+    for &pid in pids {
+        // A tool's process may have ended by itself.
+        let _gone = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+#[test]
+fn the_state_is_right_after_a_sleep_and_a_prompt_given_meanwhile_is_done() {
+    let script = Script::of([
+        Rule::prompt("first", [Reply::say("done").gated("awake")]),
+        Rule::prompt("second", [Reply::say("done, too")]),
+    ]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (whim, client) = start(&run);
+    state(&client, &whim, "the turn", |state| {
+        state["state"] == "working" && state["active_generations"] == 1
+    });
+    let asleep = everyone(&whim);
+    assert!(
+        asleep.len() >= 4,
+        "keeper, supervisor, holder, agent: {asleep:?}"
+    );
+    send_all(&asleep, Signal::SIGSTOP);
+    wait::until("sleep", PATIENCE, || {
+        asleep.iter().all(|&pid| stands_still(pid)).then_some(())
+    })
+    .unwrap();
+    // A sleep only counts as one when it is longer than any wait of the supervisor's own.
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    // The prompt waits in the socket's queue, the model's answer in the network's.
+    let address = whim.ready(PATIENCE).unwrap().ui;
+    let token = whim.token().to_owned();
+    let asked = std::thread::spawn(move || {
+        let client = whim_kit::Client::tcp(whim_kit::reachable(address))
+            .unwrap()
+            .bearer(&token)
+            .limit(PATIENCE);
+        client
+            .post("/v1/sessions/main/prompts", &json!({"text": "second task"}))
+            .unwrap()
+    });
+    upstream.open("awake");
+    send_all(&asleep, Signal::SIGCONT);
+    let queued = asked.join().unwrap();
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    let id = queued.json().unwrap()["prompt_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("/v1/sessions/main/prompts/{id}");
+    let done = wait::until("the prompt's end", PATIENCE, || {
+        let prompt = client.json(&path).ok()?;
+        ["done", "failed", "interrupted"]
+            .contains(&prompt["state"].as_str().unwrap_or_default())
+            .then_some(prompt)
+    });
+    let done = done.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
+    assert_eq!(done["state"], "done", "{done}");
+    let idle = word(&client, &whim, "idle");
+    assert_eq!(idle["stalled"], false, "{idle}");
+    assert_eq!(idle["supervisor"]["restarts"], 0, "{idle}");
+    let turns = upstream.turns();
+    assert!(turns.iter().any(|turn| turn.mentions("second task")));
+}

@@ -1,0 +1,259 @@
+//! A person at the keyboard beside the API: interrupts by hand, a half-typed line, dialogs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use whim_kit::model::script::{Reply, Rule, Script};
+use whim_kit::{Client, Upstream, Whim, repo, wait};
+
+use crate::person::Person;
+use crate::support::{PATIENCE, agent, open_to_all, repository, says, start, state, word};
+
+/// Queues a prompt; its id.
+fn prompt(client: &Client, text: &str) -> String {
+    let queued = client
+        .post("/v1/sessions/main/prompts", &json!({ "text": text }))
+        .unwrap();
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    queued.json().unwrap()["prompt_id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// Waits until a prompt is in one of these states.
+fn reached(client: &Client, whim: &Whim, id: &str, states: &[&str]) -> Value {
+    let path = format!("/v1/sessions/main/prompts/{id}");
+    let found = wait::until("the prompt", PATIENCE, || {
+        client
+            .json(&path)
+            .ok()
+            .filter(|prompt| states.contains(&prompt["state"].as_str().unwrap_or_default()))
+    });
+    found.unwrap_or_else(|error| {
+        panic!(
+            "{error}: {:?}\n{:?}\n{}",
+            client.json(&path).ok(),
+            client.json("/v1/state").ok(),
+            whim.output()
+        )
+    })
+}
+
+#[test]
+fn an_interrupt_by_hand_ends_copilots_turn() {
+    let script = Script::of([
+        Rule::prompt("first", [Reply::say("done")]),
+        // No model call is open while it runs: only Copilot's own record tells of its end. An Escape that comes while it
+        // starts ends the tool alone; the model is asked on then, until the next one.
+        Rule::prompt(
+            "second",
+            [
+                Reply::shell("sleep 300"),
+                Reply::say("slept").gated("never"),
+            ],
+        ),
+        Rule::prompt("third", [Reply::say("done again")]),
+    ]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("copilot", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (whim, client) = start(&run);
+    state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    });
+    let id = prompt(&client, "second task");
+    state(&client, &whim, "the second turn", |state| {
+        state["state"] == "working"
+            && state["active_generations"] == 0
+            && state["reason"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("sleep 300")
+    });
+    reached(&client, &whim, &id, &["working"]);
+    let mut person = Person::at(&whim, "main");
+    // Copilot wants it twice, with a pause between: pressed until it is heard, as a person would.
+    let idle = wait::until("idle", PATIENCE, || {
+        person.types(b"\x1b");
+        let heard = wait::until("its effect", Duration::from_millis(700), || {
+            let state = client.json("/v1/state").ok()?;
+            (state["state"] == "idle").then_some(state)
+        });
+        heard.ok()
+    });
+    let idle = idle.unwrap_or_else(|error| {
+        panic!(
+            "{error}: {:?}\n{}",
+            client.json("/v1/state").ok(),
+            whim.output()
+        )
+    });
+    assert!(
+        idle["reason"].as_str().unwrap().contains("interrupted"),
+        "{idle}\n{}",
+        client.json("/v1/events?limit=10000").unwrap()
+    );
+    let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
+    assert_eq!(ended["state"], "interrupted", "{ended}");
+    // It takes the next one as if nothing had been.
+    let id = prompt(&client, "third task");
+    let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
+    assert_eq!(ended["state"], "done", "{ended}");
+    word(&client, &whim, "idle");
+}
+
+#[test]
+fn a_prompt_waits_for_the_line_that_a_person_is_typing() {
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args([
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (whim, client) = start(&run);
+    state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    });
+    let mut person = Person::at(&whim, "main");
+    person.types(b"mine-by-");
+    person.sees("mine-by-");
+    let id = prompt(&client, "second task");
+    // Longer than anybody is waited for who left nothing in the input box: that it waits can only be seen by waiting.
+    let typed = wait::until("the prompt's delivery", Duration::from_secs(4), || {
+        let state = client
+            .json(&format!("/v1/sessions/main/prompts/{id}"))
+            .ok()?;
+        (state["state"] != "queued").then_some(state)
+    });
+    assert!(typed.is_err(), "typed into a person's line: {typed:?}");
+    person.types(b"hand");
+    person.sees("hand");
+    person.types(b"\r");
+    let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
+    assert_eq!(ended["state"], "done", "{ended}");
+    let turns = upstream.turns();
+    let first = |text: &str| {
+        turns
+            .iter()
+            .position(|turn| turn.mentions(text))
+            .unwrap_or_else(|| panic!("no turn about {text}"))
+    };
+    assert!(first("mine-by-hand") < first("second task"));
+    assert!(
+        !turns
+            .iter()
+            .any(|turn| turn.mentions("mine-by-handsecond") || turn.mentions("second taskmine")),
+        "the two became one"
+    );
+}
+
+/// Codex asks about a repository that is not trusted, and about hooks that a repository brings: nobody is there to
+/// answer, the task's settings do.
+fn codex_starts_with(trust: &str) -> bool {
+    let evidence = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(evidence.path(), open).unwrap();
+    let ran = evidence.path().join("ran");
+    let hooks = json!({"hooks": {"UserPromptSubmit": [{"hooks": [
+        {"type": "command", "command": format!("touch {}", ran.display())}
+    ]}]}});
+    let repository = tempfile::tempdir().unwrap();
+    let files = [
+        ("README.md", "hello\n"),
+        (".codex/hooks.json", &hooks.to_string()),
+    ];
+    repo::with(repository.path(), &files).unwrap();
+    open_to_all(repository.path());
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let spec = json!({"version": 1, "repo": {"url": repository.path(), "trust": trust}});
+    let run = agent("codex", &upstream, repository.path()).args([
+        "--spec",
+        &spec.to_string(),
+        "--permission-mode",
+        "bypass",
+        "first task",
+    ]);
+    let (whim, client) = start(&run);
+    state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    });
+    let asked: Vec<Value> = client.json("/v1/events?limit=10000").unwrap()["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["state"] == "needs_input")
+        .cloned()
+        .collect();
+    assert!(asked.is_empty(), "{trust}: nobody had to answer: {asked:?}");
+    assert!(
+        whim.output().contains("answered the agent's question"),
+        "{trust}: Codex asks no more; the answers can go\n{}",
+        whim.output()
+    );
+    ran.exists()
+}
+
+#[test]
+fn codex_runs_a_trusted_repositorys_hooks() {
+    assert!(codex_starts_with("full"));
+}
+
+#[test]
+fn codex_does_not_run_an_untrusted_repositorys_hooks() {
+    assert!(!codex_starts_with("untrusted"));
+}
+
+#[test]
+fn copilots_permission_dialog_is_one_dialog_and_is_answered() {
+    let script = Script::of([Rule::prompt(
+        "touch",
+        [Reply::shell("touch made-by-agent"), Reply::say("made")],
+    )]);
+    let upstream = Upstream::start(script).unwrap();
+    let repository = repository();
+    let run = agent("copilot", &upstream, repository.path()).args([
+        "--permission-mode",
+        "default",
+        "touch a file",
+    ]);
+    let (whim, client) = start(&run);
+    let asking = state(&client, &whim, "the dialog", |state| {
+        state["state"] == "needs_input"
+            && state["dialog"]["text"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("touch made-by-agent")
+            && state["dialog"]["options"]
+                .as_array()
+                .is_some_and(|options| options.len() > 1)
+    });
+    let answered = client
+        .post(
+            "/v1/sessions/main/answers",
+            &json!({"dialog": asking["dialog"]["id"], "option": 0}),
+        )
+        .unwrap();
+    assert_eq!(answered.status, 202, "{}", answered.text());
+    word(&client, &whim, "idle");
+    assert!(
+        whim.root().at("/app/repo/made-by-agent").exists(),
+        "{}",
+        whim.output()
+    );
+    let events = client.json("/v1/events?limit=10000").unwrap();
+    let mut dialogs: Vec<&Value> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["dialog"]["id"])
+        .filter(|id| id.is_string())
+        .collect();
+    dialogs.dedup();
+    assert_eq!(dialogs.len(), 1, "{events}");
+}
