@@ -77,7 +77,8 @@ impl Rotated {
         })
     }
 
-    /// Keeps what was given, for the next supervisor too.
+    /// Keeps what was given, for the next supervisor too. Returns once that is on its way to the keeper: a crash within
+    /// the same few milliseconds may still lose it.
     ///
     /// # Errors
     /// [`KeeperError`] when it is not kept for the next one.

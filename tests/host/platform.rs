@@ -176,6 +176,11 @@ fn a_platform_says_when_it_is_to_be_asked_again_and_a_new_token_is_taken_at_once
         .unwrap();
     assert_eq!(put.status, 204, "{}", put.text());
     delivered(&backend, newest(&client));
+    // What the keeper is told before it starts a shell, it has once the shell runs.
+    let opened = client
+        .post("/v1/terminals", &json!({"command": ["/bin/true"]}))
+        .unwrap();
+    assert_eq!(opened.status, 201, "{}", opened.text());
     // The next supervisor has it as well.
     kill_supervisor(&whim, &client, 2);
     delivered(&backend, newest(&client));
@@ -442,6 +447,10 @@ fn a_providers_new_key_is_used_at_once_and_after_a_crash() {
         .unwrap();
     assert_eq!(put.status, 204, "{}", put.text());
     asked_with("the new key", "sk-rotated", 0);
+    let opened = client
+        .post("/v1/terminals", &json!({"command": ["/bin/true"]}))
+        .unwrap();
+    assert_eq!(opened.status, 201, "{}", opened.text());
     kill_supervisor(&whim, &client, 1);
     let before = upstream.requests().len();
     asked_with("the new key after the crash", "sk-rotated", before);
