@@ -5,14 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use whim_wire::event::{Draft, kind};
-use whim_wire::state::{AgentState, Backup, Phase, SessionState, StateObject, Supervisor, VERSION};
+use whim_wire::state::{
+    AgentState, Backend, Backup, Phase, SessionState, StateObject, Supervisor, VERSION,
+};
 use whim_wire::time::Time;
 
 use crate::clock;
+use crate::idle::awake::Awake;
 use crate::journal::Journal;
 
 /// Handle to the board.
@@ -31,15 +35,34 @@ struct Parts {
     carried: Option<(AgentState, String, Time)>,
     overall: (AgentState, String, Time),
     idle_since: Option<Time>,
-    /// By who says so.
-    keep_awake: BTreeMap<String, Vec<String>>,
+    keep_awake: Awake,
     /// By session.
     generations: BTreeMap<String, u32>,
     ports: Vec<u16>,
     backup: Backup,
+    /// None: there is no platform.
+    platform: Option<Platform>,
     provider: Option<Result<(), String>>,
     weaknesses: Vec<String>,
     supervisor: Supervisor,
+}
+
+/// What the platform's client reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformStanding {
+    /// Why it cannot be reached.
+    pub error: Option<String>,
+    /// Number of the last event that it has for good.
+    pub acknowledged: u64,
+    /// Events that it will never get.
+    pub lost: u64,
+}
+
+#[derive(Debug)]
+struct Platform {
+    standing: PlatformStanding,
+    /// Since when it can be reached, or not.
+    since: Time,
 }
 
 impl Board {
@@ -71,10 +94,11 @@ impl Board {
             overall: carried.clone().unwrap_or(starting),
             carried,
             idle_since: None,
-            keep_awake: BTreeMap::new(),
+            keep_awake: Awake::default(),
             generations: BTreeMap::new(),
             ports: Vec::new(),
             backup: Backup::default(),
+            platform: None,
             provider: None,
             weaknesses: carried_weaknesses,
             supervisor,
@@ -144,19 +168,12 @@ impl Board {
         self.parts().sessions.values().cloned().collect()
     }
 
-    /// Why the machine should stay awake, by who says so; none takes it back.
+    /// Why the machine should stay awake, by who says so; none takes it back. See [`Awake`] for how long it counts.
     pub fn keep_awake(&self, source: &str, reasons: Vec<String>) {
         let mut parts = self.parts();
-        let before = parts.keep_awake.get(source).map_or(&[][..], Vec::as_slice);
-        if before == reasons {
-            return;
+        if parts.keep_awake.set(source, reasons, Instant::now()) {
+            self.wake(parts);
         }
-        if reasons.is_empty() {
-            parts.keep_awake.remove(source);
-        } else {
-            parts.keep_awake.insert(source.to_owned(), reasons);
-        }
-        self.wake(parts);
     }
 
     /// Model calls of a session in flight.
@@ -193,6 +210,25 @@ impl Board {
         let mut parts = self.parts();
         if parts.backup != backup {
             parts.backup = backup;
+            self.wake(parts);
+        }
+    }
+
+    /// How it stands with the platform. An acknowledgement alone wakes nobody: it follows on every event.
+    pub fn platform(&self, standing: PlatformStanding) {
+        let mut parts = self.parts();
+        let since = match &parts.platform {
+            Some(before) if before.standing.error.is_some() == standing.error.is_some() => {
+                before.since
+            }
+            _ => clock::now(),
+        };
+        let before = parts.platform.replace(Platform { standing, since });
+        let told = |platform: &Option<Platform>| {
+            let standing = &platform.as_ref()?.standing;
+            Some((standing.error.clone(), standing.lost))
+        };
+        if told(&before) != told(&parts.platform) {
             self.wake(parts);
         }
     }
@@ -272,6 +308,9 @@ impl Board {
             state,
             AgentState::Working | AgentState::NeedsInput | AgentState::Starting
         );
+        if at_work || parts.idle_since.is_none() {
+            parts.keep_awake.worked(Instant::now());
+        }
         parts.idle_since = if at_work {
             None
         } else {
@@ -302,12 +341,19 @@ fn build(parts: &Parts, seq: u64) -> StateObject {
         idle_s: parts
             .idle_since
             .map_or(0, |since| clock::seconds_between(since, now)),
-        keep_awake: parts.keep_awake.values().flatten().cloned().collect(),
+        keep_awake: parts.keep_awake.reasons(Instant::now()),
         active_generations: parts.generations.values().sum(),
         supervisor: parts.supervisor.clone(),
         sessions: parts.sessions.values().cloned().collect(),
         ports: parts.ports.clone(),
         backup: parts.backup.clone(),
+        backend: parts.platform.as_ref().map(|platform| Backend {
+            reachable: platform.standing.error.is_none(),
+            since: platform.since,
+            error: platform.standing.error.clone(),
+            owed_events: seq.saturating_sub(platform.standing.acknowledged),
+            lost_events: platform.standing.lost,
+        }),
         dialog: leading
             .and_then(|session| session.dialog.clone())
             .or_else(|| {

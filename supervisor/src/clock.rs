@@ -17,6 +17,14 @@ pub fn seconds_between(earlier: Time, later: Time) -> u64 {
     u64::try_from((later.as_millisecond() - earlier.as_millisecond()) / 1000).unwrap_or(0)
 }
 
+/// Waits until then; for ever without a time.
+pub async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Time since the machine's boot, suspension included. Every kernel since 2.6.39 has this clock; without it ages are 0.
 #[must_use]
 pub fn boot_now() -> Moment {

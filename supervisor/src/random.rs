@@ -14,6 +14,12 @@ pub fn short() -> String {
     hex(&bytes::<4>())
 }
 
+/// Any number, evenly drawn.
+#[must_use]
+pub fn number() -> u32 {
+    u32::from_ne_bytes(bytes::<4>())
+}
+
 /// A version 4 UUID (RFC 9562).
 #[must_use]
 pub fn uuid() -> String {

@@ -7,6 +7,8 @@
 //! 4. Take up the agents of a supervisor before, or boot: the steps of [`crate::boot`], then `main`.
 //! 5. Wait for the end: the keeper's word, or that of the session that the container is for.
 
+mod task;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -37,12 +39,15 @@ use crate::config::{Given, Request, Resolved, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
 use crate::identity::Identity;
+use crate::idle;
 use crate::journal::{Journal, Limits};
 use crate::keeper::{Exit, Keeper, KeeperError, Stopping};
 use crate::listeners::{Address, Listeners, Wanted};
 use crate::paths::Paths;
+use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
 use crate::rest::{self, Rest};
+use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{End, Sessions, hooks};
 use crate::spending::Spending;
@@ -56,6 +61,8 @@ use crate::{files, random, terminals};
 pub const SERVICES: &str = "services";
 /// Between two refreshes of the state object, so that its age tells a dead writer from an idle agent.
 const BEAT: Duration = Duration::from_secs(2);
+/// How long a failed boot may take to tell the platform.
+const TELL_FAILURE: Duration = Duration::from_secs(2);
 /// Kept free of the grace for our own exit after everything is flushed.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Largest argv and environment.
@@ -217,6 +224,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     hold_final_state(keeper, &paths).await?;
     let (journal, _repair) = Journal::open(&paths.journal(), Limits::default())
         .map_err(|error| Failure::new(73, error.to_string()))?;
+    let newest = journal.appended();
     let taken_up = processes
         .iter()
         .any(|process| crate::sessions::session_of(process.name()).is_some());
@@ -257,6 +265,12 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
     let preview_secret = preview_secret(keeper, &mut held, &settings).await?;
     let secrets = boot::credentials::GitCredentials::default();
+    let rotated = Rotated::open(keeper.clone(), &mut held)
+        .map_err(|error| Failure::new(70, error.to_string()))?;
+    let rotated = Arc::new(rotated);
+    // Before anything is served: no call goes out with a key that was replaced.
+    rotated.keys(&spending);
+    let platform = Platform::new(settings.backend.is_some());
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
             let (claim, task) = Claim::open(given.clone());
@@ -306,6 +320,8 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         spending: spending.clone(),
         gate,
         claim,
+        platform: platform.clone(),
+        rotated: rotated.clone(),
         previews,
         terminals: terminals.clone(),
     });
@@ -327,6 +343,11 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     announce(&settings, &token, &addresses);
 
     drop(tasks.spawn(beat(board.clone(), stop.clone())));
+    drop(tasks.spawn(idle::persons::watch(
+        board.clone(),
+        terminals.clone(),
+        stop.clone(),
+    )));
     look_for_weaknesses(&board, &given, &variables);
     let (ended, mut ends) = mpsc::channel(64);
     let grounds = Grounds {
@@ -342,6 +363,8 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         variables,
         generation,
         git_credentials: api.git_credentials.clone(),
+        platform: platform.clone(),
+        rotated: rotated.clone(),
         ended,
         ports,
         started_ms: hello.started_ms,
@@ -359,18 +382,51 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             }
             remember(keeper, &given, &settings).await?;
         }
+        if let Some(backend) = &settings.backend {
+            platform
+                .open(&platform::Setup {
+                    backend,
+                    task: settings.task.id.as_deref(),
+                    board: board.clone(),
+                    state: &paths.state(),
+                    newest,
+                    variables: &grounds.variables,
+                    stop: stop.clone(),
+                })
+                .map_err(|error| task::no_platform(&error))?;
+            if let Some(token) = rotated.token() {
+                platform.rotate(token);
+            }
+            platform.start(api.previews.ports());
+            // A container whose agents run already has its task.
+            if settings.spec.is_none() && !taken_up {
+                *settings = task::fetch(&platform, &board, &given).await?;
+                remember(keeper, &given, &settings).await?;
+            }
+        }
         let mode = settings.agent.mode;
         boot::run(&grounds, &settings, processes)
             .await
             .map_err(|error| failed(&board, &error))?;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
-        wait_for_end(&mut ends, mode).await
+        let runner = boot::idle_runner(&grounds, &settings);
+        tokio::select! {
+            code = wait_for_end(&mut ends, mode) => code,
+            () = idle::watch(&board, &settings.idle, &runner, &grounds.terminals) => Ok(0),
+        }
     };
     let ended_by_us = tokio::select! {
-        code = life => Some(code?),
+        code = life => Some(code),
         _ = stopping.wait_for(Option::is_some) => None,
     };
+    if matches!(ended_by_us, Some(Err(_))) {
+        // That the boot failed is what a platform most wants to know.
+        platform
+            .drain(tokio::time::Instant::now() + TELL_FAILURE)
+            .await;
+    }
+    let ended_by_us = ended_by_us.transpose()?;
     if let Some(code) = ended_by_us {
         tracing::info!(code, "the container ends");
         keeper.tell(ToKeeper::Exit { code }).await?;
@@ -828,6 +884,8 @@ async fn end(
     {
         tracing::error!("the time was over before everything was on disk");
     }
+    // The final backup's place: after all that is to be in it is on disk, before the platform is told the last.
+    grounds.platform.drain(deadline - LAST_WORDS).await;
     match std::fs::remove_file(paths.ready()) {
         Ok(()) => {}
         Err(error) => tracing::debug!(%error, "ready.json"),

@@ -13,6 +13,8 @@ use super::access::Owner;
 use super::problem::Problem;
 use crate::boot::credentials::Remote;
 use crate::claim::ClaimError;
+use crate::config::Secret;
+use crate::rotated::{Given, Login};
 
 /// Claims a waiting container, once.
 pub(super) async fn claim(
@@ -43,6 +45,8 @@ pub(super) struct NewCredentials {
     provider: Option<NewKey>,
     /// Login for the task's repository.
     git: Option<NewLogin>,
+    /// The token of the platform's own API.
+    platform: Option<NewToken>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -59,26 +63,48 @@ struct NewLogin {
     password: Sensitive,
 }
 
-/// Replaces provider key and git login while running.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct NewToken {
+    token: Sensitive,
+}
+
+/// Replaces provider key, git login and the platform's token while running.
 pub(super) async fn rotate(
     _: Owner,
     State(api): Shared,
     Json(new): Json<NewCredentials>,
 ) -> Result<StatusCode, Problem> {
-    let login = match new.git {
-        Some(login) => {
-            let (remote, _) = Remote::parse(login.url.expose()).ok_or_else(|| {
+    let mut given = Given::default();
+    let remote =
+        match &new.git {
+            Some(login) => Some(Remote::parse(login.url.expose()).ok_or_else(|| {
                 Problem::invalid("git.url: a login belongs to an http or https URL")
-            })?;
-            Some((remote, login.username, login.password.expose().to_owned()))
+            })?),
+            None => None,
+        };
+    if let Some(NewToken { token }) = new.platform {
+        if !api.platform.rotate(Secret::new(token.expose().to_owned())) {
+            return Err(Problem::conflict(
+                "platform.token: there is no platform; start with --backend",
+            ));
         }
-        None => None,
-    };
+        given.platform = Some(token);
+    }
     if let Some(NewKey { kind, key }) = new.provider {
         api.spending.rotate(kind, key.expose().to_owned());
+        given.keys.insert(kind, key);
     }
-    if let Some((remote, username, password)) = login {
-        api.git_credentials.set(remote, username, password);
+    if let (Some((remote, _)), Some(login)) = (remote, new.git) {
+        let password = login.password.expose().to_owned();
+        api.git_credentials
+            .set(remote, login.username.clone(), password);
+        given.git = Some(Login {
+            url: login.url,
+            username: login.username,
+            password: login.password,
+        });
     }
+    let kept = api.rotated.keep(given).await;
+    kept.map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }

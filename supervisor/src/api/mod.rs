@@ -43,6 +43,8 @@ pub struct Api {
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
     pub claim: crate::claim::Claim,
+    pub platform: crate::platform::Platform,
+    pub rotated: Arc<crate::rotated::Rotated>,
     pub previews: crate::previews::Previews,
     pub terminals: crate::terminals::set::TerminalSet,
 }
@@ -58,6 +60,7 @@ pub fn machine(api: &Arc<Api>) -> Router {
 pub fn whole(api: &Arc<Api>, terminals: Router) -> Router {
     let router = common()
         .route("/v1/git-credential", post(git_credentials::get))
+        .route("/v1/git-credential/refused", post(git_credentials::refused))
         .route("/v1/attach", get(attach::upgrade));
     finish(router, api).merge(terminals)
 }

@@ -125,7 +125,7 @@ const CALLS: &[Call] = &[
         .takes(of::<sessions::Answer>)
         .gives("202", None),
     call("put", "/v1/spec", "Claim a waiting container, once; 409 after").takes(of::<Spec>).gives("202", None),
-    call("put", "/v1/credentials", "Provider and git credentials, held in memory only")
+    call("put", "/v1/credentials", "Credentials of provider, git and platform, held in memory only")
         .takes(of::<credentials::NewCredentials>)
         .gives("204", None),
     call("get", "/v1/generations", "The ledger, oldest first")

@@ -38,6 +38,19 @@ impl Remote {
         Some((remote, login))
     }
 
+    /// Whether git means this remote. A `.git` at the end of the path makes no difference, as it makes none to the
+    /// servers.
+    #[must_use]
+    pub fn is(&self, protocol: &str, host: &str, path: &str) -> bool {
+        let bare = |path: &str| {
+            let path = path.trim_matches('/');
+            path.strip_suffix(".git").unwrap_or(path).to_owned()
+        };
+        self.protocol == protocol
+            && self.host.eq_ignore_ascii_case(host)
+            && bare(&self.path) == bare(path)
+    }
+
     /// The URL without credentials.
     #[must_use]
     pub fn url(&self) -> String {
@@ -72,8 +85,7 @@ impl GitCredentials {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// User name and password, for exactly the remote that they belong to. A `.git` at the end of the path makes no
-    /// difference, as it makes none to the servers.
+    /// User name and password, for exactly the remote that they belong to.
     pub fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {
         let held = self
             .held
@@ -81,14 +93,9 @@ impl GitCredentials {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let (remote, username, password) = held?;
-        let bare = |path: &str| {
-            let path = path.trim_matches('/');
-            path.strip_suffix(".git").unwrap_or(path).to_owned()
-        };
-        let same = remote.protocol == protocol
-            && remote.host.eq_ignore_ascii_case(host)
-            && bare(&remote.path) == bare(path);
-        same.then_some((username, password))
+        remote
+            .is(protocol, host, path)
+            .then_some((username, password))
     }
 }
 

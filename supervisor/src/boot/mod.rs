@@ -35,7 +35,9 @@ use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::paths::Paths;
+use crate::platform::Platform;
 use crate::ports::PortsHandle;
+use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, Left, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
@@ -64,6 +66,8 @@ pub struct Grounds {
     /// Address of the generation proxy.
     pub generation: SocketAddr,
     pub git_credentials: Arc<GitCredentials>,
+    pub platform: Platform,
+    pub rotated: Arc<Rotated>,
     pub ended: mpsc::Sender<(String, End)>,
     pub ports: PortsHandle,
     /// When the keeper started: names its life.
@@ -148,12 +152,14 @@ pub async fn run(
     let mut left = Processes::sort(processes);
     left.end_others().await;
     grounds.spending.task(settings)?;
+    grounds.rotated.keys(&grounds.spending);
     probe(grounds, settings);
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if left.sessions.is_empty() {
         steps(grounds, settings, &git, &environment, left.init.take()).await?;
     } else {
+        login_again(grounds, settings);
         tracing::info!(
             sessions = left.sessions.len(),
             "taking up the agents of the supervisor before"
@@ -258,6 +264,8 @@ async fn steps(
     if !progress.is_done("repository") {
         repository(grounds, settings, git).await?;
         progress.done("repository");
+    } else {
+        login_again(grounds, settings);
     }
     step.begin("credentials");
     identify(grounds, settings, git).await?;
@@ -296,6 +304,25 @@ impl Step<'_> {
     }
 }
 
+/// The checkout is done, but the login was in the memory of the supervisor before.
+fn login_again(grounds: &Grounds, settings: &Settings) {
+    let trusted = settings
+        .repo
+        .as_ref()
+        .filter(|repo| repo.trust == Trust::Full);
+    let remote = trusted.and_then(|repo| Remote::parse(repo.url.expose()));
+    if let Some((remote, Some((username, password)))) = remote.clone() {
+        grounds.git_credentials.set(remote, username, password);
+    }
+    grounds.rotated.login(&grounds.git_credentials);
+    let Some((remote, _)) = remote else { return };
+    let (platform, credentials) = (grounds.platform.clone(), grounds.git_credentials.clone());
+    // The agent runs already: nothing here waits for the platform.
+    drop(tokio::spawn(async move {
+        platform.keep_login(&remote, &credentials).await;
+    }));
+}
+
 async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(), BootError> {
     let directory = grounds.paths.checkout();
     let made = grounds.helper.make_directory(&directory, 0o755).await;
@@ -314,8 +341,16 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         }
     })?;
     let url = repo.url.expose();
-    if let Some((remote, Some((username, password)))) = Remote::parse(url) {
-        grounds.git_credentials.set(remote, username, password);
+    if let Some((remote, login)) = Remote::parse(url) {
+        if let Some((username, password)) = login {
+            grounds
+                .git_credentials
+                .set(remote.clone(), username, password);
+        }
+        grounds
+            .platform
+            .keep_login(&remote, &grounds.git_credentials)
+            .await;
     }
     let branch = repo
         .branch
@@ -340,6 +375,7 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
     }
     if repo.trust == Trust::Untrusted {
         // It was needed to fetch; what an untrusted repository makes an agent do must not push with it.
+        grounds.platform.end_login();
         grounds.git_credentials.clear();
     }
     Ok(())
@@ -499,6 +535,19 @@ async fn agents(
         }
     }
     Ok(())
+}
+
+/// How the program of `--idle-action` is run.
+#[must_use]
+pub fn idle_runner(grounds: &Grounds, settings: &Settings) -> crate::idle::Runner {
+    let environment = environment_for(grounds, settings, &mut Vec::new());
+    crate::idle::Runner {
+        keeper: grounds.keeper.clone(),
+        user: grounds.identity.credentials(),
+        environment: environment.into_pairs(),
+        directory: grounds.paths.checkout(),
+        logs: grounds.paths.logs(),
+    }
 }
 
 fn git_for(grounds: &Grounds, settings: &Settings) -> Git {

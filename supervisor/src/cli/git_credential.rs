@@ -1,5 +1,6 @@
 //! `whim git-credential get`: git's credential helper (protocol of gitcredentials(7)): attributes on standard input,
-//! user name and password on standard output. Anything but `get` is accepted and ignored: nothing is stored.
+//! user name and password on standard output. `erase` tells that a server refused a login, so that the platform is asked
+//! for another; anything else is accepted and ignored: nothing is stored.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -15,7 +16,7 @@ const LIMIT: u64 = 64 * 1024;
 
 /// Answers git, or stays silent when there is no credential for what it asks: git then goes on without.
 pub(super) async fn run(client: &Client, operation: &str) -> Result<Outcome, ClientError> {
-    if operation != "get" {
+    if !matches!(operation, "get" | "erase") {
         return Ok(Outcome::text(String::new()));
     }
     let mut input = String::new();
@@ -35,6 +36,19 @@ pub(super) async fn run(client: &Client, operation: &str) -> Result<Outcome, Cli
         .collect();
     let attribute = |name: &str| attributes.get(name).copied().unwrap_or_default();
     let question = json!({"protocol": attribute("protocol"), "host": attribute("host"), "path": attribute("path")});
+    if operation == "erase" {
+        let refused = json!({
+            "protocol": attribute("protocol"), "host": attribute("host"), "path": attribute("path"),
+            "username": attribute("username"), "password": attribute("password"),
+        });
+        return match client
+            .call::<Value>(Method::POST, "/v1/git-credential/refused", Some(&refused))
+            .await
+        {
+            Ok(_) | Err(ClientError::Refused { .. }) => Ok(Outcome::text(String::new())),
+            Err(error) => Err(error),
+        };
+    }
     match client
         .call::<Value>(Method::POST, "/v1/git-credential", Some(&question))
         .await

@@ -136,6 +136,23 @@ fn describe(object: &StateObject) -> String {
         (None, None) => "none yet".into(),
     };
     line("backup", &backup);
+    if let Some(backend) = &object.backend {
+        let mut platform = match &backend.error {
+            None => "reached".to_owned(),
+            Some(error) => format!(
+                "away for {}: {}",
+                duration(clock::seconds_between(backend.since, now)),
+                escape(error)
+            ),
+        };
+        if backend.error.is_some() {
+            let _ = write!(platform, " ({} events owed)", backend.owed_events);
+        }
+        if backend.lost_events > 0 {
+            let _ = write!(platform, " ({} events lost)", backend.lost_events);
+        }
+        line("platform", &platform);
+    }
     for weakness in &object.weaknesses {
         line("weak", &escape(weakness));
     }

@@ -133,7 +133,7 @@ impl Given {
     pub fn without_task(&self) -> (Settings, Vec<Mistake>) {
         let mut reader = Reader::new(&self.options, &self.variables);
         reader.mistakes.extend(self.mistakes.iter().cloned());
-        let settings = reader.settings(None, true);
+        let settings = reader.settings(None, true, false);
         (settings, reader.mistakes)
     }
 
@@ -142,7 +142,19 @@ impl Given {
     /// # Errors
     /// All mistakes of flags, variables and spec.
     pub fn resolve(&self, spec: Option<&[u8]>) -> Result<Resolved, Invalid> {
-        let (settings, mistakes, warnings) = self.decide(spec);
+        self.resolved(spec, true)
+    }
+
+    /// As [`Given::resolve`] without a spec, when it is known that none will come from the platform either.
+    ///
+    /// # Errors
+    /// All mistakes of flags and variables.
+    pub fn resolve_alone(&self) -> Result<Resolved, Invalid> {
+        self.resolved(None, false)
+    }
+
+    fn resolved(&self, spec: Option<&[u8]>, may_come: bool) -> Result<Resolved, Invalid> {
+        let (settings, mistakes, warnings) = self.decide(spec, may_come);
         if mistakes.is_empty() {
             Ok(Resolved { settings, warnings })
         } else {
@@ -152,7 +164,7 @@ impl Given {
 
     /// What can be told about a spec alone: its own mistakes, and as warnings what it leaves to flags and variables.
     pub(super) fn of_spec(text: &[u8]) -> (Vec<Mistake>, Vec<Mistake>) {
-        let (_, mistakes, warnings) = Self::default().decide(Some(text));
+        let (_, mistakes, warnings) = Self::default().decide(Some(text), false);
         let own = |mistake: &Mistake| matches!(mistake.place, Place::Spec(_));
         let (mistakes, open): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(own);
         // That no key is set says nothing about the spec.
@@ -160,7 +172,12 @@ impl Given {
         (mistakes, warnings)
     }
 
-    fn decide(&self, spec: Option<&[u8]>) -> (Settings, Vec<Mistake>, Vec<Mistake>) {
+    /// `may_come`: the platform is asked for a spec if there is none.
+    fn decide(
+        &self,
+        spec: Option<&[u8]>,
+        may_come: bool,
+    ) -> (Settings, Vec<Mistake>, Vec<Mistake>) {
         let mut reader = Reader::new(&self.options, &self.variables);
         reader.settled = self.settled;
         reader.mistakes.extend(self.mistakes.iter().cloned());
@@ -176,19 +193,24 @@ impl Given {
                 typed = Some(spec);
             }
         }
-        let settings = reader.settings(typed, spec.is_some());
+        let settings = reader.settings(typed, spec.is_some(), may_come);
         (settings, reader.mistakes, reader.warnings)
     }
 }
 
 impl Reader<'_> {
-    fn settings(&mut self, spec: Option<Spec>, spec_given: bool) -> Settings {
+    fn settings(&mut self, spec: Option<Spec>, spec_given: bool, may_come: bool) -> Settings {
         let options = self.options;
         let given = spec.clone().unwrap_or_default();
         let root = self.root();
         let wait_for_spec = self.wait_for_spec(spec_given);
         // A spec that cannot be read must not bring follow-up mistakes about what it would have said.
-        let spec_missing = wait_for_spec || (spec_given && spec.is_none());
+        let claimed_later = wait_for_spec || (spec_given && spec.is_none());
+        // Nor must one that the platform has still to give.
+        let fetched_later = may_come
+            && !spec_given
+            && (options.backend.is_some() || self.is_given("WHIM_BACKEND_URL"));
+        let spec_missing = claimed_later || fetched_later;
 
         let task_id = self.checked(
             &options.task_id,
@@ -223,7 +245,7 @@ impl Reader<'_> {
             );
         let prices = self.prices(&root);
         let idle = self.idle(&given);
-        let backend = self.backend(&task, spec_missing);
+        let backend = self.backend(&task, claimed_later);
         let backup = self.backup(&given, &root, backend.is_some());
         let grace = self.grace();
         let control_token = self.secret("WHIM_CONTROL_TOKEN");

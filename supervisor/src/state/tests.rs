@@ -35,6 +35,7 @@ fn object(verdict: &Verdict) -> StateObject {
         sessions: vec![],
         ports: vec![],
         backup: Backup::default(),
+        backend: None,
         dialog: verdict.dialog.clone(),
         provider_error: None,
         weaknesses: vec![],

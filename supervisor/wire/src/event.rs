@@ -39,6 +39,13 @@ pub mod kind {
     pub const BACKUP_FINISHED: &str = "backup.finished";
     pub const BACKUP_FAILED: &str = "backup.failed";
     pub const BACKUP_GUARDED: &str = "backup.guarded";
+    /// The platform cannot be reached: `error`; and it can again: `owed_events`.
+    pub const BACKEND_UNREACHABLE: &str = "backend.unreachable";
+    pub const BACKEND_REACHED: &str = "backend.reached";
+    /// Nobody and nothing has been at work for the idle time: `idle_s`, `action`.
+    pub const IDLE_REACHED: &str = "idle.reached";
+    /// The program of `exec:` ended: `program`, and `exit` (as a shell shows it) or `error`.
+    pub const IDLE_ACTION: &str = "idle.action";
     /// The journal lost events: `first`, `last` (numbers that it could not write) and `error`, or `dropped`, how many
     /// came while its queue was full.
     pub const JOURNAL_GAP: &str = "journal.gap";

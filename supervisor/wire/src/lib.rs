@@ -7,6 +7,7 @@ pub mod conversation;
 pub mod event;
 pub mod generation;
 pub mod money;
+pub mod platform;
 pub mod port;
 pub mod spec;
 pub mod state;

@@ -140,6 +140,9 @@ pub struct StateObject {
     /// Ports that listen.
     pub ports: Vec<u16>,
     pub backup: Backup,
+    /// The platform; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Backend>,
     /// The dialog of the session that `state` is about, else of the first that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialog: Option<Dialog>,
@@ -226,6 +229,21 @@ pub struct Backup {
     pub pending_bytes: u64,
     /// Why the last attempt failed; none after a good one.
     pub error: Option<String>,
+}
+
+/// How it stands with the platform. What is owed to it waits on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Backend {
+    /// The last call had an answer, and a good one.
+    pub reachable: bool,
+    /// Since when `reachable` is what it is.
+    pub since: Time,
+    /// Why the last call failed; none after a good one.
+    pub error: Option<String>,
+    /// Events that it has not acknowledged yet.
+    pub owed_events: u64,
+    /// Events that it will never get, since this supervisor began: the journal had to let them go.
+    pub lost_events: u64,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the black-box tests share.
 //!
-//! Owns everything a test needs beside the program under test: a scripted model provider ([`Upstream`]), the
+//! Owns everything a test needs beside the program under test: a scripted model provider ([`Upstream`]), a platform's
+//! API ([`Backend`]), the
 //! repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run` as root, as an ordinary
 //! user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API ([`Client`]), the agent
 //! CLIs and development servers at pinned versions ([`agents`], [`servers`]), and views of `/proc` ([`proc`]).
@@ -9,6 +10,7 @@
 //! own. Every wait has a deadline and says what it waited for ([`wait`]). What a fixture started ends with it.
 
 pub mod agents;
+pub mod backend;
 mod background;
 pub mod client;
 mod events;
@@ -22,6 +24,7 @@ pub mod servers;
 pub mod wait;
 mod whim;
 
+pub use backend::Backend;
 pub use client::{Client, ClientError};
 pub use installed::InstallError;
 pub use model::Upstream;

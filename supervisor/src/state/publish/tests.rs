@@ -26,6 +26,7 @@ fn state(state: AgentState) -> StateObject {
         sessions: vec![],
         ports: vec![],
         backup: Backup::default(),
+        backend: None,
         dialog: None,
         provider_error: None,
         weaknesses: vec![],
