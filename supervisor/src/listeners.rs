@@ -184,6 +184,15 @@ fn no_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
+/// A port that was free a moment ago; 0 where none can be had, and the router then says so itself.
+#[must_use]
+pub fn free_port() -> u16 {
+    let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+    bound
+        .and_then(|listener| listener.local_addr())
+        .map_or(0, |address| address.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

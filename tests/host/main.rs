@@ -7,7 +7,9 @@
 )]
 
 mod agents;
+mod checkout;
 mod container;
+mod logins;
 mod refusals;
 mod support;
 mod trust;

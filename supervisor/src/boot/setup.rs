@@ -15,6 +15,7 @@ use crate::agents::setup::{HookTransport, SessionToken, Setup, Skill};
 use crate::config::Settings;
 use crate::config::environment::Environment;
 use crate::identity::Identity;
+use crate::listeners;
 use crate::paths::Paths;
 use crate::sessions::{MAIN, Record, StartError};
 use crate::spending;
@@ -116,7 +117,11 @@ pub(super) fn write_for_agents(path: &Path, content: &[u8], identity: &Identity)
 }
 
 /// The record of `main`: as it was left, or new.
-pub(super) fn main_record(paths: &Paths, settings: &Settings) -> Result<Record, StartError> {
+pub(super) fn main_record(
+    paths: &Paths,
+    settings: &Settings,
+    life: u64,
+) -> Result<Record, StartError> {
     let directory = paths.session(MAIN);
     let known = Record::read(&directory).map_err(|source| StartError::Record {
         path: directory,
@@ -124,12 +129,14 @@ pub(super) fn main_record(paths: &Paths, settings: &Settings) -> Result<Record, 
     })?;
     let same =
         |record: &Record| record.agent == settings.agent.kind && record.mode == settings.agent.mode;
-    Ok(known.filter(same).unwrap_or_else(|| {
+    let known = known.filter(same).map(|record| record.revived(life));
+    Ok(known.unwrap_or_else(|| {
         Record::new(
             MAIN,
             settings.agent.kind,
             settings.agent.mode,
             paths.checkout(),
+            life,
         )
     }))
 }
@@ -189,18 +196,8 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
             program: grounds.identity.binary.clone(),
             socket: grounds.paths.hooks(),
         }),
-        router_port: free_port(),
+        router_port: listeners::free_port(),
         custom: agent.command.clone(),
-    }
-}
-
-/// The setup of a session beside `main`, as far as its record tells.
-pub(super) fn beside(main: &Setup, record: &Record) -> Setup {
-    Setup {
-        checkout: record.directory.clone(),
-        session: record.id.clone(),
-        token: SessionToken::new(record.token.clone()),
-        ..main.clone()
     }
 }
 
@@ -219,12 +216,4 @@ fn has_user_namespaces() -> bool {
     let filtered = std::fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.contains("Seccomp:\t2"));
     allowed && unprivileged && !confined && !filtered
-}
-
-/// A port that was free a moment ago; 0 where none can be had, and the router then says so itself.
-fn free_port() -> u16 {
-    let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
-    bound
-        .and_then(|listener| listener.local_addr())
-        .map_or(0, |address| address.port())
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot as answer};
 use tokio::time::Instant;
@@ -15,8 +16,9 @@ use whim_wire::spec::{AgentKind, Mode};
 use whim_wire::state::{AgentState, SessionState};
 
 use super::SessionError;
+use super::companions;
 use super::evidence::{Evidence, Sources};
-use super::launch::{self, Ground, Launched, Plan, StartError};
+use super::launch::{self, Adopted, Ground, Launched, Plan, StartError};
 use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
@@ -62,7 +64,7 @@ pub enum Input {
 }
 
 /// How a session ended for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// It was asked to stop, or the agent ended by itself and well.
     Well,
@@ -95,6 +97,8 @@ pub(super) struct Actor {
     restart_at: Option<Instant>,
     /// When the present run of the agent began.
     began: Moment,
+    /// The record on disk is not the present one.
+    unsaved: bool,
 }
 
 impl Actor {
@@ -122,23 +126,25 @@ impl Actor {
             restarts,
             restart_at: None,
             began: boot_now(),
+            unsaved: false,
         }
     }
 
     /// Runs the session to its end, and goes on answering questions about it after that.
     pub(super) async fn run(
         mut self,
-        adopted: Option<Process>,
+        adopted: Option<Adopted>,
         ready: answer::Sender<Result<(), StartError>>,
     ) {
         self.ground
             .spending
             .admit(&self.record, self.setup.provider);
         match adopted {
-            Some(process) => self.take_up(process).await,
-            None if self.record.ended => {}
+            Some(adopted) => self.take_up(adopted).await,
+            None if self.record.ended => self.has_ended().await,
             None => {
                 if let Err(error) = self.start(true).await {
+                    self.record.ended = true;
                     self.observe(Observation::Exited {
                         exit: observation::Exit::Code(127),
                         note: Some(error.to_string()),
@@ -275,8 +281,26 @@ impl Actor {
         }
     }
 
+    /// A session whose end an earlier supervisor saw, and perhaps told nobody.
+    async fn has_ended(&mut self) {
+        let exit = self.record.exit.unwrap_or_default();
+        self.observe(Observation::Exited {
+            exit: observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX)),
+            note: None,
+        });
+        if launch::is_main(&self.record.id) {
+            let end = self.record.end.unwrap_or(End::Well);
+            drop(self.ground.ended.send((self.record.id.clone(), end)).await);
+        }
+    }
+
     /// An agent that an earlier supervisor started.
-    async fn take_up(&mut self, process: Process) {
+    async fn take_up(&mut self, adopted: Adopted) {
+        let Adopted {
+            process,
+            companions,
+        } = adopted;
+        let companions = companions::take_up(&self.ground, &self.record.id, companions);
         let now = boot_now();
         if let Some(last) = &self.record.verdict {
             let pid = u32::try_from(process.pid()).unwrap_or_default();
@@ -293,7 +317,7 @@ impl Actor {
         } else {
             Surface::Terminal
         };
-        self.watch(process, Vec::new(), surface, true).await;
+        self.watch(process, companions, surface, true).await;
         let rules = crate::agents::of(self.record.agent).prompt_rules();
         let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
         self.queue = queue;
@@ -676,6 +700,7 @@ impl Actor {
 
     async fn finish(&mut self, end: End) {
         self.record.ended = true;
+        self.record.end = Some(end);
         self.writing = None;
         if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
             self.deliver(&prompt::Event::TurnEnded { failed: false });
@@ -707,6 +732,8 @@ impl Actor {
         }
         if news {
             self.record.verdict = Some(verdict.remember());
+        }
+        if news || self.unsaved {
             self.save();
         }
         self.ground.board.session(self.view(&verdict), news);
@@ -764,10 +791,16 @@ impl Actor {
         self.ground.board.note(kind, event);
     }
 
-    fn save(&self) {
+    /// A full disk is told once and tried again at every turn.
+    fn save(&mut self) {
         let directory = self.ground.paths.session(&self.record.id);
-        if let Err(error) = self.record.write(&directory) {
-            tracing::error!(session = self.record.id, %error, "the session's record is not saved");
+        match self.record.write(&directory) {
+            Ok(()) => self.unsaved = false,
+            Err(error) if !self.unsaved => {
+                self.unsaved = true;
+                tracing::error!(session = self.record.id, %error, "the session's record is not saved");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -138,6 +138,20 @@ pub(super) fn log(process: &mut Process, mut log: Log) {
     });
 }
 
+/// Goes on with the companions that an earlier supervisor started.
+pub(super) fn take_up(
+    ground: &Ground,
+    session: &str,
+    mut companions: Vec<Process>,
+) -> Vec<Process> {
+    for process in &mut companions {
+        let name = process.name().rsplit('/').next().unwrap_or_default();
+        let name = format!("{session}-{name}");
+        log(process, Log::open(&ground.paths.logs(), &name));
+    }
+    companions
+}
+
 /// Ends companions.
 pub(super) async fn end(companions: Vec<Process>) {
     for process in companions {

@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use whim_wire::spec::{AgentKind, Mode};
+use whim_wire::spec::{AgentKind, Mode, PermissionMode, ProviderKind};
 
+use super::actor::End;
 use super::prompts::Prompts;
+use crate::agents::setup::{SessionToken, Setup};
 use crate::state::fusion::Remembered;
 
 /// Name of the file in the session's directory.
@@ -31,8 +33,17 @@ pub struct Record {
     pub prompted: bool,
     /// Asked to stop, or ended well: not started again.
     pub ended: bool,
+    /// How it ended for good, once it has: a supervisor that comes up after that goes on from there.
+    #[serde(default)]
+    pub end: Option<End>,
     /// Raw exit as a shell shows it, of the last run.
     pub exit: Option<i32>,
+    /// The life of the container that it belongs to, as the keeper numbers it.
+    #[serde(default)]
+    pub life: u64,
+    /// What a session beside `main` was started with; `main` goes by the task.
+    #[serde(default)]
+    pub chosen: Option<Chosen>,
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
@@ -43,10 +54,23 @@ pub struct Record {
     pub prompts: Prompts,
 }
 
+/// Where a session beside `main` differs from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Chosen {
+    pub provider: ProviderKind,
+    pub model: Option<String>,
+    pub effort: Option<String>,
+    pub permission: Option<PermissionMode>,
+    /// argv of a `custom` agent.
+    pub command: Vec<String>,
+    /// Port of a router of its own.
+    pub router_port: u16,
+}
+
 impl Record {
     /// A new session's.
     #[must_use]
-    pub fn new(id: &str, agent: AgentKind, mode: Mode, directory: PathBuf) -> Self {
+    pub fn new(id: &str, agent: AgentKind, mode: Mode, directory: PathBuf, life: u64) -> Self {
         Self {
             id: id.to_owned(),
             agent,
@@ -56,11 +80,53 @@ impl Record {
             agent_session_id: None,
             prompted: false,
             ended: false,
+            end: None,
             exit: None,
+            life,
+            chosen: None,
             verdict: None,
             bracketed_paste: false,
             prompts: Prompts::default(),
         }
+    }
+
+    /// The same session in another life of the container: what ended then may be asked for again. A `oneshot` session was
+    /// one task of that life, so this one's is new.
+    #[must_use]
+    pub fn revived(self, life: u64) -> Self {
+        if self.life == life {
+            return self;
+        }
+        if self.mode == Mode::Oneshot && self.ended {
+            return Self::new(&self.id, self.agent, self.mode, self.directory, life);
+        }
+        Self {
+            ended: false,
+            end: None,
+            exit: None,
+            life,
+            ..self
+        }
+    }
+
+    /// What its agent is prepared with, where `main` stands on `task`.
+    #[must_use]
+    pub fn setup(&self, task: &Setup) -> Setup {
+        let mut setup = Setup {
+            checkout: self.directory.clone(),
+            session: self.id.clone(),
+            token: SessionToken::new(self.token.clone()),
+            ..task.clone()
+        };
+        if let Some(chosen) = self.chosen.clone() {
+            setup.provider = chosen.provider;
+            setup.model = chosen.model;
+            setup.effort = chosen.effort;
+            setup.permission = chosen.permission;
+            setup.custom = chosen.command;
+            setup.router_port = chosen.router_port;
+        }
+        setup
     }
 
     /// Reads the record in a session's directory; `None` when there is none.

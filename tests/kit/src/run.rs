@@ -171,6 +171,18 @@ impl Run {
             run.environment.entry(name.into()).or_insert(value);
         }
         run.environment.insert(MARK.into(), mark.clone().into());
+        // Of an earlier life in this root; whoever waits for this one must not take it for its own.
+        let ready = root.at("/run/whim/ready.json");
+        match std::fs::remove_file(&ready) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(WhimError::File {
+                    path: ready,
+                    source,
+                });
+            }
+        }
         // Beside the root, so that nothing in it is whim's own output by accident.
         let logs = tempfile::tempdir().map_err(|source| WhimError::File {
             path: std::env::temp_dir(),
