@@ -9,6 +9,7 @@
 mod agents;
 mod checkout;
 mod container;
+mod disk;
 mod logins;
 mod refusals;
 mod support;
