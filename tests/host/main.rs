@@ -12,5 +12,6 @@ mod container;
 mod disk;
 mod logins;
 mod refusals;
+mod sessions;
 mod support;
 mod trust;
