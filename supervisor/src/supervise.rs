@@ -268,6 +268,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
 
     let (spending, activity) = Spending::open(&paths.state(), &settings)
         .map_err(|error| Failure::caused(error.code(), &error))?;
+    if taken_up {
+        boot::admit(&paths, &settings, &spending, hello.started_ms);
+    }
     let spending = Arc::new(spending);
     let sessions = Sessions::new();
     // Not among the tasks that end with the services: it reports to the last call.

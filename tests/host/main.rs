@@ -10,6 +10,7 @@ mod agents;
 mod checkout;
 mod container;
 mod disk;
+mod endurance;
 mod init;
 mod logins;
 mod refusals;

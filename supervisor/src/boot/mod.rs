@@ -495,7 +495,10 @@ async fn agents(
     sessions::start(&ground, plan, adopted, inbox)
         .wait()
         .await?;
-    for record in records(&grounds.paths, life) {
+    let beside = records(&grounds.paths, life)
+        .into_iter()
+        .filter(|record| !sessions::is_main(&record.id));
+    for record in beside {
         let adopted = left.adopt(&record.id);
         let inbox = grounds.sessions.register(&record.id);
         let id = record.id.clone();
@@ -525,7 +528,19 @@ async fn agents(
     Ok(())
 }
 
-/// Records of the sessions beside `main` that belong to this life of the container.
+/// Lets the agents of a supervisor before call their models. To be done before the generation proxy is served: an agent
+/// whose stream was cut asks again at once, and takes the refusal of its token for the end of its login.
+pub fn admit(paths: &Paths, settings: &Settings, spending: &Spending, life: u64) {
+    for record in records(paths, life) {
+        let provider = match &record.chosen {
+            Some(chosen) => chosen.provider,
+            None => setup::provider(settings),
+        };
+        spending.admit(&record, provider);
+    }
+}
+
+/// Records of the sessions that belong to this life of the container, by id.
 fn records(paths: &Paths, life: u64) -> Vec<Record> {
     let entries = match std::fs::read_dir(paths.sessions()) {
         Ok(entries) => entries,
@@ -544,7 +559,7 @@ fn records(paths: &Paths, life: u64) -> Vec<Record> {
     let mut records: Vec<Record> = entries
         .filter_map(Result::ok)
         .filter_map(read)
-        .filter(|record| record.life == life && !sessions::is_main(&record.id))
+        .filter(|record| record.life == life)
         .collect();
     records.sort_by(|one, other| one.id.cmp(&other.id));
     records

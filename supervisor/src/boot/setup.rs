@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
-use whim_wire::spec::{Plugins, Trust};
+use whim_wire::spec::{Plugins, ProviderKind, Trust};
 
 use super::Grounds;
 use super::git::Git;
@@ -141,6 +141,12 @@ pub(super) fn main_record(
     }))
 }
 
+/// The provider of the task's agent.
+pub(super) fn provider(settings: &Settings) -> ProviderKind {
+    let natural = || spending::natural(settings.agent.kind);
+    settings.provider.kind.unwrap_or_else(natural)
+}
+
 /// What `main` is prepared with.
 pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> Setup {
     let configuration = &settings.configuration;
@@ -152,10 +158,7 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         session: record.id.clone(),
         proxy: format!("http://127.0.0.1:{}", grounds.generation.port()),
         token: SessionToken::new(record.token.clone()),
-        provider: settings
-            .provider
-            .kind
-            .unwrap_or_else(|| spending::natural(agent.kind)),
+        provider: provider(settings),
         model: agent.model.clone(),
         permission: agent.permission_mode,
         effort: agent.effort.clone(),
