@@ -54,6 +54,7 @@ pub struct Part {
 pub fn assemble(parts: &[Part], directory: &Path) -> String {
     let mut text = String::from(
         "#!/bin/sh\n# Written by whim from the configuration layers.\n\
+         # One stream, so that what went wrong stands where it did.\nexec 2>&1\n\
          if [ -z \"$WHIM_INIT_SHELL\" ] && command -v bash >/dev/null 2>&1; then WHIM_INIT_SHELL=bash exec bash \"$0\" \"$@\"; fi\n\
          unset WHIM_INIT_SHELL\n\
          whim_part=\n\
