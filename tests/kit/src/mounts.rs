@@ -1,4 +1,4 @@
-//! Mounts that only one test sees: a small disk, a file system that cannot be written.
+//! Mounts that only one test sees: small disks.
 //!
 //! [`apart`] gives the test a thread with a mount namespace of its own; everything that is started from that thread lives
 //! in it too, and it ends with them. Needs root.
@@ -54,19 +54,4 @@ pub fn resize(path: &Path, size: u64) -> io::Result<()> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = Some(options.as_str());
     Ok(mount(None::<&str>, path, None::<&str>, flags, options)?)
-}
-
-/// Makes the file system that is mounted at `path` read-only in this namespace.
-///
-/// # Errors
-/// When nothing is mounted there.
-pub fn read_only(path: &Path) -> io::Result<()> {
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    Ok(mount(
-        None::<&str>,
-        path,
-        None::<&str>,
-        flags,
-        None::<&str>,
-    )?)
 }

@@ -27,6 +27,7 @@ pub struct Run {
     ordinary: bool,
     namespace: bool,
     docker_capabilities: bool,
+    read_only: bool,
 }
 
 impl Run {
@@ -46,6 +47,7 @@ impl Run {
             ordinary: false,
             namespace: false,
             docker_capabilities: false,
+            read_only: false,
         }
     }
 
@@ -110,10 +112,21 @@ impl Run {
         self
     }
 
+    /// Where the file system of `/` cannot be written; what is mounted elsewhere can. Needs root.
+    #[must_use]
+    pub fn on_read_only_root(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
     /// The whole command line.
     fn line(&self) -> Vec<OsString> {
         let mut line: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
+        if self.read_only {
+            let remount = "mount -o remount,bind,ro / && exec \"$@\"";
+            add(&["unshare", "--mount", "--", "sh", "-c", remount, "sh"]);
+        }
         if self.namespace {
             add(&[
                 "unshare",
