@@ -2,7 +2,7 @@
 //!
 //! One file a name under the state directory, `NAME.log`. At [`LIMIT`] it becomes `NAME.log.1`, replacing the older one:
 //! at most twice the limit on disk, and the newest part is always whole. A log that cannot be written costs one warning
-//! and never the work that it is about.
+//! and never the work that it is about; once the disk takes something again, a line says how much is missing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,6 +18,8 @@ pub struct Log {
     path: PathBuf,
     file: Option<File>,
     size: u64,
+    /// Bytes that the disk did not take.
+    missing: u64,
 }
 
 impl Log {
@@ -29,6 +31,7 @@ impl Log {
             path,
             file: None,
             size: 0,
+            missing: 0,
         };
         log.reopen();
         log
@@ -48,12 +51,31 @@ impl Log {
             }
             self.reopen();
         }
-        let Some(file) = &mut self.file else { return };
-        match file.write_all(bytes) {
-            Ok(()) => self.size += bytes.len() as u64,
+        if self.file.is_none() {
+            self.reopen();
+        }
+        let Some(file) = &mut self.file else {
+            self.missing += bytes.len() as u64;
+            return;
+        };
+        let gap = match self.missing {
+            0 => Vec::new(),
+            missing => format!("\n[{missing} bytes are missing: the disk was full]\n").into_bytes(),
+        };
+        match file.write_all(&[&gap, bytes].concat()) {
+            Ok(()) => {
+                self.size += (gap.len() + bytes.len()) as u64;
+                self.missing = 0;
+            }
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "log ends here");
-                self.file = None;
+                if self.missing == 0 {
+                    tracing::warn!(path = %self.path.display(), %error, "log with a gap from here");
+                }
+                self.missing += bytes.len() as u64;
+                // A part of it may have been written.
+                if let Err(error) = file.set_len(self.size) {
+                    tracing::debug!(path = %self.path.display(), %error, "a part of a line stays");
+                }
             }
         }
     }
@@ -65,7 +87,9 @@ impl Log {
                 self.size = size;
             }
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "log not opened");
+                if self.missing == 0 {
+                    tracing::warn!(path = %self.path.display(), %error, "log not opened");
+                }
                 self.file = None;
             }
         }

@@ -52,6 +52,17 @@ pub enum SpendingError {
     Upstream(#[from] BaseError),
 }
 
+impl SpendingError {
+    /// Exit code, contract §8.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Open(_) | Self::Cap { .. } => 73,
+            Self::Prices { .. } | Self::Upstream(_) => 64,
+        }
+    }
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub struct Spending {

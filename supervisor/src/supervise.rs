@@ -87,6 +87,26 @@ impl Failure {
             message: message.into(),
         }
     }
+
+    /// A message with all that it comes from, and what to do about a full disk.
+    #[must_use]
+    pub fn caused(code: u8, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some of ours say their cause themselves.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        if files::says_disk_full(&message) {
+            message.push_str("; free some space there, or give it a larger disk");
+        }
+        Self { code, message }
+    }
 }
 
 impl From<KeeperError> for Failure {
@@ -216,14 +236,18 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let identity = Identity::find(&settings)?;
     let paths = Paths::new(settings.root.as_path(), &identity.user.home);
     boot::directories::make(&paths, &identity)?;
+    if hello.restarts == 0 {
+        // Left by a container that was killed: it told of ports that nobody listens on.
+        remove_ready(&paths);
+    }
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let state_files =
-        StateFiles::open(&paths.tmp()).map_err(|error| Failure::new(73, error.to_string()))?;
+        StateFiles::open(&paths.tmp()).map_err(|error| Failure::caused(73, &error))?;
     hold_final_state(keeper, &paths).await?;
     let (journal, _repair) = Journal::open(&paths.journal(), Limits::default())
-        .map_err(|error| Failure::new(73, error.to_string()))?;
+        .map_err(|error| Failure::caused(73, &error))?;
     let newest = journal.appended();
     let taken_up = processes
         .iter()
@@ -253,7 +277,10 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     }
 
     let (spending, activity) = Spending::open(&paths.state(), &settings)
-        .map_err(|error| Failure::new(73, error.to_string()))?;
+        .map_err(|error| Failure::caused(error.code(), &error))?;
+    if taken_up {
+        boot::admit(&paths, &settings, &spending, hello.started_ms);
+    }
     let spending = Arc::new(spending);
     let sessions = Sessions::new();
     // Not among the tasks that end with the services: it reports to the last call.
@@ -493,6 +520,12 @@ fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
     }
 }
 
+/// A file or directory of the layout that cannot be had.
+fn at(path: &std::path::Path, error: std::io::Error) -> Failure {
+    let message = format!("{} cannot be had: {error}", path.display());
+    Failure::caused(73, &std::io::Error::new(error.kind(), message))
+}
+
 fn start_log(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
     let filter =
@@ -515,8 +548,7 @@ fn start_log(settings: &Settings) {
 
 /// The keeper writes the last word when we cannot any more.
 async fn hold_final_state(keeper: &Keeper, paths: &Paths) -> Result<(), Failure> {
-    let directory = std::fs::File::open(paths.tmp())
-        .map_err(|error| Failure::new(73, format!("{}: {error}", paths.tmp().display())))?;
+    let directory = std::fs::File::open(paths.tmp()).map_err(|error| at(&paths.tmp(), error))?;
     Ok(keeper.hold("final-state-dir", directory.as_fd()).await?)
 }
 
@@ -563,8 +595,8 @@ async fn control_token(
     };
     let path = paths.control_token();
     if identity.is_split() {
-        files::write(&path, 0o600, format!("{token}\n").as_bytes())
-            .map_err(|error| Failure::new(73, format!("{}: {error}", path.display())))?;
+        files::ensure(&path, 0o600, format!("{token}\n").as_bytes())
+            .map_err(|error| at(&path, error))?;
     }
     Ok(token)
 }
@@ -746,8 +778,15 @@ fn write_ready(paths: &Paths, keeper_pid: i32, addresses: &Addresses) -> Result<
         "version": env!("CARGO_PKG_VERSION"),
     });
     let path = paths.ready();
-    files::write(&path, 0o644, format!("{ready}\n").as_bytes())
-        .map_err(|error| Failure::new(73, format!("{}: {error}", path.display())))
+    files::ensure(&path, 0o644, format!("{ready}\n").as_bytes()).map_err(|error| at(&path, error))
+}
+
+fn remove_ready(paths: &Paths) {
+    match std::fs::remove_file(paths.ready()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(%error, "ready.json stays"),
+    }
 }
 
 /// The random token is shown to a person at a terminal only: a log keeps it for ever.
@@ -818,7 +857,7 @@ fn failed(board: &Board, error: &BootError) -> Failure {
         step: error.step().into(),
         error: error.to_string(),
     });
-    Failure::new(error.code(), error.to_string())
+    Failure::caused(error.code(), error)
 }
 
 /// Until the session that the container is for has ended in a way that ends the container.
@@ -886,10 +925,7 @@ async fn end(
     }
     // The final backup's place: after all that is to be in it is on disk, before the platform is told the last.
     grounds.platform.drain(deadline - LAST_WORDS).await;
-    match std::fs::remove_file(paths.ready()) {
-        Ok(()) => {}
-        Err(error) => tracing::debug!(%error, "ready.json"),
-    }
+    remove_ready(paths);
     stop.cancel();
     tasks.close();
     drop(tokio::time::timeout_at(deadline, tasks.wait()).await);

@@ -8,15 +8,21 @@
 
 mod agents;
 mod asleep;
+mod checkout;
 mod container;
 mod conversation;
 mod crashes;
+mod disk;
+mod endurance;
 mod idle;
+mod init;
+mod logins;
 mod person;
 mod platform;
 mod ports;
 mod provider;
 mod refusals;
+mod sessions;
 mod shells;
 mod steering;
 mod support;

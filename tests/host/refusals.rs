@@ -1,6 +1,6 @@
 //! Wrong input and broken surroundings: one clear message and the contract's exit code.
 
-use whim_kit::Run;
+use whim_kit::{Root, Run, mounts};
 
 use crate::support::{KEY, PATIENCE, custom, repository, root, whim};
 
@@ -82,14 +82,73 @@ fn an_agent_that_is_not_there() {
 }
 
 #[test]
+fn every_agent_that_is_not_there_is_named_with_its_remedy() {
+    for (kind, package) in [
+        ("codex", "@openai/codex"),
+        ("ccr", "@anthropic-ai/claude-code"),
+        ("copilot", "@github/copilot"),
+    ] {
+        let run = whim()
+            .args(["--agent", kind, "--model", "any", "--mode", "oneshot", "x"])
+            .env("PATH", "/usr/bin:/bin")
+            .env("OPENAI_API_KEY", KEY)
+            .env("OPENROUTER_API_KEY", KEY);
+        ends(&run, 78, &["npm install", package]);
+    }
+}
+
+#[test]
+fn a_machine_without_git() {
+    let repository = repository();
+    let empty = tempfile::tempdir().unwrap();
+    let run = || whim().arg("--repo").arg(repository.path());
+    let missing = run().env("PATH", empty.path());
+    ends(&custom(missing, "exit 0"), 78, &["git", "install git"]);
+    // One that cannot be run.
+    let unusable = tempfile::tempdir().unwrap();
+    std::fs::write(unusable.path().join("git"), "").unwrap();
+    crate::support::open_to_all(unusable.path());
+    let unusable = run().env("PATH", unusable.path());
+    ends(&custom(unusable, "exit 0"), 78, &["git", "install git"]);
+    // Without a repository nobody needs it.
+    let none = whim().env("PATH", empty.path());
+    ends(&custom(none, "exit 0"), 0, &[]);
+}
+
+#[test]
+fn a_root_file_system_that_cannot_be_written() {
+    mounts::apart(|| {
+        let in_place = whim().env("WHIM_ROOT", "/").on_read_only_root();
+        let told = ["/whim", "Read-only file system", "--root"];
+        ends(&custom(in_place, "exit 0"), 73, &told);
+        // With --root elsewhere everything works.
+        let repository = repository();
+        let run = whim().arg("--repo").arg(repository.path());
+        let run = custom(
+            run,
+            "test -e README.md && ! touch /new && echo there > ~/there",
+        );
+        let root = Root::on_small_disk(64 << 20).unwrap();
+        let mut whim = run.on_read_only_root().start(root).unwrap();
+        assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+        assert!(whim.root().at("/home/node/there").exists());
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_port_or_a_place_that_is_taken() {
-    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    ends(
-        &custom(whim().args(["--generation-port", &port]), "exit 0"),
-        73,
-        &[&port, "--generation-port"],
-    );
+    for (flag, address) in [
+        ("--generation-port", "127.0.0.1"),
+        ("--local-port", "::"),
+        ("--backup-port", "::"),
+        ("--ui-port", "::"),
+    ] {
+        let taken = std::net::TcpListener::bind((address, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port().to_string();
+        let run = custom(whim().args([flag, &port]), "exit 0");
+        ends(&run, 73, &[&port, flag]);
+    }
     let run = custom(whim(), "exit 0");
     let root = root(&run);
     std::fs::create_dir(root.at("/tmp/claude_state")).unwrap();

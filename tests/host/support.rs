@@ -108,3 +108,47 @@ pub(crate) fn state(
 pub(crate) fn word(client: &Client, whim: &Whim, word: &str) -> Value {
     state(client, whim, word, |state| state["state"] == word)
 }
+
+/// As [`start`], in a root that goes on to exist.
+pub(crate) fn start_in(run: &Run, root: &Root) -> (Whim, Client) {
+    let whim = run.start(root.clone()).unwrap();
+    let client = whim.client(PATIENCE).unwrap();
+    (whim, client)
+}
+
+/// Waits until the boot is done.
+pub(crate) fn ready(client: &Client, whim: &Whim) -> Value {
+    state(client, whim, "ready", |state| state["phase"] == "ready")
+}
+
+/// Runs a shell script as the agents' user in the checkout, with the home that agents have.
+pub(crate) fn as_agent(root: &Root, script: &str) -> std::process::Output {
+    let (user, group) = root.agents();
+    std::process::Command::new("setpriv")
+        .arg(format!("--reuid={user}"))
+        .arg(format!("--regid={group}"))
+        .args(["--clear-groups", "/bin/sh", "-c", script])
+        .current_dir(root.at("/app/repo"))
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", root.at("/home/node"))
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .output()
+        .unwrap()
+}
+
+/// As [`as_agent`]; what it printed, trimmed. Panics when it fails.
+pub(crate) fn agents_word(root: &Root, script: &str) -> String {
+    let output = as_agent(root, script);
+    assert!(output.status.success(), "{script}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Kills the supervisor and waits until the next one, number `restarts`, answers.
+pub(crate) fn kill_supervisor(client: &Client, whim: &Whim, restarts: u64) -> Value {
+    let supervisor = nix::unistd::Pid::from_raw(whim.supervisor().unwrap());
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    state(client, whim, "the next supervisor", |state| {
+        state["supervisor"]["restarts"] == restarts && state["phase"] == "ready"
+    })
+}

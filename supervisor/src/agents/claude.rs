@@ -4,8 +4,11 @@
 //!   internet even with a local base URL), theme and security notes; trust of the checkout is recorded per path;
 //!   `skipDangerousModePermissionPrompt` answers the warning of bypass mode; the token travels as
 //!   `ANTHROPIC_AUTH_TOKEN`, because a key in `ANTHROPIC_API_KEY` asks first and is sent to the vendor.
-//! - No calls home: two switches of the environment (facts 1.8). A broken stream is not asked for again without
-//!   streaming (double spend): `CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK`.
+//! - No calls home: two switches of the environment (facts 1.8).
+//! - A stream that breaks off (the provider's, or ours when the supervisor is killed) is asked for once more, at once and
+//!   without streaming, and the turn goes on. `CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK` must stay unset: with it the
+//!   turn ends there with an API error, without another try, and nobody is there to say "go on". At the cap the second
+//!   try costs nothing: it is refused.
 //! - Hooks and nothing else come with `--settings`: they belong to hosted runs only, so a `claude` that a person starts
 //!   in a shell, or a home that is restored elsewhere, has none of them.
 //! - As root bypass mode needs `IS_SANDBOX=1`.
@@ -263,7 +266,6 @@ pub(super) fn command(setup: &Setup, start: &Start, base: &str, model: Option<&s
         [
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
             "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL",
-            "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK",
         ]
         .map(|name| (name.to_owned(), "1".to_owned())),
     );

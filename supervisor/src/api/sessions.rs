@@ -21,7 +21,9 @@ impl From<SessionError> for Problem {
             | SessionError::NotRunning(_)
             | SessionError::NoDialog(_)
             | SessionError::NotReady => Self::conflict(detail),
-            SessionError::Prompt(PromptError::Full(_)) | SessionError::TooMany => {
+            SessionError::Prompt(PromptError::Full(_))
+            | SessionError::TooMany
+            | SessionError::TooManyKnown => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "full", detail)
             }
             SessionError::Prompt(PromptError::Stopped) => Self::conflict(detail),

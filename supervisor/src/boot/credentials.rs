@@ -1,6 +1,6 @@
 //! Credentials of the repository, kept in the supervisor's memory and given to git call by call.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A remote, as git names it when it asks for credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,35 +67,67 @@ pub fn without_login(url: &str) -> String {
     }
 }
 
-/// Holds the login of one remote.
+/// A login, and the only remote that it is given for.
+#[derive(Clone, Debug)]
+struct Login {
+    remote: Remote,
+    username: String,
+    password: String,
+}
+
+/// Holds the login of the task's repository, and while it is fetched that of its mirror.
 #[derive(Debug, Default)]
 pub struct GitCredentials {
-    held: Mutex<Option<(Remote, String, String)>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    repository: Option<Login>,
+    mirror: Option<Login>,
 }
 
 impl GitCredentials {
     /// From now on, this login is given for this remote.
     pub fn set(&self, remote: Remote, username: String, password: String) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((remote, username, password));
+        self.lock().repository = Some(Login {
+            remote,
+            username,
+            password,
+        });
+    }
+
+    /// A login for the mirror, until [`GitCredentials::forget_mirror`]: only the boot fetches from it.
+    pub fn set_mirror(&self, remote: Remote, username: String, password: String) {
+        self.lock().mirror = Some(Login {
+            remote,
+            username,
+            password,
+        });
+    }
+
+    /// The mirror's login is given no more.
+    pub fn forget_mirror(&self) {
+        self.lock().mirror = None;
     }
 
     /// From now on nothing is given.
     pub fn clear(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = Held::default();
     }
 
     /// User name and password, for exactly the remote that they belong to.
     pub fn answer(&self, protocol: &str, host: &str, path: &str) -> Option<(String, String)> {
-        let held = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let (remote, username, password) = held?;
-        remote
-            .is(protocol, host, path)
-            .then_some((username, password))
+        let held = self.lock();
+        let found = [&held.repository, &held.mirror]
+            .into_iter()
+            .flatten()
+            .find(|login| login.remote.is(protocol, host, path))?;
+        Some((found.username.clone(), found.password.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,5 +191,12 @@ mod tests {
                 "{protocol} {host} {path}"
             );
         }
+        let (remote, _) = Remote::parse("https://m/a").unwrap();
+        credentials.set_mirror(remote, "m".into(), "m".into());
+        assert!(credentials.answer("https", "m", "a").is_some());
+        assert_eq!(credentials.answer("https", "h", "a/b"), yes);
+        credentials.forget_mirror();
+        assert_eq!(credentials.answer("https", "m", "a"), None);
+        assert_eq!(credentials.answer("https", "h", "a/b"), yes);
     }
 }

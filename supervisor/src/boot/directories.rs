@@ -37,13 +37,11 @@ pub fn make(paths: &Paths, identity: &Identity) -> Result<(), Failure> {
                 }
                 _ => "",
             };
-            Failure::new(
-                73,
-                format!(
-                    "directory {} cannot be had: {error}{remedy}",
-                    path.display()
-                ),
-            )
+            let message = format!(
+                "directory {} cannot be had: {error}{remedy}",
+                path.display()
+            );
+            Failure::caused(73, &io::Error::new(error.kind(), message))
         }
     };
     for (path, mode) in &ours {

@@ -19,7 +19,7 @@ pub const QUICK: Duration = Duration::from_secs(60);
 const OUTPUT: usize = 16 * 1024 * 1024;
 
 /// Overrides for every call, as key and value.
-const CONFIGURATION: [(&str, &str); 9] = [
+const CONFIGURATION: [(&str, &str); 15] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("core.pager", "cat"),
@@ -29,6 +29,15 @@ const CONFIGURATION: [(&str, &str); 9] = [
     ("protocol.ext.allow", "never"),
     ("advice.detachedHead", "false"),
     ("init.defaultBranch", "main"),
+    // A server that says nothing for two minutes is down: git's own servers give a sign every five seconds.
+    ("http.lowSpeedLimit", "1"),
+    ("http.lowSpeedTime", "120"),
+    // Pointers of large files stay pointers: the boot neither waits for their content nor needs their program, which
+    // the agent's own git runs when it wants them.
+    ("filter.lfs.process", ""),
+    ("filter.lfs.smudge", ""),
+    ("filter.lfs.clean", ""),
+    ("filter.lfs.required", "false"),
     // The first helper of the list is removed, so that no helper of the image sees our questions.
     ("credential.helper", ""),
 ];
@@ -54,8 +63,7 @@ impl GitError {
     /// No space, or no quota, left where git writes.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Failed { stderr, .. }
-            if stderr.contains("No space left on device") || stderr.contains("Disk quota exceeded"))
+        matches!(self, Self::Failed { stderr, .. } if crate::files::says_disk_full(stderr))
     }
 }
 

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
 
-use crate::keeper::{Exit, Keeper, KeeperError, ProcessIo};
+use crate::keeper::{Exit, Keeper, KeeperError, Output, Process, ProcessIo};
 use crate::logs::{Log, Tail};
 
-/// Name of the keeper's process; a new supervisor finds a running script by it.
-pub const NAME: &str = "init";
+/// Names of the keeper's processes begin so, one for each shell in order; a new supervisor finds a running script, and
+/// what scripts left running, by them.
+pub const PREFIX: &str = "init/";
+/// Name of the log.
+const LOG: &str = "init";
 /// What is kept of the output for the message about a failure.
 const TAIL: usize = 16 * 1024;
 /// Lines of it that are shown.
@@ -51,6 +54,7 @@ pub struct Part {
 pub fn assemble(parts: &[Part], directory: &Path) -> String {
     let mut text = String::from(
         "#!/bin/sh\n# Written by whim from the configuration layers.\n\
+         # One stream, so that what went wrong stands where it did.\nexec 2>&1\n\
          if [ -z \"$WHIM_INIT_SHELL\" ] && command -v bash >/dev/null 2>&1; then WHIM_INIT_SHELL=bash exec bash \"$0\" \"$@\"; fi\n\
          unset WHIM_INIT_SHELL\n\
          whim_part=\n\
@@ -95,6 +99,8 @@ fn quote(text: &str) -> String {
 /// Where and as whom it runs.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// The keeper's name for it.
+    pub name: String,
     pub script: PathBuf,
     pub directory: PathBuf,
     pub user: Option<Credentials>,
@@ -108,11 +114,7 @@ impl Run {
     ///
     /// # Errors
     /// [`InitError`].
-    pub async fn run(
-        &self,
-        keeper: &Keeper,
-        adopted: Option<crate::keeper::Process>,
-    ) -> Result<(), InitError> {
+    pub async fn run(&self, keeper: &Keeper, adopted: Option<Process>) -> Result<(), InitError> {
         let mut process = match adopted {
             Some(process) => process,
             None => {
@@ -130,12 +132,12 @@ impl Run {
                     descriptors: Vec::new(),
                 };
                 keeper
-                    .spawn(NAME, &launch, Vec::new())
+                    .spawn(&self.name, &launch, Vec::new())
                     .await
                     .map_err(InitError::Start)?
             }
         };
-        let mut log = Log::open(&self.log_directory, "init");
+        let mut log = Log::open(&self.log_directory, LOG);
         let mut tail = Tail::new(TAIL);
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
         let ended = async {
@@ -168,7 +170,11 @@ impl Run {
                         stream.acknowledge(stream.position());
                     }
                 }
-                drain_later(stdout, stderr, log);
+                process.io = ProcessIo::Pipes {
+                    stdin: None,
+                    stdout,
+                    stderr,
+                };
                 return Ok(exit);
             }
             process.wait().await
@@ -185,6 +191,7 @@ impl Run {
             }
         };
         if exit.success() {
+            tend(process, &self.log_directory);
             Ok(())
         } else {
             Err(InitError::Failed {
@@ -195,29 +202,44 @@ impl Run {
     }
 }
 
-/// What the script left running may go on printing: its output goes on into the log, so that it never blocks.
-fn drain_later(stdout: crate::keeper::Output, stderr: crate::keeper::Output, log: Log) {
-    tokio::spawn(async move {
-        let (mut stdout, mut stderr, mut log) = (stdout, stderr, log);
-        let (mut more_stdout, mut more_stderr) = (true, true);
-        while more_stdout || more_stderr {
-            let chunk = tokio::select! {
-                chunk = stdout.next(), if more_stdout => {
-                    more_stdout = matches!(chunk, Ok(Some(_)));
-                    stdout.acknowledge(stdout.position());
-                    chunk
-                }
-                chunk = stderr.next(), if more_stderr => {
-                    more_stderr = matches!(chunk, Ok(Some(_)));
-                    stderr.acknowledge(stderr.position());
-                    chunk
-                }
-            };
-            if let Ok(Some(chunk)) = chunk {
-                log.append(&chunk.bytes);
-            }
+/// What the script left running may go on printing: its output goes on into the log, so that it never blocks, until the
+/// last of it has ended.
+pub fn tend(mut process: Process, log_directory: &Path) {
+    let log = Log::open(log_directory, LOG);
+    drop(tokio::spawn(async move {
+        if let ProcessIo::Pipes { stdout, stderr, .. } =
+            std::mem::replace(&mut process.io, ProcessIo::None)
+        {
+            drain(stdout, stderr, log).await;
         }
-    });
+        let mut gone = process.gone();
+        let ended = gone.wait_for(|gone| *gone).await.is_ok();
+        if ended && let Err(error) = process.acknowledge().await {
+            // At the container's end the keeper goes first.
+            tracing::debug!(%error, "init");
+        }
+    }));
+}
+
+async fn drain(mut stdout: Output, mut stderr: Output, mut log: Log) {
+    let (mut more_stdout, mut more_stderr) = (true, true);
+    while more_stdout || more_stderr {
+        let chunk = tokio::select! {
+            chunk = stdout.next(), if more_stdout => {
+                more_stdout = matches!(chunk, Ok(Some(_)));
+                stdout.acknowledge(stdout.position());
+                chunk
+            }
+            chunk = stderr.next(), if more_stderr => {
+                more_stderr = matches!(chunk, Ok(Some(_)));
+                stderr.acknowledge(stderr.position());
+                chunk
+            }
+        };
+        if let Ok(Some(chunk)) = chunk {
+            log.append(&chunk.bytes);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 use whim_proxies::local::preview_environment;
-use whim_wire::spec::{AgentKind, InitUser, Trust};
+use whim_wire::event::kind;
+use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
 use whim_wire::state::Phase;
 
 use crate::board::Board;
@@ -39,7 +41,7 @@ use crate::platform::Platform;
 use crate::ports::PortsHandle;
 use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
-use crate::sessions::{self, End, Ground, Left, MAIN, Plan, Record, Sessions, StartError};
+use crate::sessions::{self, Adopted, End, Ground, MAIN, Plan, Record, Sessions, StartError};
 use crate::spending::{Spending, SpendingError};
 use crate::terminals::set::TerminalSet;
 use credentials::{GitCredentials, Remote};
@@ -121,9 +123,14 @@ impl BootError {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Provider(_) => 64,
+            Self::Provider(error) => error.code(),
             Self::Repository(CheckoutError::Git(GitError::Missing { .. })) => 78,
-            Self::Repository(CheckoutError::Git(error)) if error.is_disk_full() => 73,
+            // What fails here and not at the remote: the directory, the disk.
+            Self::Repository(
+                CheckoutError::Git(GitError::Failed { .. })
+                | CheckoutError::Directory(_)
+                | CheckoutError::InTheWay { .. },
+            ) => 73,
             Self::Repository(_) => 69,
             Self::Directory { .. }
             | Self::Environment { .. }
@@ -156,8 +163,11 @@ pub async fn run(
     probe(grounds, settings);
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
+    if !is_untrusted(settings) {
+        git_login(grounds, settings);
+    }
     if left.sessions.is_empty() {
-        steps(grounds, settings, &git, &environment, left.init.take()).await?;
+        steps(grounds, settings, &git, &environment, &mut left.inits).await?;
     } else {
         login_again(grounds, settings);
         tracing::info!(
@@ -165,8 +175,12 @@ pub async fn run(
             "taking up the agents of the supervisor before"
         );
     }
-    agents(grounds, settings, git, environment, left.sessions).await?;
-    for process in left.shells {
+    for process in std::mem::take(&mut left.inits).into_values() {
+        init_script::tend(process, &grounds.paths.logs());
+    }
+    let shells = std::mem::take(&mut left.shells);
+    agents(grounds, settings, git, environment, left).await?;
+    for process in shells {
         grounds.shells.take_up(process);
     }
     Ok(())
@@ -189,47 +203,49 @@ fn probe(grounds: &Grounds, settings: &Settings) {
 /// Processes of an earlier supervisor, by what becomes of them.
 struct Processes {
     /// By session.
-    sessions: BTreeMap<String, Left>,
-    init: Option<Process>,
+    sessions: BTreeMap<String, Process>,
+    /// What runs beside the agents, by session.
+    companions: BTreeMap<String, Vec<Process>>,
+    /// Init scripts, or what they left running, by name.
+    inits: BTreeMap<String, Process>,
     shells: Vec<Process>,
     others: Vec<Process>,
 }
 
 impl Processes {
     fn sort(processes: Vec<Process>) -> Self {
-        let mut companions: Vec<Process> = Vec::new();
         let mut left = Self {
             sessions: BTreeMap::new(),
-            init: None,
+            companions: BTreeMap::new(),
+            inits: BTreeMap::new(),
             shells: Vec::new(),
             others: Vec::new(),
         };
         for process in processes {
-            match sessions::session_of(process.name()).map(str::to_owned) {
-                Some(id) => {
-                    let session = Left {
-                        agent: process,
-                        companions: Vec::new(),
-                    };
-                    left.sessions.insert(id, session);
-                }
-                None if process.name() == init_script::NAME => left.init = Some(process),
-                None if sessions::session_of_companion(process.name()).is_some() => {
-                    companions.push(process);
+            if let Some(id) = sessions::session_of_companion(process.name()).map(str::to_owned) {
+                left.companions.entry(id).or_default().push(process);
+                continue;
+            }
+            match sessions::session_of(process.name()) {
+                Some(id) => drop(left.sessions.insert(id.to_owned(), process)),
+                None if process.name().starts_with(init_script::PREFIX) => {
+                    left.inits.insert(process.name().to_owned(), process);
                 }
                 None if process.name().starts_with("shell/") => left.shells.push(process),
                 None => left.others.push(process),
             }
         }
-        for process in companions {
-            let session = sessions::session_of_companion(process.name());
-            match session.and_then(|id| left.sessions.get_mut(id)) {
-                Some(session) => session.companions.push(process),
-                // Its agent is gone: the next one starts its own.
-                None => left.others.push(process),
-            }
-        }
         left
+    }
+
+    /// What runs for this session.
+    fn adopt(&mut self, session: &str) -> Option<Adopted> {
+        let process = self.sessions.remove(session)?;
+        let companions = self.companions.remove(session).unwrap_or_default();
+        Some(Adopted {
+            process,
+            companions,
+        })
     }
 
     /// A half-done git, a helper without its supervisor: the step that needs one starts its own.
@@ -252,7 +268,7 @@ async fn steps(
     settings: &Settings,
     git: &Git,
     environment: &Environment,
-    init: Option<Process>,
+    inits: &mut BTreeMap<String, Process>,
 ) -> Result<(), BootError> {
     let mut progress = Progress::read(&grounds.paths.state(), grounds.started_ms);
     let mut step = Step {
@@ -273,7 +289,7 @@ async fn steps(
     write_environment(grounds, settings).await?;
     step.begin("init");
     if !progress.is_done("init") {
-        init_scripts(grounds, settings, environment, init).await?;
+        init_scripts(grounds, settings, environment, inits, &mut progress).await?;
         progress.done("init");
     }
     step.begin("agent");
@@ -340,45 +356,64 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
             source,
         }
     })?;
-    let url = repo.url.expose();
-    if let Some((remote, login)) = Remote::parse(url) {
-        if let Some((username, password)) = login {
-            grounds
-                .git_credentials
-                .set(remote.clone(), username, password);
-        }
+    git_login(grounds, settings);
+    if let Some((remote, _)) = Remote::parse(repo.url.expose()) {
         grounds
             .platform
             .keep_login(&remote, &grounds.git_credentials)
             .await;
     }
-    let branch = repo
-        .branch
-        .clone()
-        .unwrap_or_else(|| format!("whim-{}", crate::random::short()));
+    let mirror = repo.mirror.as_ref().map(Sensitive::expose);
+    if let Some((remote, Some((username, password)))) = mirror.and_then(Remote::parse) {
+        grounds
+            .git_credentials
+            .set_mirror(remote, username, password);
+    }
     let checkout = Checkout {
         directory,
-        url: credentials::without_login(url),
-        mirror: repo
-            .mirror
-            .as_ref()
-            .map(|mirror| mirror.expose().to_owned()),
+        url: credentials::without_login(repo.url.expose()),
+        mirror: mirror.map(credentials::without_login),
         source_branch: repo.source_branch.clone(),
-        branch: branch.clone(),
+        branch: repo.branch.clone(),
         depth: repo.depth,
     };
-    let checked = checkout.run(git, &grounds.helper).await?;
-    match &checked {
-        Checked::Fresh { start } => tracing::info!(branch, start, "checked out"),
-        Checked::Kept => tracing::info!(branch, "the checkout is as it was left"),
-        Checked::Empty => tracing::info!(branch, "the repository is empty"),
+    let checked = checkout.run(git, &grounds.helper).await;
+    grounds.git_credentials.forget_mirror();
+    match checked? {
+        Checked::Fresh {
+            branch,
+            start,
+            missing,
+        } => {
+            tracing::info!(branch, start, "checked out");
+            if !missing.is_empty() {
+                grounds
+                    .board
+                    .note(kind::SUBMODULES_MISSING, json!({"paths": missing}));
+            }
+        }
+        Checked::Kept => tracing::info!("the checkout is as it was left"),
+        Checked::Empty { branch } => tracing::info!(branch, "the repository is empty"),
     }
-    if repo.trust == Trust::Untrusted {
+    if is_untrusted(settings) {
         // It was needed to fetch; what an untrusted repository makes an agent do must not push with it.
         grounds.platform.end_login();
         grounds.git_credentials.clear();
     }
     Ok(())
+}
+
+fn is_untrusted(settings: &Settings) -> bool {
+    let repo = settings.repo.as_ref();
+    repo.is_some_and(|repo| repo.trust == Trust::Untrusted)
+}
+
+/// Holds the login that came with the repository's URL; a supervisor before took it with it.
+fn git_login(grounds: &Grounds, settings: &Settings) {
+    let Some(repo) = &settings.repo else { return };
+    if let Some((remote, Some((username, password)))) = Remote::parse(repo.url.expose()) {
+        grounds.git_credentials.set(remote, username, password);
+    }
 }
 
 /// Name, address and credential helper for the agents' own git, where nobody set them.
@@ -414,11 +449,13 @@ async fn init_scripts(
     grounds: &Grounds,
     settings: &Settings,
     environment: &Environment,
-    adopted: Option<Process>,
+    left: &mut BTreeMap<String, Process>,
+    progress: &mut Progress,
 ) -> Result<(), BootError> {
     let scripts = &settings.configuration.init_scripts;
     let present = grounds.paths.init_script();
-    let run = |script: PathBuf, user: InitUser| init_script::Run {
+    let run = |index: usize, script: PathBuf, user: InitUser| init_script::Run {
+        name: format!("{}{index}", init_script::PREFIX),
         script,
         directory: grounds.paths.checkout(),
         user: if user == InitUser::Root {
@@ -433,9 +470,9 @@ async fn init_scripts(
     if scripts.is_empty() {
         // One that the image brings.
         if present.is_file() {
-            run(present, InitUser::User)
-                .run(&grounds.keeper, adopted)
-                .await?;
+            let script = run(0, present, InitUser::User);
+            let adopted = left.remove(&script.name);
+            script.run(&grounds.keeper, adopted).await?;
         }
         return Ok(());
     }
@@ -451,7 +488,6 @@ async fn init_scripts(
             _ => groups.push((script.user, vec![part])),
         }
     }
-    let mut adopted = adopted;
     let single = groups.len() == 1;
     for (index, (user, parts)) in groups.into_iter().enumerate() {
         let script = if single {
@@ -459,14 +495,17 @@ async fn init_scripts(
         } else {
             grounds.paths.init_parts().join(format!("{index}.sh"))
         };
-        init_script::write(
-            &parts,
-            &script,
-            &grounds.paths.init_parts().join(index.to_string()),
-        )?;
-        run(script, user)
-            .run(&grounds.keeper, adopted.take())
-            .await?;
+        let run = run(index, script, user);
+        if progress.is_done(&run.name) {
+            continue;
+        }
+        let adopted = left.remove(&run.name);
+        if adopted.is_none() {
+            let directory = grounds.paths.init_parts().join(index.to_string());
+            init_script::write(&parts, &run.script, &directory)?;
+        }
+        run.run(&grounds.keeper, adopted).await?;
+        progress.done(&run.name);
     }
     Ok(())
 }
@@ -476,9 +515,11 @@ async fn agents(
     settings: &Settings,
     git: Git,
     environment: Environment,
-    mut running: BTreeMap<String, Left>,
+    mut left: Processes,
 ) -> Result<(), BootError> {
-    let main = setup::main_record(&grounds.paths, settings, running.contains_key(MAIN))?;
+    let life = grounds.started_ms;
+    let runs = left.sessions.contains_key(MAIN);
+    let main = setup::main_record(&grounds.paths, settings, life, runs)?;
     let ground = Arc::new(Ground {
         sessions: grounds.sessions.clone(),
         board: grounds.board.clone(),
@@ -494,46 +535,52 @@ async fn agents(
         setup: setup::setup(grounds, settings, &main),
         agent: settings.agent.kind,
         mode: settings.agent.mode,
+        life,
         ended: grounds.ended.clone(),
         ports: grounds.ports.clone(),
     });
     grounds.sessions.open(ground.clone());
     grounds.shells.open_on(ground.clone());
-    let process = running.remove(MAIN);
+    let adopted = left.adopt(MAIN);
     let inbox = grounds.sessions.register(MAIN);
     let plan = Plan {
         setup: ground.setup.clone(),
         record: main,
         prompt: settings.agent.prompt.clone(),
     };
-    sessions::start(&ground, plan, process, inbox)
+    sessions::start(&ground, plan, adopted, inbox)
         .wait()
         .await?;
-    // Others go on if their agents still run; after a restart of the container they are asked for anew.
-    for (id, process) in running {
-        match Record::read(&grounds.paths.session(&id)) {
-            Ok(Some(record)) => {
-                let setup = setup::beside(&ground.setup, &record);
-                let inbox = grounds.sessions.register(&id);
-                sessions::start(
-                    &ground,
-                    Plan {
-                        record,
-                        setup,
-                        prompt: None,
-                    },
-                    Some(process),
-                    inbox,
-                )
-                .wait()
-                .await?;
-            }
-            Ok(None) => tracing::warn!(session = id, "an agent without a record goes on unwatched"),
-            Err(error) => {
-                tracing::warn!(session = id, %error, "an agent without a readable record goes on unwatched")
-            }
+    let beside = records(&grounds.paths, life)
+        .into_iter()
+        .filter(|record| !sessions::is_main(&record.id));
+    for record in beside {
+        let adopted = left.adopt(&record.id);
+        let inbox = grounds.sessions.register(&record.id);
+        let id = record.id.clone();
+        let plan = Plan {
+            setup: record.setup(&ground.setup),
+            record,
+            prompt: None,
+        };
+        let started = sessions::start(&ground, plan, adopted, inbox);
+        if let Err(error) = started.wait().await {
+            tracing::error!(session = id, %error, "the session cannot go on");
         }
     }
+    grounds.sessions.settle();
+    for session in left.sessions.keys() {
+        tracing::error!(
+            session,
+            "an agent without a readable record goes on unwatched"
+        );
+    }
+    // Their agent is gone, and its next run starts its own.
+    left.others = std::mem::take(&mut left.companions)
+        .into_values()
+        .flatten()
+        .collect();
+    left.end_others().await;
     Ok(())
 }
 
@@ -548,6 +595,43 @@ pub fn idle_runner(grounds: &Grounds, settings: &Settings) -> crate::idle::Runne
         directory: grounds.paths.checkout(),
         logs: grounds.paths.logs(),
     }
+}
+
+/// Lets the agents of a supervisor before call their models. To be done before the generation proxy is served: an agent
+/// whose stream was cut asks again at once, and takes the refusal of its token for the end of its login.
+pub fn admit(paths: &Paths, settings: &Settings, spending: &Spending, life: u64) {
+    for record in records(paths, life) {
+        let provider = match &record.chosen {
+            Some(chosen) => chosen.provider,
+            None => setup::provider(settings),
+        };
+        spending.admit(&record, provider);
+    }
+}
+
+/// Records of the sessions that belong to this life of the container, by id.
+fn records(paths: &Paths, life: u64) -> Vec<Record> {
+    let entries = match std::fs::read_dir(paths.sessions()) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::error!(%error, "the sessions' records cannot be listed");
+            return Vec::new();
+        }
+    };
+    let read = |entry: std::fs::DirEntry| match Record::read(&entry.path()) {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::error!(path = %entry.path().display(), %error, "a session's record cannot be read");
+            None
+        }
+    };
+    let mut records: Vec<Record> = entries
+        .filter_map(Result::ok)
+        .filter_map(read)
+        .filter(|record| record.life == life)
+        .collect();
+    records.sort_by(|one, other| one.id.cmp(&other.id));
+    records
 }
 
 fn git_for(grounds: &Grounds, settings: &Settings) -> Git {

@@ -1,18 +1,30 @@
 //! The checkout: fetch, branch, submodules.
 //!
 //! Every step may be repeated: a supervisor that dies half-way leaves a repository into which the next one fetches again.
-//! Nothing that an agent committed, or left uncommitted, is ever reset: once the branch is checked out the step is done.
+//! Nothing that an agent committed, or left uncommitted, is ever reset. A file in `.git` ([`MARK`]) tells what may be
+//! overwritten: a checkout that we began in an empty directory and did not finish. One that we finished is left alone
+//! for good, wherever the agent took it; in a directory that somebody else filled the branch is checked out as git does
+//! it for people, which refuses to overwrite anything.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::git::{Git, GitError, QUICK};
-use crate::helper::Helper;
+use crate::helper::{Helper, HelperError};
 
 /// A fetch that moves for longer than this is a repository for a mirror or for `depth`.
 const FETCH: Duration = Duration::from_secs(30 * 60);
-/// Submodules may be as large as the repository.
+/// Submodules may be as large as the repository. For all of them together.
 const SUBMODULES: Duration = Duration::from_secs(30 * 60);
+/// Submodules that are looked after; a repository with more is somebody's mistake or malice.
+const MOST_SUBMODULES: usize = 500;
+
+/// Says how far our checkout of this directory came: `begun`, or `done BRANCH`.
+const MARK: &str = ".git/whim-checkout";
+const BEGUN: &str = "begun";
+const DONE: &str = "done ";
+/// Largest content of the mark: a word and a branch.
+const MARK_SIZE: usize = 4096;
 
 /// What is to be checked out. URLs are without credentials.
 #[derive(Clone, Debug)]
@@ -23,19 +35,25 @@ pub struct Checkout {
     pub mirror: Option<String>,
     /// Where the new branch starts; `None`: the remote's default.
     pub source_branch: Option<String>,
-    pub branch: String,
+    /// `None`: a new name, or the one that an earlier boot chose.
+    pub branch: Option<String>,
     pub depth: Option<u32>,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// The branch was made, or the remote's branch of that name was taken up.
-    Fresh { start: String },
+    /// The branch was made, or the remote's branch of that name was taken up. `missing`: paths of submodules that could
+    /// not be had.
+    Fresh {
+        branch: String,
+        start: String,
+        missing: Vec<String>,
+    },
     /// It was there already.
     Kept,
     /// The remote has no commit yet.
-    Empty,
+    Empty { branch: String },
 }
 
 /// Why there is no checkout.
@@ -43,6 +61,8 @@ pub enum Checked {
 pub enum CheckoutError {
     #[error(transparent)]
     Git(#[from] GitError),
+    #[error("the checkout cannot be looked at: {0}")]
+    Directory(#[from] HelperError),
     #[error(
         "repository {url} cannot be reached: {reason}; check the URL, the network and the credentials"
     )]
@@ -53,6 +73,27 @@ pub enum CheckoutError {
         url: String,
         known: Vec<String>,
     },
+    #[error(
+        "{directory} is not empty, and branch {branch:?} cannot be checked out over what it holds: {reason}; \
+         commit it, move it away, or give an empty directory",
+        directory = directory.display()
+    )]
+    InTheWay {
+        directory: PathBuf,
+        branch: String,
+        reason: String,
+    },
+}
+
+/// What is in the directory before we do anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing, or a checkout of ours that was not finished.
+    Ours,
+    /// A checkout of ours, finished, of this branch.
+    Done(String),
+    /// Something that we did not put there.
+    Foreign,
 }
 
 impl Checkout {
@@ -62,34 +103,121 @@ impl Checkout {
     /// [`CheckoutError`].
     pub async fn run(&self, git: &Git, helper: &Helper) -> Result<Checked, CheckoutError> {
         let directory = self.directory.as_path();
-        let interrupted = unlock(helper, directory).await;
+        unlock(helper, directory).await;
         self.prepare(git).await?;
-        if !interrupted && self.is_checked_out(git).await? {
+        let found = self.look(git, helper).await?;
+        let done = match &found {
+            Found::Done(branch) => Some(branch),
+            Found::Ours | Found::Foreign => None,
+        };
+        let branch = match (&self.branch, done) {
+            (None, Some(_)) => return Ok(Checked::Kept),
+            (Some(wanted), Some(done)) if wanted == done => return Ok(Checked::Kept),
+            (Some(wanted), _) => wanted.clone(),
+            (None, None) => format!("whim-{}", crate::random::short()),
+        };
+        let ours = found == Found::Ours;
+        if ours {
+            self.mark(helper, BEGUN).await?;
+        } else if self.has_branch(git, &branch).await? {
+            // As it is here: it may be ahead of the remote.
+            if !self.is_on(git, &branch).await? {
+                self.switch(git, &[&branch], &branch).await?;
+            }
             return Ok(Checked::Kept);
         }
-        self.fetch(git).await?;
-        let Some(start) = self.start(git).await? else {
-            let head = format!("refs/heads/{}", self.branch);
+        self.fetch(git, ours).await?;
+        let done = format!("{DONE}{branch}");
+        let Some(start) = self.start(git, &branch).await? else {
+            let head = format!("refs/heads/{branch}");
             git.run(directory, &["symbolic-ref", "HEAD", &head], QUICK)
                 .await?;
-            return Ok(Checked::Empty);
+            self.mark(helper, &done).await?;
+            return Ok(Checked::Empty { branch });
         };
-        // A crash during a checkout leaves the index locked and files half-written; nobody else works here yet.
-        git.run(
-            directory,
-            &[
-                "checkout",
-                "--force",
-                "--no-track",
-                "-B",
-                &self.branch,
-                &start,
-            ],
-            FETCH,
-        )
-        .await?;
-        self.submodules(git).await;
-        Ok(Checked::Fresh { start })
+        if ours {
+            // A crash during a checkout leaves files half-written; nobody else has worked here.
+            let arguments = ["checkout", "--force", "--no-track", "-B", &branch, &start];
+            git.run(directory, &arguments, FETCH).await?;
+        } else {
+            self.switch(git, &["--no-track", "-b", &branch, &start], &branch)
+                .await?;
+        }
+        let missing = self.submodules(git).await;
+        self.mark(helper, &done).await?;
+        Ok(Checked::Fresh {
+            branch,
+            start,
+            missing,
+        })
+    }
+
+    async fn look(&self, git: &Git, helper: &Helper) -> Result<Found, CheckoutError> {
+        let path = self.directory.join(MARK);
+        if let Some((content, _)) = helper.read_optional(&path, MARK_SIZE).await? {
+            let content = String::from_utf8_lossy(&content).trim().to_owned();
+            return Ok(match content.strip_prefix(DONE) {
+                Some(branch) => Found::Done(branch.to_owned()),
+                None if content == BEGUN => Found::Ours,
+                // Not written by us: nothing may be overwritten.
+                None => Found::Foreign,
+            });
+        }
+        let entries = helper.list(&self.directory).await?;
+        if entries.iter().any(|entry| entry.name != ".git") {
+            return Ok(Found::Foreign);
+        }
+        let refs = ["for-each-ref", "--count=1", "refs/heads"];
+        let branches = git.run(&self.directory, &refs, QUICK).await?;
+        Ok(if branches.trim().is_empty() {
+            Found::Ours
+        } else {
+            Found::Foreign
+        })
+    }
+
+    async fn mark(&self, helper: &Helper, word: &str) -> Result<(), HelperError> {
+        let path = self.directory.join(MARK);
+        let content = format!("{word}\n").into_bytes();
+        helper.write(&path, 0o644, None, content).await
+    }
+
+    async fn is_on(&self, git: &Git, branch: &str) -> Result<bool, GitError> {
+        let arguments = ["symbolic-ref", "--quiet", "HEAD"];
+        let head = git.capture(&self.directory, &arguments, QUICK).await?;
+        let head = String::from_utf8_lossy(&head.stdout);
+        Ok(head.trim().strip_prefix("refs/heads/") == Some(branch))
+    }
+
+    async fn has_branch(&self, git: &Git, branch: &str) -> Result<bool, GitError> {
+        let name = format!("refs/heads/{branch}");
+        let arguments = ["rev-parse", "--verify", "--quiet", &name];
+        let found = git.capture(&self.directory, &arguments, QUICK).await?;
+        Ok(found.exit.success())
+    }
+
+    /// A checkout that overwrites nothing.
+    async fn switch(
+        &self,
+        git: &Git,
+        arguments: &[&str],
+        branch: &str,
+    ) -> Result<(), CheckoutError> {
+        let arguments: Vec<&str> = ["checkout", "--quiet"]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        match git.run(&self.directory, &arguments, FETCH).await {
+            Ok(_) => Ok(()),
+            Err(GitError::Failed { stderr, .. }) if !crate::files::says_disk_full(&stderr) => {
+                Err(CheckoutError::InTheWay {
+                    directory: self.directory.clone(),
+                    branch: branch.to_owned(),
+                    reason: stderr,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn prepare(&self, git: &Git) -> Result<(), GitError> {
@@ -114,29 +242,11 @@ impl Checkout {
         Ok(())
     }
 
-    async fn is_checked_out(&self, git: &Git) -> Result<bool, GitError> {
+    async fn fetch(&self, git: &Git, ours: bool) -> Result<(), CheckoutError> {
         let directory = self.directory.as_path();
-        let head = git
-            .capture(
-                directory,
-                &["symbolic-ref", "--short", "--quiet", "HEAD"],
-                QUICK,
-            )
-            .await?;
-        let on_branch = String::from_utf8_lossy(&head.stdout).trim() == self.branch;
-        let commit = git
-            .capture(
-                directory,
-                &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"],
-                QUICK,
-            )
-            .await?;
-        Ok(on_branch && commit.exit.success())
-    }
-
-    async fn fetch(&self, git: &Git) -> Result<(), CheckoutError> {
-        let directory = self.directory.as_path();
-        let depth = self.depth.map(|depth| format!("--depth={depth}"));
+        // It would cut the history of a repository that somebody else brought.
+        let depth = self.depth.filter(|_| ours);
+        let depth = depth.map(|depth| format!("--depth={depth}"));
         let fetch = |from: &str| {
             let mut arguments = vec![
                 "fetch".to_owned(),
@@ -182,7 +292,7 @@ impl Checkout {
     }
 
     /// The commit where the branch starts; `None` when the remote is empty.
-    async fn start(&self, git: &Git) -> Result<Option<String>, CheckoutError> {
+    async fn start(&self, git: &Git, branch: &str) -> Result<Option<String>, CheckoutError> {
         let directory = self.directory.as_path();
         let listed = git
             .run(
@@ -207,7 +317,7 @@ impl Checkout {
                 .then(|| format!("refs/remotes/origin/{branch}"))
         };
         // Work that was pushed to this branch before (a resumed task) is where it goes on.
-        if let Some(start) = remote(&self.branch) {
+        if let Some(start) = remote(branch) {
             return Ok(Some(start));
         }
         if let Some(branch) = &self.source_branch {
@@ -232,6 +342,13 @@ impl Checkout {
                 return Ok(Some(
                     String::from_utf8_lossy(&found.stdout).trim().to_owned(),
                 ));
+            }
+            if known.is_empty() {
+                tracing::warn!(
+                    branch,
+                    "the repository is empty: there is no branch to start from"
+                );
+                return Ok(None);
             }
             let mut known = known;
             known.truncate(20);
@@ -267,29 +384,59 @@ impl Checkout {
         line.split_whitespace().next().map(str::to_owned)
     }
 
-    async fn submodules(&self, git: &Git) {
-        let listed = git
-            .capture(
-                &self.directory,
-                &["cat-file", "-e", "HEAD:.gitmodules"],
-                QUICK,
-            )
-            .await;
-        if !listed.is_ok_and(|listed| listed.exit.success()) {
-            return;
+    /// Paths of the submodules that could not be had. A repository without them is still worth working in.
+    async fn submodules(&self, git: &Git) -> Vec<String> {
+        let arguments = [
+            "config",
+            "--blob=HEAD:.gitmodules",
+            "--null",
+            "--get-regexp",
+            r"^submodule\..*\.path$",
+        ];
+        let paths = match git.capture(&self.directory, &arguments, QUICK).await {
+            // Also fails where there are none.
+            Ok(listed) if listed.exit.success() => paths(&listed.stdout),
+            Ok(_) => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "submodules cannot be listed");
+                return Vec::new();
+            }
+        };
+        let deadline = Instant::now() + SUBMODULES;
+        let mut missing = Vec::new();
+        // One by one: git gives up on all when one cannot be cloned.
+        for path in paths {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let arguments = [
+                "submodule",
+                "update",
+                "--init",
+                "--recursive",
+                "--quiet",
+                "--",
+                &path,
+            ];
+            if let Err(error) = git.run(&self.directory, &arguments, left).await {
+                tracing::warn!(path, %error, "a submodule is incomplete");
+                missing.push(path);
+            }
         }
-        let arguments = ["submodule", "update", "--init", "--recursive", "--quiet"];
-        // A repository with a submodule that cannot be had is still worth working in; the agent sees what is missing.
-        if let Err(error) = git.run(&self.directory, &arguments, SUBMODULES).await {
-            tracing::warn!(%error, "submodules are incomplete");
-        }
+        missing
     }
 }
 
-/// Removes lock files that a killed git left behind, and tells whether there were any. Only called before anyone else
-/// works in the checkout.
-async fn unlock(helper: &Helper, directory: &Path) -> bool {
-    let mut found = false;
+/// Values of a listing of `git config --null`: `key NEWLINE value NUL`.
+fn paths(listing: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(listing);
+    let values = text
+        .split('\0')
+        .filter_map(|entry| entry.split_once('\n'))
+        .map(|(_, path)| path.to_owned());
+    values.take(MOST_SUBMODULES).collect()
+}
+
+/// Removes lock files that a killed git left behind. Only called before anyone else works in the checkout.
+async fn unlock(helper: &Helper, directory: &Path) {
     for name in [
         "index.lock",
         "HEAD.lock",
@@ -301,11 +448,21 @@ async fn unlock(helper: &Helper, directory: &Path) -> bool {
         match helper.remove(&path).await {
             Ok(()) => {
                 tracing::info!(path = %path.display(), "removed the lock of a git that was killed");
-                found = true;
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => tracing::warn!(%error, "a git lock stays"),
         }
     }
-    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_submodules_are_read_whole() {
+        let listing = b"submodule.a.path\nlibs/a\0submodule.b c.path\nb = c\nd\0submodule.x.path\0";
+        assert_eq!(paths(listing), ["libs/a", "b = c\nd"]);
+        assert!(paths(b"").is_empty());
+    }
 }

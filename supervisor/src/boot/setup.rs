@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
-use whim_wire::spec::{Plugins, Trust};
+use whim_wire::spec::{Plugins, ProviderKind, Trust};
 
 use super::Grounds;
 use super::git::Git;
@@ -103,6 +103,7 @@ pub(super) fn write_for_agents(path: &Path, content: &[u8], identity: &Identity)
 pub(super) fn main_record(
     paths: &Paths,
     settings: &Settings,
+    life: u64,
     runs: bool,
 ) -> Result<Record, StartError> {
     let directory = paths.session(MAIN);
@@ -112,18 +113,26 @@ pub(super) fn main_record(
     })?;
     let same =
         |record: &Record| record.agent == settings.agent.kind && record.mode == settings.agent.mode;
-    let mut record = known.filter(same).unwrap_or_else(|| {
+    let known = known.filter(same).map(|record| record.revived(life));
+    let mut record = known.unwrap_or_else(|| {
         Record::new(
             MAIN,
             settings.agent.kind,
             settings.agent.mode,
             paths.checkout(),
+            life,
         )
     });
     if !runs || record.router_port == 0 {
         record.router_port = crate::listeners::free_port();
     }
     Ok(record)
+}
+
+/// The provider of the task's agent.
+pub(super) fn provider(settings: &Settings) -> ProviderKind {
+    let natural = || spending::natural(settings.agent.kind);
+    settings.provider.kind.unwrap_or_else(natural)
 }
 
 /// What `main` is prepared with.
@@ -137,10 +146,7 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         session: record.id.clone(),
         proxy: format!("http://127.0.0.1:{}", grounds.generation.port()),
         token: SessionToken::new(record.token.clone()),
-        provider: settings
-            .provider
-            .kind
-            .unwrap_or_else(|| spending::natural(agent.kind)),
+        provider: provider(settings),
         model: agent.model.clone(),
         permission: agent.permission_mode,
         effort: agent.effort.clone(),
@@ -183,17 +189,6 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         }),
         router_port: record.router_port,
         custom: agent.command.clone(),
-    }
-}
-
-/// The setup of a session beside `main`, as far as its record tells.
-pub(super) fn beside(main: &Setup, record: &Record) -> Setup {
-    Setup {
-        checkout: record.directory.clone(),
-        session: record.id.clone(),
-        token: SessionToken::new(record.token.clone()),
-        router_port: record.router_port,
-        ..main.clone()
     }
 }
 

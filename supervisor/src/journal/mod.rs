@@ -31,7 +31,7 @@ use whim_wire::event::{Draft, Event};
 
 use queue::Queue;
 use segment::Segments;
-use writer::{Progress, Writer};
+use writer::{Gap, Progress, Writer};
 
 pub use segment::{Page, Repair, SegmentError};
 pub use subscription::{Delivery, Subscription};
@@ -134,7 +134,13 @@ impl Journal {
         let queue = Arc::new(Queue::new(next));
         let (live, _) = broadcast::channel(MAX_BEHIND);
         let (sender, progress) = watch::channel(Progress::starting_at(next));
-        let writer = Writer::new(segments, Arc::clone(&queue), live.clone(), sender);
+        // What a supervisor before lost and could not tell any more.
+        let gap = (repair.lost_until > repair.newest).then(|| Gap {
+            first: repair.newest + 1,
+            last: repair.lost_until,
+            error: "the disk took no more when the supervisor ended".to_owned(),
+        });
+        let writer = Writer::new(segments, Arc::clone(&queue), live.clone(), gap, sender);
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())

@@ -74,6 +74,8 @@ pub struct Repair {
     pub cut_bytes: u64,
     /// Number of the newest event on disk; 0 for none.
     pub newest: u64,
+    /// Number of the newest event that is known to be lost; 0 for none.
+    pub lost_until: u64,
 }
 
 /// A page of the past.
@@ -130,6 +132,7 @@ impl Segments {
         let current = file(&current_path)?;
         let mut repair = mend(&current, &current_path)?;
         repair.newest = repair.newest.max(first.saturating_sub(1));
+        repair.lost_until = lost_until;
         let next = repair.newest.max(lost_until).saturating_add(1);
         let length = (current.metadata())
             .map_err(|source| SegmentError::Read {

@@ -53,6 +53,43 @@ fn segments(directory: &TempDir) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn what_an_earlier_writer_lost_is_told_by_the_next() {
+    let directory = TempDir::new().unwrap();
+    let (journal, _) = open(&directory);
+    journal.append(&draft(1)).unwrap();
+    close(journal).await;
+    // As a writer leaves it that ended on a full disk.
+    std::fs::write(
+        directory.path().join("journal/lost"),
+        format!("{:020}\n", 7),
+    )
+    .unwrap();
+    let (journal, _) = open(&directory);
+    assert_eq!(journal.append(&draft(8)).unwrap(), 8);
+    close(journal).await;
+    let (journal, _) = open(&directory);
+    let told = |journal: &Journal| {
+        let entries = journal.page(0, 100).unwrap().entries;
+        let gaps = entries
+            .iter()
+            .filter(|entry| &*entry.kind == kind::JOURNAL_GAP);
+        gaps.map(|entry| entry.event().unwrap().fields)
+            .collect::<Vec<_>>()
+    };
+    let gaps = told(&journal);
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(
+        (&gaps[0]["first"], &gaps[0]["last"]),
+        (&json!(2), &json!(7))
+    );
+    // Once.
+    journal.append(&draft(9)).unwrap();
+    close(journal).await;
+    let (journal, _) = open(&directory);
+    assert_eq!(told(&journal).len(), 1);
+}
+
+#[tokio::test]
 async fn numbers_go_on_across_restarts() {
     let directory = TempDir::new().unwrap();
     for round in 0..3 {
@@ -61,7 +98,8 @@ async fn numbers_go_on_across_restarts() {
             repair,
             Repair {
                 cut_bytes: 0,
-                newest: round * 10
+                newest: round * 10,
+                ..Repair::default()
             }
         );
         for n in 1..=10 {
@@ -151,7 +189,8 @@ async fn garbage_at_the_end_is_cut_and_garbage_inside_is_passed_over() {
         repair,
         Repair {
             cut_bytes: MAX_EVENT as u64 * 3 + 1,
-            newest: 2
+            newest: 2,
+            ..Repair::default()
         }
     );
     assert_eq!(journal.append(&draft(3)).unwrap(), 3);
@@ -317,7 +356,7 @@ fn dropped_events_are_told() {
     assert!(queue.push(&draft(1)).is_err());
     let (live, _) = broadcast::channel(1);
     let (sender, progress) = watch::channel(Progress::starting_at(next));
-    let writer = Writer::new(segments, queue, live, sender);
+    let writer = Writer::new(segments, queue, live, None, sender);
     drop(closer);
     writer.run();
     let newest = progress.borrow().delivered;

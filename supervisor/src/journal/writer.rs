@@ -47,10 +47,10 @@ pub(super) struct Writer {
 
 /// Events that could not be written, until a later one could.
 #[derive(Debug, Serialize)]
-struct Gap {
-    first: u64,
-    last: u64,
-    error: String,
+pub(super) struct Gap {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) error: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,13 +63,14 @@ impl Writer {
         segments: Segments,
         queue: Arc<Queue>,
         live: broadcast::Sender<Arc<Entry>>,
+        gap: Option<Gap>,
         progress: watch::Sender<Progress>,
     ) -> Self {
         Self {
             segments,
             queue,
             live,
-            gap: None,
+            gap,
             progress,
         }
     }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use whim_entrypoint::wire::{Io, Launch, ProcessId, Stdin, Streams, ToKeeper};
 
@@ -12,7 +13,7 @@ use super::{Keeper, KeeperError, Output};
 const RUN_END_GRACE: Duration = Duration::from_secs(2);
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     Code(i32),
     Signal(i32),

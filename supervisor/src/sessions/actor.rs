@@ -9,6 +9,7 @@ mod keyboard;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot as answer};
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use whim_wire::state::{AgentState, SessionState};
 use super::SessionError;
 use super::companions::Companions;
 use super::evidence::{Evidence, Sources};
-use super::launch::{self, Ground, Launched, Left, Plan, StartError};
+use super::launch::{self, Adopted, Ground, Launched, Plan, StartError};
 use super::prompts::{Progress, Prompt, PromptError};
 use super::record::Record;
 use super::running::{Event, Running};
@@ -67,7 +68,7 @@ pub enum Input {
 }
 
 /// How a session ended for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// It was asked to stop, or the agent ended by itself and well.
     Well,
@@ -104,6 +105,8 @@ pub(super) struct Actor {
     typed: Typed,
     /// Where a draft began that was typed into a dialog: it stands in no input box.
     dialog_draft: Option<u64>,
+    /// The record on disk is not the present one.
+    unsaved: bool,
 }
 
 impl Actor {
@@ -134,27 +137,25 @@ impl Actor {
             began: boot_now(),
             typed: Typed::default(),
             dialog_draft: None,
+            unsaved: false,
         }
     }
 
     /// Runs the session to its end, and goes on answering questions about it after that.
     pub(super) async fn run(
         mut self,
-        adopted: Option<Left>,
+        adopted: Option<Adopted>,
         ready: answer::Sender<Result<(), StartError>>,
     ) {
         self.ground
             .spending
             .admit(&self.record, self.setup.provider);
         match adopted {
-            Some(left) => self.take_up(left).await,
-            // It ended for good under an earlier supervisor.
-            None if self.record.ended => self.observe(Observation::Exited {
-                exit: self.recorded_exit(),
-                note: self.record.ended_because.clone(),
-            }),
+            Some(adopted) => self.take_up(adopted).await,
+            None if self.record.ended => self.has_ended().await,
             None => {
                 if let Err(error) = self.start(true).await {
+                    self.record.ended = true;
                     self.observe(Observation::Exited {
                         exit: observation::Exit::Code(127),
                         note: Some(error.to_string()),
@@ -297,13 +298,27 @@ impl Actor {
         }
     }
 
+    /// A session whose end an earlier supervisor saw, and perhaps told nobody.
+    async fn has_ended(&mut self) {
+        self.observe(Observation::Exited {
+            exit: self.recorded_exit(),
+            note: self.record.ended_because.clone(),
+        });
+        if launch::is_main(&self.record.id) {
+            let end = self.record.end.unwrap_or(End::Well);
+            drop(self.ground.ended.send((self.record.id.clone(), end)).await);
+        }
+    }
+
     /// An agent that an earlier supervisor started.
-    async fn take_up(&mut self, left: Left) {
+    async fn take_up(&mut self, adopted: Adopted) {
+        let Adopted {
+            process,
+            companions,
+        } = adopted;
         let now = boot_now();
-        let process = left.agent;
         let wanted = crate::agents::of(self.record.agent).companions(&self.setup);
-        let companions =
-            Companions::take_up(&self.ground, wanted, &self.setup, left.companions).await;
+        let companions = Companions::take_up(&self.ground, wanted, &self.setup, companions).await;
         if let Some(last) = &self.record.verdict {
             let pid = u32::try_from(process.pid()).unwrap_or_default();
             let running = crate::state::tree::started(pid).unwrap_or(now);
@@ -700,6 +715,7 @@ impl Actor {
 
     async fn finish(&mut self, end: End) {
         self.record.ended = true;
+        self.record.end = Some(end);
         self.writing = None;
         if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
             self.deliver(&prompt::Event::TurnEnded { failed: false });
@@ -731,6 +747,8 @@ impl Actor {
         }
         if news {
             self.record.verdict = Some(verdict.remember());
+        }
+        if news || self.unsaved {
             self.save();
         }
         self.ground.board.session(self.view(&verdict), news);
@@ -788,10 +806,16 @@ impl Actor {
         self.ground.board.note(kind, event);
     }
 
-    fn save(&self) {
+    /// A full disk is told once and tried again at every turn.
+    fn save(&mut self) {
         let directory = self.ground.paths.session(&self.record.id);
-        if let Err(error) = self.record.write(&directory) {
-            tracing::error!(session = self.record.id, %error, "the session's record is not saved");
+        match self.record.write(&directory) {
+            Ok(()) => self.unsaved = false,
+            Err(error) if !self.unsaved => {
+                self.unsaved = true;
+                tracing::error!(session = self.record.id, %error, "the session's record is not saved");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -12,20 +12,21 @@ use whim_wire::state::SessionState;
 
 use super::actor::{Actor, End, Input};
 use super::companions::Companions;
-use super::record::Record;
+use super::record::{Chosen, Record};
 use super::{MAIN, NewSession, SessionError, Sessions, worktree};
 use crate::agents::command::{Command, PromptRoute};
 use crate::agents::locate::RealFiles;
-use crate::agents::setup::{Conversation, SessionToken, Setup, Start, Surface};
+use crate::agents::setup::{Conversation, Setup, Start, Surface};
 use crate::agents::{self, Impossible};
 use crate::board::Board;
 use crate::boot::git::{Git, GitError};
 use crate::boot::home::{self, HomeError};
 use crate::helper::Helper;
 use crate::keeper::{Keeper, KeeperError, Process};
+use crate::listeners;
 use crate::paths::Paths;
 use crate::ports::PortsHandle;
-use crate::spending::Spending;
+use crate::spending::{self, Spending};
 use crate::terminals::set::TerminalSet;
 
 /// How much likelier than its host an agent is to be killed when memory runs out.
@@ -53,6 +54,8 @@ pub struct Ground {
     pub setup: Setup,
     pub agent: AgentKind,
     pub mode: Mode,
+    /// The container's life, as the keeper numbers it.
+    pub life: u64,
     /// Told when a session ends for good.
     pub ended: mpsc::Sender<(String, End)>,
     /// Looks for listeners at once when a terminal prints an address.
@@ -125,10 +128,10 @@ pub struct Plan {
     pub prompt: Option<String>,
 }
 
-/// An agent that an earlier supervisor started.
+/// What an earlier supervisor started for a session.
 #[derive(Debug)]
-pub struct Left {
-    pub agent: Process,
+pub struct Adopted {
+    pub process: Process,
     pub companions: Vec<Process>,
 }
 
@@ -145,7 +148,7 @@ pub(super) struct Launched {
 pub(crate) fn start(
     ground: &Arc<Ground>,
     plan: Plan,
-    adopted: Option<Left>,
+    adopted: Option<Adopted>,
     inbox: mpsc::Receiver<Input>,
 ) -> Ready {
     let (ready, answer) = oneshot::channel();
@@ -177,27 +180,28 @@ pub(super) async fn beside(
         StartError::Impossible(impossible) => SessionError::Invalid(impossible.to_string()),
         other => SessionError::Start(other.to_string()),
     };
-    let paths = &ground.paths;
-    let directory = worktree::make(&ground.git, &paths.checkout(), &paths.worktrees(), id)
+    let directory = worktree::make(ground, id)
         .await
         .map_err(|error| started(error.into()))?;
+    let task = &ground.setup;
     let agent = new.agent.unwrap_or(ground.agent);
-    let mut record = Record::new(id, agent, Mode::Interactive, directory.clone());
-    // Each session's router has its own.
-    record.router_port = crate::listeners::free_port();
     let same_agent = agent == ground.agent;
-    let inherited = |value: &Option<String>| if same_agent { value.clone() } else { None };
-    let setup = Setup {
-        checkout: directory,
-        session: id.to_owned(),
-        token: SessionToken::new(record.token.clone()),
-        model: new.model.or_else(|| inherited(&ground.setup.model)),
-        effort: new.effort.or_else(|| inherited(&ground.setup.effort)),
-        permission: new.permission_mode.or(ground.setup.permission),
-        custom: new.command.unwrap_or_else(|| ground.setup.custom.clone()),
-        router_port: record.router_port,
-        ..ground.setup.clone()
-    };
+    let inherited = |value: &Option<String>| value.clone().filter(|_| same_agent);
+    let mut record = Record::new(id, agent, Mode::Interactive, directory, ground.life);
+    record.chosen = Some(Chosen {
+        provider: if same_agent {
+            task.provider
+        } else {
+            spending::natural(agent)
+        },
+        model: new.model.or_else(|| inherited(&task.model)),
+        effort: new.effort.or_else(|| inherited(&task.effort)),
+        permission: new.permission_mode.or(task.permission),
+        command: new.command.unwrap_or_else(|| task.custom.clone()),
+    });
+    // Each session's router has its own.
+    record.router_port = listeners::free_port();
+    let setup = record.setup(task);
     let plan = Plan {
         record,
         setup,

@@ -20,18 +20,19 @@ mod worktree;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot as answer};
+use tokio::sync::{mpsc, oneshot as answer, watch};
 use whim_wire::spec::{AgentKind, PermissionMode};
-use whim_wire::state::SessionState;
+use whim_wire::state::{AgentState, SessionState};
 
 pub use actor::{End, Input};
 pub(crate) use companions::session_of_companion;
 pub use evidence::Evidence;
 pub(crate) use launch::start;
-pub use launch::{Ground, Left, Plan, StartError, is_main, session_of};
+pub use launch::{Adopted, Ground, Plan, StartError, is_main, session_of};
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
 
@@ -39,6 +40,10 @@ pub use record::Record;
 pub const MAIN: &str = "main";
 /// Sessions at once; each agent takes hundreds of megabytes.
 const MOST: usize = 32;
+/// Sessions that are known, also those that ended.
+const KNOWN: usize = 1024;
+/// How long a question about a session waits for the boot's end.
+const SETTLING: Duration = Duration::from_secs(5);
 /// Questions that may wait for one session.
 const ASKED: usize = 64;
 
@@ -67,6 +72,8 @@ pub enum SessionError {
     Exists(String),
     #[error("{MOST} sessions run already; stop one first")]
     TooMany,
+    #[error("this container has had {KNOWN} sessions")]
+    TooManyKnown,
     #[error("the boot is not done; wait for phase `ready`")]
     NotReady,
     #[error("session {0:?} does not run")]
@@ -89,6 +96,8 @@ pub struct Sessions {
     running: Arc<Mutex<BTreeMap<String, mpsc::Sender<Input>>>>,
     /// Set once the boot is done: what every session needs.
     ground: Arc<std::sync::OnceLock<Arc<Ground>>>,
+    /// All sessions that there are at the boot's end, or were before this supervisor, are registered.
+    settled: Arc<watch::Sender<bool>>,
 }
 
 impl Default for Sessions {
@@ -103,6 +112,7 @@ impl Sessions {
         Self {
             running: Arc::default(),
             ground: Arc::default(),
+            settled: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -110,6 +120,11 @@ impl Sessions {
     pub fn open(&self, ground: Arc<Ground>) {
         // The boot runs once; a second ground would be a fault of ours and changes nothing.
         drop(self.ground.set(ground));
+    }
+
+    /// From now on a session that is not registered does not exist.
+    pub(crate) fn settle(&self) {
+        self.settled.send_replace(true);
     }
 
     /// Registers a session's task under its id.
@@ -128,6 +143,10 @@ impl Sessions {
         if let Some(text) = &new.prompt {
             crate::agents::prompt::check(text).map_err(PromptError::from)?;
         }
+        let live = |session: &SessionState| session.state != AgentState::Stopped;
+        if ground.board.sessions().into_iter().filter(live).count() >= MOST {
+            return Err(SessionError::TooMany);
+        }
         let (id, inbox) = self.reserve(new.id.as_deref())?;
         let started = launch::beside(&ground, &id, new, inbox).await;
         if started.is_err() {
@@ -141,8 +160,8 @@ impl Sessions {
         wanted: Option<&str>,
     ) -> Result<(String, mpsc::Receiver<Input>), SessionError> {
         let mut running = self.lock();
-        if running.len() >= MOST {
-            return Err(SessionError::TooMany);
+        if running.len() >= KNOWN {
+            return Err(SessionError::TooManyKnown);
         }
         let id = match wanted {
             Some(id) => {
@@ -243,17 +262,29 @@ impl Sessions {
         id: &str,
         input: impl FnOnce(answer::Sender<T>) -> Input,
     ) -> Result<T, SessionError> {
-        let sender = self
-            .lock()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| SessionError::Unknown(id.to_owned()))?;
+        let sender = match self.known(id) {
+            Some(sender) => sender,
+            // Taking up what runs is a matter of milliseconds; a boot may be one of minutes.
+            None => {
+                let mut settled = self.settled.subscribe();
+                let settling = settled.wait_for(|settled| *settled);
+                if tokio::time::timeout(SETTLING, settling).await.is_err() {
+                    return Err(SessionError::NotReady);
+                }
+                self.known(id)
+                    .ok_or_else(|| SessionError::Unknown(id.to_owned()))?
+            }
+        };
         let (answer, answered) = answer::channel();
         sender
             .send(input(answer))
             .await
             .map_err(|_| SessionError::Gone)?;
         answered.await.map_err(|_| SessionError::Gone)
+    }
+
+    fn known(&self, id: &str) -> Option<mpsc::Sender<Input>> {
+        self.lock().get(id).cloned()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, mpsc::Sender<Input>>> {

@@ -4,11 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use whim_wire::spec::{AgentKind, Mode};
+use whim_wire::spec::{AgentKind, Mode, PermissionMode, ProviderKind};
 use whim_wire::time::Time;
 
+use super::actor::End;
 use super::prompts::Prompts;
 use crate::agents::restart::Counted;
+use crate::agents::setup::{SessionToken, Setup};
 use crate::state::fusion::Remembered;
 
 /// Name of the file in the session's directory.
@@ -37,11 +39,20 @@ pub struct Record {
     pub prompted: bool,
     /// Asked to stop, or ended well: not started again.
     pub ended: bool,
+    /// How it ended for good, once it has: a supervisor that comes up after that goes on from there.
+    #[serde(default)]
+    pub end: Option<End>,
     /// Raw exit as a shell shows it, of the last run.
     pub exit: Option<i32>,
     /// Why it ended for good.
     #[serde(default)]
     pub ended_because: Option<String>,
+    /// The life of the container that it belongs to, as the keeper numbers it.
+    #[serde(default)]
+    pub life: u64,
+    /// What a session beside `main` was started with; `main` goes by the task.
+    #[serde(default)]
+    pub chosen: Option<Chosen>,
     /// The last word about its state, for the next supervisor.
     #[serde(default)]
     pub verdict: Option<Remembered>,
@@ -64,10 +75,21 @@ pub struct Record {
     pub prompts: Prompts,
 }
 
+/// Where a session beside `main` differs from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Chosen {
+    pub provider: ProviderKind,
+    pub model: Option<String>,
+    pub effort: Option<String>,
+    pub permission: Option<PermissionMode>,
+    /// argv of a `custom` agent.
+    pub command: Vec<String>,
+}
+
 impl Record {
     /// A new session's.
     #[must_use]
-    pub fn new(id: &str, agent: AgentKind, mode: Mode, directory: PathBuf) -> Self {
+    pub fn new(id: &str, agent: AgentKind, mode: Mode, directory: PathBuf, life: u64) -> Self {
         Self {
             id: id.to_owned(),
             agent,
@@ -78,8 +100,11 @@ impl Record {
             transcript: None,
             prompted: false,
             ended: false,
+            end: None,
             exit: None,
             ended_because: None,
+            life,
+            chosen: None,
             verdict: None,
             router_port: 0,
             bracketed_paste: false,
@@ -88,6 +113,46 @@ impl Record {
             restarts: Counted::default(),
             prompts: Prompts::default(),
         }
+    }
+
+    /// The same session in another life of the container: what ended then may be asked for again. A `oneshot` session was
+    /// one task of that life, so this one's is new.
+    #[must_use]
+    pub fn revived(self, life: u64) -> Self {
+        if self.life == life {
+            return self;
+        }
+        if self.mode == Mode::Oneshot && self.ended {
+            return Self::new(&self.id, self.agent, self.mode, self.directory, life);
+        }
+        Self {
+            ended: false,
+            end: None,
+            exit: None,
+            ended_because: None,
+            life,
+            ..self
+        }
+    }
+
+    /// What its agent is prepared with, where `main` stands on `task`.
+    #[must_use]
+    pub fn setup(&self, task: &Setup) -> Setup {
+        let mut setup = Setup {
+            checkout: self.directory.clone(),
+            session: self.id.clone(),
+            token: SessionToken::new(self.token.clone()),
+            router_port: self.router_port,
+            ..task.clone()
+        };
+        if let Some(chosen) = self.chosen.clone() {
+            setup.provider = chosen.provider;
+            setup.model = chosen.model;
+            setup.effort = chosen.effort;
+            setup.permission = chosen.permission;
+            setup.custom = chosen.command;
+        }
+        setup
     }
 
     /// Reads the record in a session's directory; `None` when there is none.

@@ -1,7 +1,8 @@
 //! Opening a terminal on what the keeper gave: with the screen as an earlier supervisor left it, kept for the next one,
 //! and recorded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -9,11 +10,14 @@ use super::launch::{COLUMNS, Ground, ROWS};
 use crate::keeper::Output;
 use crate::terminals::keep::Keep;
 use crate::terminals::pty::Master;
-use crate::terminals::record::record;
+use crate::terminals::record::{RecordError, record};
 use crate::terminals::screen::Screen;
 use crate::terminals::size::Size;
 use crate::terminals::source::Source;
 use crate::terminals::{Kind, Signal, Terminal, TerminalId, TerminalOptions};
+
+/// Between two attempts to record where the disk takes nothing.
+const RECORD_AGAIN: Duration = Duration::from_secs(30);
 
 /// What a terminal is opened with.
 #[derive(Debug)]
@@ -62,18 +66,22 @@ pub(super) fn open<S: Source>(
         None => Screen::new(size),
     };
     let offset = output.position();
-    let keep = std::fs::create_dir_all(&directory)
+    let begun = std::fs::create_dir_all(&directory)
         .map_err(|error| error.to_string())
-        .and_then(|()| Keep::begin(&directory, &id, &mut screen, offset).map_err(|error| error.to_string()))
-        .inspect_err(|error| tracing::warn!(terminal = %id, error, "a restart of the supervisor would lose the screen"))
-        .ok();
+        .and_then(|()| {
+            Keep::begin(&directory, &id, &mut screen, offset).map_err(|error| error.to_string())
+        });
+    let keep = begun.unwrap_or_else(|error| {
+        tracing::warn!(terminal = %id, error, "a restart of the supervisor would lose the screen");
+        Keep::later(&directory, &id)
+    });
     drop(ground.terminals.remove(&id));
     let options = TerminalOptions {
         id: id.clone(),
         kind,
         size,
         signals: Some(told(ground)),
-        keep,
+        keep: Some(keep),
     };
     let terminal = Terminal::start_with(options, source(output), master, screen);
     if let Err(error) = ground.terminals.add(terminal.clone()) {
@@ -81,11 +89,7 @@ pub(super) fn open<S: Source>(
         return None;
     }
     let recorded = terminal.clone();
-    drop(tokio::spawn(async move {
-        if let Err(error) = record(recorded, directory).await {
-            tracing::warn!(terminal = %id, %error, "the recording ends here");
-        }
-    }));
+    drop(tokio::spawn(record_always(recorded, directory)));
     Some(terminal)
 }
 
@@ -102,6 +106,26 @@ fn told(ground: &Ground) -> mpsc::Sender<Signal> {
         }
     }));
     sender
+}
+
+/// Records the terminal to its end. A disk that takes no more leaves a gap.
+async fn record_always(terminal: Terminal, directory: PathBuf) {
+    let mut told = false;
+    loop {
+        match record(terminal.clone(), directory.clone()).await {
+            Ok(()) => return,
+            Err(error @ RecordError::Terminal(_)) => {
+                tracing::debug!(terminal = %terminal.id(), %error, "the recording ends with its terminal");
+                return;
+            }
+            Err(error @ RecordError::Write { .. }) if !told => {
+                tracing::warn!(terminal = %terminal.id(), %error, "the recording has a gap from here");
+                told = true;
+            }
+            Err(RecordError::Write { .. }) => {}
+        }
+        tokio::time::sleep(RECORD_AGAIN).await;
+    }
 }
 
 fn restore(directory: &Path, id: &TerminalId) -> Option<(Screen, u64)> {

@@ -4,18 +4,22 @@
 //! content or the new, never none or half of it. The directory is `/tmp`, where everyone may create names: no link, FIFO
 //! or foreign file is ever opened; a rename puts ours in its place. Only a directory in the way cannot be replaced.
 //!
+//! On a full disk they go on being replaced: beside each lies a spare file whose space is taken while there is some, and
+//! which becomes the new file when no other can be had; the space of the old one is that of the next spare.
+//!
 //! [`publish`] keeps them current. Entering `working` is written at once; other changes at most ten times a second, the
 //! newest wins; and every four seconds they are written again, so that their age tells a dead writer from a quiet agent.
 //! A write that fails is logged and repeated with the next beat. Nothing is queued: a watch channel holds one value.
 
+use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -42,6 +46,9 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 16;
 /// Entries that are searched for leftovers of an earlier writer.
 const MAX_SEARCHED: usize = 20_000;
+
+/// Space that is kept for one replacement on a full disk: the object with 32 sessions and their reasons.
+const SPARE: usize = 64 * 1024;
 
 /// Why the state could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -74,12 +81,28 @@ pub enum PublishError {
     Task,
 }
 
+impl PublishError {
+    fn is_disk_full(&self) -> bool {
+        let full = |errno: Errno| matches!(errno, Errno::ENOSPC | Errno::EDQUOT);
+        match self {
+            Self::Create { source, .. } => full(*source),
+            Self::Write { source, .. } => {
+                let errno = source.raw_os_error().map(Errno::from_raw);
+                errno.is_some_and(full)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The two files in their directory.
 #[derive(Debug)]
 pub struct StateFiles {
     directory: OwnedFd,
     path: PathBuf,
     random: RandomState,
+    /// By name of the file that each is for.
+    spares: Mutex<BTreeMap<&'static str, (String, File)>>,
 }
 
 impl StateFiles {
@@ -107,6 +130,7 @@ impl StateFiles {
             directory,
             path,
             random: RandomState::new(),
+            spares: Mutex::default(),
         };
         for name in [WORD, OBJECT] {
             if files.is_directory(name) {
@@ -130,22 +154,89 @@ impl StateFiles {
         self.replace(OBJECT, &object)
     }
 
-    fn replace(&self, name: &str, content: &[u8]) -> Result<(), PublishError> {
-        let (temporary, file) = self.create(name)?;
-        let replaced = self.fill(name, file, content).and_then(|()| {
-            let to = &self.directory;
-            renameat(to, temporary.as_str(), to, name).map_err(|source| self.refused(name, source))
+    fn replace(&self, name: &'static str, content: &[u8]) -> Result<(), PublishError> {
+        let made = self.create(name).and_then(|(temporary, mut file)| {
+            let filled = self.fill(name, &mut file, content);
+            if filled.is_err() {
+                self.remove(&temporary);
+            }
+            filled.map(|()| (temporary, file))
         });
-        if replaced.is_err()
-            && let Err(error) = unlinkat(
-                &self.directory,
-                temporary.as_str(),
-                UnlinkatFlags::NoRemoveDir,
-            )
-        {
-            tracing::warn!(file = temporary, %error, "a temporary file stays behind");
+        let (temporary, file) = match made {
+            Err(error) if error.is_disk_full() => match self.use_spare(name, content)? {
+                Some(spare) => spare,
+                None => return Err(error),
+            },
+            made => made?,
+        };
+        let replaced = self.finish(name, &temporary, &file);
+        match &replaced {
+            Ok(()) => self.provide_spare(name),
+            Err(_) => self.remove(&temporary),
         }
         replaced
+    }
+
+    /// Gives the new file its mode and its name.
+    fn finish(&self, name: &str, temporary: &str, file: &File) -> Result<(), PublishError> {
+        // Explicit, because the umask is the caller's.
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
+        fchmod(file, mode).map_err(|source| PublishError::Mode {
+            path: self.path.join(name),
+            source,
+        })?;
+        let to = &self.directory;
+        renameat(to, temporary, to, name).map_err(|source| self.refused(name, source))
+    }
+
+    /// The spare file with this content; `None` when there is none, or it is too small.
+    fn use_spare(
+        &self,
+        name: &'static str,
+        content: &[u8],
+    ) -> Result<Option<(String, File)>, PublishError> {
+        if content.len() > SPARE {
+            return Ok(None);
+        }
+        let Some((temporary, mut file)) = self.spares().remove(name) else {
+            return Ok(None);
+        };
+        let filled = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| file.write_all(content))
+            .and_then(|()| file.set_len(content.len() as u64));
+        if let Err(source) = filled {
+            self.remove(&temporary);
+            let path = self.path.join(name);
+            return Err(PublishError::Write { path, source });
+        }
+        Ok(Some((temporary, file)))
+    }
+
+    /// Takes space for the next replacement on a full disk, as far as there is some.
+    fn provide_spare(&self, name: &'static str) {
+        if self.spares().contains_key(name) {
+            return;
+        }
+        let Ok((temporary, mut file)) = self.create(name) else {
+            return;
+        };
+        if self.fill(name, &mut file, &[0; SPARE]).is_ok() {
+            self.spares().insert(name, (temporary, file));
+        } else {
+            self.remove(&temporary);
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, BTreeMap<&'static str, (String, File)>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, temporary: &str) {
+        let removed = unlinkat(&self.directory, temporary, UnlinkatFlags::NoRemoveDir);
+        if let Err(error) = removed {
+            tracing::warn!(file = temporary, %error, "a temporary file stays behind");
+        }
     }
 
     fn create(&self, name: &str) -> Result<(String, File), PublishError> {
@@ -170,19 +261,12 @@ impl StateFiles {
         }
     }
 
-    fn fill(&self, name: &str, mut file: File, content: &[u8]) -> Result<(), PublishError> {
-        let path = || self.path.join(name);
+    fn fill(&self, name: &str, file: &mut File, content: &[u8]) -> Result<(), PublishError> {
         file.write_all(content)
             .map_err(|source| PublishError::Write {
-                path: path(),
+                path: self.path.join(name),
                 source,
-            })?;
-        // Explicit, because the umask is the caller's.
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
-        fchmod(&file, mode).map_err(|source| PublishError::Mode {
-            path: path(),
-            source,
-        })
+            })
     }
 
     fn refused(&self, name: &str, source: Errno) -> PublishError {
@@ -226,6 +310,14 @@ impl StateFiles {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Drop for StateFiles {
+    fn drop(&mut self) {
+        for (temporary, _) in std::mem::take(&mut *self.spares()).into_values() {
+            self.remove(&temporary);
         }
     }
 }

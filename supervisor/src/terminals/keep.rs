@@ -9,13 +9,15 @@
 //! came after the checkpoint of that offset. A record of the tail is a kind (`o` output, `r` size), a length (u32,
 //! big-endian) and so many bytes; one that was cut short by the crash was not acknowledged and is left out.
 //!
-//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint. A disk that takes no more ends the keeping with one
-//! warning, never the terminal; a crash after that restores an older screen and says what is missing.
+//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint. A disk that takes no more interrupts the keeping with
+//! one warning, never the terminal; a crash during that restores an older screen and says what is missing. With the
+//! output that comes [`RETRY`] later or more, a new checkpoint is tried.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::screen::{Effects, MAX_LINES, Screen, SnapshotOptions};
 use super::size::Size;
@@ -23,6 +25,8 @@ use super::terminal::TerminalId;
 
 /// Tail after which a checkpoint is made.
 const TAIL: u64 = 8 << 20;
+/// Between two attempts at a disk that took no more.
+const RETRY: Duration = Duration::from_secs(2);
 const MAGIC: &[u8; 8] = b"whimscr1";
 const OUTPUT: u8 = b'o';
 const RESIZE: u8 = b'r';
@@ -43,9 +47,18 @@ pub enum KeepError {
 pub struct Keep {
     directory: PathBuf,
     id: TerminalId,
-    tail: File,
-    tail_path: PathBuf,
-    written: u64,
+    tail: Tail,
+}
+
+#[derive(Debug)]
+enum Tail {
+    Open {
+        file: File,
+        path: PathBuf,
+        written: u64,
+    },
+    /// The disk took no more, the last time at this moment.
+    Broken(Instant),
 }
 
 /// A terminal as an earlier supervisor left it.
@@ -89,18 +102,36 @@ impl Keep {
         screen: &mut Screen,
         offset: u64,
     ) -> Result<Self, KeepError> {
-        let tail_path = tail_path(directory, id, offset);
-        let tail = create(&tail_path)?;
-        let keep = Self {
+        let mut keep = Self::later(directory, id);
+        keep.start(screen, offset)?;
+        Ok(keep)
+    }
+
+    /// Begins when the disk takes it.
+    #[must_use]
+    pub fn later(directory: &Path, id: &TerminalId) -> Self {
+        Self {
             directory: directory.to_owned(),
             id: id.clone(),
-            tail,
-            tail_path,
+            tail: Tail::Broken(Instant::now()),
+        }
+    }
+
+    fn start(&mut self, screen: &mut Screen, offset: u64) -> Result<(), KeepError> {
+        let path = tail_path(&self.directory, &self.id, offset);
+        let file = create(&path)?;
+        self.write_screen(screen, offset)?;
+        for old in tails(&self.directory, &self.id) {
+            if old != path {
+                remove_file(&old);
+            }
+        }
+        self.tail = Tail::Open {
+            file,
+            path,
             written: 0,
         };
-        keep.write_screen(screen, offset)?;
-        keep.remove_old_tails();
-        Ok(keep)
+        Ok(())
     }
 
     /// The terminal as it was kept, if it was. Call before [`Keep::begin`].
@@ -150,33 +181,60 @@ impl Keep {
         self.record(RESIZE, &super::attach::size_bytes(size))
     }
 
+    /// Fails once, then waits for the next checkpoint.
     fn record(&mut self, kind: u8, body: &[u8]) -> Result<(), KeepError> {
-        let failed = |source| KeepError::Write {
-            path: self.tail_path.clone(),
-            source,
+        let Tail::Open {
+            file,
+            path,
+            written,
+        } = &mut self.tail
+        else {
+            return Ok(());
         };
-        let length = u32::try_from(body.len()).map_err(|error| failed(io::Error::other(error)))?;
-        let mut head = [kind, 0, 0, 0, 0];
-        if let Some(place) = head.get_mut(1..) {
-            place.copy_from_slice(&length.to_be_bytes());
+        let mut write = || {
+            let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+            let mut record = Vec::with_capacity(5 + body.len());
+            record.push(kind);
+            record.extend_from_slice(&length.to_be_bytes());
+            record.extend_from_slice(body);
+            file.write_all(&record)?;
+            Ok(5 + u64::from(length))
+        };
+        match write() {
+            Ok(more) => {
+                *written += more;
+                Ok(())
+            }
+            Err(source) => {
+                let path = path.clone();
+                self.tail = Tail::Broken(Instant::now());
+                Err(KeepError::Write { path, source })
+            }
         }
-        self.tail
-            .write_all(&head)
-            .and_then(|()| self.tail.write_all(body))
-            .map_err(failed)?;
-        self.written += 5 + u64::from(length);
-        Ok(())
     }
 
-    /// Whether the tail is long enough for a new [`Keep::checkpoint`].
-    pub(super) fn is_long(&self) -> bool {
-        self.written >= TAIL
+    /// Whether it is time for a new [`Keep::checkpoint`]: the tail is long, or the disk may take something again.
+    pub(super) fn is_due(&self) -> bool {
+        match &self.tail {
+            Tail::Open { written, .. } => *written >= TAIL,
+            Tail::Broken(since) => since.elapsed() >= RETRY,
+        }
     }
 
     /// Starts over from this screen, which stands at `offset`.
     pub(super) fn checkpoint(&mut self, screen: &mut Screen, offset: u64) -> Result<(), KeepError> {
-        *self = Self::begin(&self.directory, &self.id, screen, offset)?;
-        Ok(())
+        let broken = matches!(self.tail, Tail::Broken(_));
+        match self.start(screen, offset) {
+            Ok(()) if broken => {
+                tracing::info!(terminal = %self.id, "the screen is kept for the next supervisor again");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.tail = Tail::Broken(Instant::now());
+                if broken { Ok(()) } else { Err(error) }
+            }
+        }
     }
 
     fn write_screen(&self, screen: &mut Screen, offset: u64) -> Result<(), KeepError> {
@@ -196,14 +254,6 @@ impl Keep {
             .and_then(|()| file.write_all(&snapshot))
             .and_then(|()| std::fs::rename(&temporary, &path))
             .map_err(|source| KeepError::Write { path, source })
-    }
-
-    fn remove_old_tails(&self) {
-        for path in tails(&self.directory, &self.id) {
-            if path != self.tail_path {
-                remove_file(&path);
-            }
-        }
     }
 }
 
@@ -331,7 +381,7 @@ mod tests {
         let mut keep = Keep::begin(directory.path(), &id(), &mut screen, 0).unwrap();
         keep.output(b"kept").unwrap();
         keep.output(b"half").unwrap();
-        let path = keep.tail_path.clone();
+        let path = tails(directory.path(), &id()).remove(0);
         let length = std::fs::metadata(&path).unwrap().len();
         OpenOptions::new()
             .write(true)
@@ -345,13 +395,30 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_took_no_more_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut screen = Screen::new(SMALL);
+        let mut keep = Keep::later(directory.path(), &id());
+        keep.output(b"lost").unwrap();
+        screen.feed(b"lost", &mut Effects::default());
+        assert!(Keep::restore(directory.path(), &id()).unwrap().is_none());
+        keep.tail = Tail::Broken(Instant::now().checked_sub(RETRY).unwrap());
+        assert!(keep.is_due());
+        keep.checkpoint(&mut screen, 4).unwrap();
+        keep.output(b" and found").unwrap();
+        let restored = Keep::restore(directory.path(), &id()).unwrap().unwrap();
+        assert_eq!(restored.offset, 14);
+        assert!(restored.screen.text().contains("lost and found"));
+    }
+
+    #[test]
     fn checkpoints_bound_the_tail_and_replace_what_was_there() {
         let directory = tempfile::tempdir().unwrap();
         let mut screen = Screen::new(SMALL);
         let mut keep = Keep::begin(directory.path(), &id(), &mut screen, 0).unwrap();
         let line = vec![b'x'; 1 << 16];
         let mut offset = 0;
-        while !keep.is_long() {
+        while !keep.is_due() {
             keep.output(&line).unwrap();
             offset += line.len() as u64;
         }

@@ -5,7 +5,7 @@
 //!
 //! Bounds: [`RATE`] bytes a second are recorded on average (bursts of [`BURST`]); the file is closed at [`SEGMENT`]
 //! bytes and a new one begins with the screen; one older segment (`ID.1.cast`) is kept. A disk that takes no more
-//! ends the recording with one warning.
+//! ends it with an error; whoever wants the rest records anew.
 //!
 //! Source of the format: asciinema's documentation of asciicast v3 (header line; events `[interval, code, data]` with
 //! codes `o`, `r`, `m`, `x`).

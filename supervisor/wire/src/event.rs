@@ -18,6 +18,8 @@ pub mod kind {
     pub const STATE_CHANGED: &str = "state.changed";
     /// `phase`, with `step` and `error` where they apply.
     pub const PHASE_CHANGED: &str = "phase.changed";
+    /// `paths` of the repository's submodules that could not be had.
+    pub const SUBMODULES_MISSING: &str = "submodules.missing";
     pub const SUPERVISOR_STARTED: &str = "supervisor.started";
     pub const SESSION_STARTED: &str = "session.started";
     pub const SESSION_EXITED: &str = "session.exited";

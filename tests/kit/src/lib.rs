@@ -4,7 +4,8 @@
 //! API ([`Backend`]), the
 //! repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run` as root, as an ordinary
 //! user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API ([`Client`]), the agent
-//! CLIs and development servers at pinned versions ([`agents`], [`servers`]), and views of `/proc` ([`proc`]).
+//! CLIs and development servers at pinned versions ([`agents`], [`servers`]), a git server ([`GitServer`]), mounts that
+//! one test sees ([`mounts`]), and views of `/proc` ([`proc`]).
 //!
 //! Everything is callable from synchronous and asynchronous tests alike: what needs a runtime runs on a thread of its
 //! own. Every wait has a deadline and says what it waited for ([`wait`]). What a fixture started ends with it.
@@ -14,8 +15,10 @@ pub mod backend;
 mod background;
 pub mod client;
 mod events;
+pub mod git_server;
 mod installed;
 pub mod model;
+pub mod mounts;
 pub mod proc;
 pub mod repo;
 mod root;
@@ -26,6 +29,7 @@ mod whim;
 
 pub use backend::Backend;
 pub use client::{Client, ClientError};
+pub use git_server::GitServer;
 pub use installed::InstallError;
 pub use model::Upstream;
 pub use root::{AGENTS_USER, Root, RootError, agents_user, give};

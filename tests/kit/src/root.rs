@@ -5,8 +5,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::unistd::{User, geteuid};
 
@@ -24,11 +25,31 @@ pub enum RootError {
     NoUser,
 }
 
-/// The directory.
-#[derive(Debug)]
+/// The directory; clones share it, so that a second life of a container can follow in it.
+#[derive(Clone, Debug)]
 pub struct Root {
-    directory: tempfile::TempDir,
+    held: Arc<Held>,
     agents: (u32, u32),
+}
+
+#[derive(Debug)]
+struct Held {
+    directory: tempfile::TempDir,
+    /// Mounted inside, undone before the directory is removed.
+    mounts: Mutex<Vec<PathBuf>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mounts = self
+            .mounts
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for path in mounts.drain(..) {
+            // The namespace may be gone already, and the mount with it.
+            let _gone = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 impl Root {
@@ -43,6 +64,20 @@ impl Root {
             agents,
             (geteuid().as_raw(), nix::unistd::getegid().as_raw()),
         )?;
+        Ok(root)
+    }
+
+    /// As [`Self::new`], the whole of it on a disk of its own of `size` bytes. Only inside [`crate::mounts::apart`].
+    ///
+    /// # Errors
+    /// As [`Self::new`], or when it cannot be mounted.
+    pub fn on_small_disk(size: u64) -> Result<Self, RootError> {
+        let agents = agents_user()?;
+        let root = Self::made(agents)?;
+        root.mount(root.path(), size)?;
+        root.mode(root.path(), 0o755)?;
+        let host = (geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        root.lay_out(agents, host)?;
         Ok(root)
     }
 
@@ -61,7 +96,7 @@ impl Root {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        self.held.directory.path()
     }
 
     /// A path inside, given as the contract gives it (`/app/repo`).
@@ -103,10 +138,34 @@ impl Root {
         give(path, self.agents)
     }
 
+    /// Mounts a file system of its own, of `size` bytes, over a directory of it, which keeps its owner and mode; what was
+    /// in it is hidden. Only inside [`crate::mounts::apart`].
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub fn small_disk(&self, path: &str, size: u64) -> Result<(), RootError> {
+        let full = self.at(path);
+        let before = fs::metadata(&full).map_err(|source| failed(&full, source))?;
+        self.mount(&full, size)?;
+        self.mode(&full, before.permissions().mode() & 0o7777)?;
+        self.own(&full, (before.uid(), before.gid()))
+    }
+
+    fn mount(&self, full: &Path, size: u64) -> Result<(), RootError> {
+        crate::mounts::tmpfs(full, size).map_err(|source| failed(full, source))?;
+        let mounts = self.held.mounts.lock();
+        mounts
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(full.to_owned());
+        Ok(())
+    }
+
     fn made(agents: (u32, u32)) -> Result<Self, RootError> {
         let directory = tempfile::Builder::new().prefix("whim-").tempdir();
         let directory = directory.map_err(|source| failed(&std::env::temp_dir(), source))?;
-        let root = Self { directory, agents };
+        let mounts = Mutex::default();
+        let held = Arc::new(Held { directory, mounts });
+        let root = Self { held, agents };
         // Temporary directories are private; the agents' user must get through.
         root.mode(root.path(), 0o755)?;
         Ok(root)

@@ -27,6 +27,7 @@ pub struct Run {
     ordinary: bool,
     namespace: bool,
     docker_capabilities: bool,
+    read_only: bool,
 }
 
 impl Run {
@@ -46,6 +47,7 @@ impl Run {
             ordinary: false,
             namespace: false,
             docker_capabilities: false,
+            read_only: false,
         }
     }
 
@@ -116,10 +118,21 @@ impl Run {
         self
     }
 
+    /// Where the file system of `/` cannot be written; what is mounted elsewhere can. Needs root.
+    #[must_use]
+    pub fn on_read_only_root(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
     /// The whole command line.
     fn line(&self) -> Vec<OsString> {
         let mut line: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
+        if self.read_only {
+            let remount = "mount -o remount,bind,ro / && exec \"$@\"";
+            add(&["unshare", "--mount", "--", "sh", "-c", remount, "sh"]);
+        }
         if self.namespace {
             add(&[
                 "unshare",
@@ -177,6 +190,18 @@ impl Run {
             run.environment.entry(name.into()).or_insert(value);
         }
         run.environment.insert(MARK.into(), mark.clone().into());
+        // Of an earlier life in this root; whoever waits for this one must not take it for its own.
+        let ready = root.at("/run/whim/ready.json");
+        match std::fs::remove_file(&ready) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(WhimError::File {
+                    path: ready,
+                    source,
+                });
+            }
+        }
         // Beside the root, so that nothing in it is whim's own output by accident.
         let logs = tempfile::tempdir().map_err(|source| WhimError::File {
             path: std::env::temp_dir(),

@@ -89,21 +89,21 @@ impl Ledger {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         std::fs::create_dir_all(directory).map_err(at("make", directory))?;
         let files::Opened {
-            mut log,
+            log,
             book: mut replayed,
             seen,
         } = files::open(directory)?;
         let (slots, left) = Slots::open(directory)?;
+        let mut owed = Vec::new();
         for (slot, record) in left {
-            if !seen.contains(&record.call) {
+            if seen.contains(&record.call) {
+                let freed = slots.free(slot);
+                freed.map_err(at("clear a reservation in", directory))?;
+            } else {
                 let line = replayed.number(record.into_line());
-                log.append(std::slice::from_ref(&line))
-                    .map_err(at("append to", directory))?;
-                replayed.add(line);
+                replayed.add(line.clone());
+                owed.push(Message::Line(Box::new(line), Some(slot)));
             }
-            slots
-                .free(slot)
-                .map_err(at("clear a reservation in", directory))?;
         }
         let slots = Arc::new(slots);
         // Room for each slot's line, and some for those of refused calls.
@@ -115,13 +115,18 @@ impl Ledger {
         let writer = thread
             .spawn(move || writer.run())
             .map_err(at("start a writer for", directory))?;
-        Ok(Self {
+        let ledger = Self {
             book: Mutex::new(replayed),
             slots,
             queue,
             directory: directory.to_owned(),
             writer: Some(writer),
-        })
+        };
+        // As all lines go: a full disk keeps the calls in their slots and stops nothing.
+        for line in owed {
+            ledger.send(line);
+        }
+        Ok(ledger)
     }
 
     /// Takes a slot for a call that is about to go upstream; none when all are taken.

@@ -133,6 +133,7 @@ async fn a_torn_last_line_is_cut_off_and_its_call_still_counts() {
         let reserved = fs::read(dir.path().join("generations.reserved")).unwrap();
         let ledger = Ledger::open(dir.path()).unwrap();
         assert_eq!(total(&ledger), 430, "cut at {cut}");
+        ledger.flush().await.unwrap();
         crash(ledger);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.ends_with('\n') && text.lines().count() == 2);

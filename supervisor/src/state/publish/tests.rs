@@ -60,6 +60,11 @@ fn both_files_world_readable_and_nothing_else() {
             state(each)
         );
     }
+    // Beside them only the space for the next two, for as long as there is a writer.
+    let spares = names(&directory);
+    assert_eq!(spares.iter().filter(|name| is_temporary(name)).count(), 2);
+    assert_eq!(spares.len(), 4, "{spares:?}");
+    drop(files);
     assert_eq!(names(&directory), [WORD, OBJECT]);
     for name in [WORD, OBJECT] {
         let meta = std::fs::symlink_metadata(directory.path().join(name)).unwrap();
@@ -111,6 +116,7 @@ fn a_directory_in_the_way_is_named() {
         assert!(matches!(&at_start, PublishError::IsDirectory { path: named } if *named == path));
         let later = files.write(&state(AgentState::Idle)).unwrap_err();
         assert!(matches!(&later, PublishError::IsDirectory { path: named } if *named == path));
+        drop(files);
         assert!(
             !names(&directory).iter().any(|name| is_temporary(name)),
             "a failed write leaves nothing"

@@ -240,7 +240,7 @@ impl<S: Source> Engine<S> {
         self.unparsed.extend_from_slice(&self.read);
         self.keep(|keep, read| keep.output(read));
         self.source.acknowledge(head);
-        if self.keep.as_ref().is_some_and(Keep::is_long) {
+        if self.keep.as_ref().is_some_and(Keep::is_due) {
             self.checkpoint(head);
         }
     }
@@ -262,9 +262,8 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn keeping_failed(&mut self, error: &KeepError) {
-        tracing::warn!(terminal = %self.shared.id, %error, "the screen is not kept for the next supervisor any more");
-        self.keep = None;
+    fn keeping_failed(&self, error: &KeepError) {
+        tracing::warn!(terminal = %self.shared.id, %error, "the screen is not kept for the next supervisor until the disk takes it again");
     }
 
     fn source_failed(&mut self, error: &std::io::Error) {
