@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use whim_kit::{Client, GitServer, Root, Run, Whim, repo};
 
 use crate::support::{
-    KEY, PATIENCE, agents_word, as_agent, custom, open_to_all, ready, repository, start_in, whim,
+    KEY, PATIENCE, agents_word, as_agent, custom, open_to_all, ready, repository, root, start_in,
+    whim,
 };
 
 const BRANCH: &str = "whim-ww-12";
@@ -60,7 +61,7 @@ fn submodules_that_can_be_had_are_there_and_the_others_are_named() {
     }
     repo::git(&app, &["commit", "-q", "-m", "Submodules"]).unwrap();
 
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let (whim, client) = up(&run_on(json!({"url": server.url("app")})), &root);
     assert_eq!(
         read(&root, "b-here/lib.txt"),
@@ -89,7 +90,7 @@ fn pointers_of_large_files_stay_pointers() {
     )
     .unwrap();
     open_to_all(directory.path());
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let ran = root.at("/tmp/filter-ran");
     // As `git lfs install` leaves it in an image, with a program that leaves a trace.
     let filter = format!("touch '{}'; cat >/dev/null; echo filtered", ran.display());
@@ -120,7 +121,7 @@ fn a_mirror_helps_when_it_can_and_harms_nothing_when_it_cannot() {
         json!("/nowhere"),
         json!(stale),
     ] {
-        let root = Root::new().unwrap();
+        let root = root(&whim());
         let run = run_on(json!({"url": origin.path(), "mirror": mirror}));
         let (_whim, _client) = up(&run, &root);
         assert_eq!(read(&root, "newer.txt"), "newer\n", "{mirror}");
@@ -128,7 +129,7 @@ fn a_mirror_helps_when_it_can_and_harms_nothing_when_it_cannot() {
         assert_eq!(Path::new(&remote), origin.path());
     }
     // The repository itself is down: what the mirror has is better than nothing.
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = run_on(json!({"url": "http://127.0.0.1:1/gone", "mirror": stale}));
     let (_whim, _client) = up(&run, &root);
     assert_eq!(read(&root, "README.md"), "hello\n");
@@ -142,7 +143,7 @@ fn a_mirrors_login_is_used_for_it_and_then_forgotten() {
     let server = GitServer::start(served.path(), Some(LOGIN)).unwrap();
     let from = origin.path().to_str().unwrap();
     repo::git(served.path(), &["clone", "-q", "--mirror", from, "app"]).unwrap();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = run_on(json!({"url": origin.path(), "mirror": server.url_with(LOGIN, "app")}));
     let (whim, _client) = up(&run, &root);
     let asked = server.asked();
@@ -159,7 +160,7 @@ fn a_shallow_history_is_as_deep_as_asked() {
         commit(origin.path(), "number", &number.to_string());
     }
     for (depth, commits) in [(json!(1), "1"), (json!(3), "3"), (Value::Null, "5")] {
-        let root = Root::new().unwrap();
+        let root = root(&whim());
         let run = run_on(json!({"url": origin.path(), "depth": depth}));
         let (_whim, _client) = up(&run, &root);
         assert_eq!(agents_word(&root, "git rev-list --count HEAD"), commits);
@@ -180,7 +181,7 @@ fn brought(root: &Root, origin: &Path) {
 #[test]
 fn a_directory_that_was_there_keeps_what_is_in_it() {
     let origin = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     brought(&root, origin.path());
     commit(origin.path(), "newer.txt", "newer\n");
     let (whim, _client) = up(&run_on(json!({"url": origin.path(), "depth": 1})), &root);
@@ -199,7 +200,7 @@ fn a_directory_that_was_there_keeps_what_is_in_it() {
 #[test]
 fn a_directory_whose_content_is_in_the_way_is_left_alone() {
     let origin = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     brought(&root, origin.path());
     commit(origin.path(), "README.md", "changed there\n");
     let said = refused(&run_on(json!({"url": origin.path()})), &root, 73);
@@ -209,7 +210,7 @@ fn a_directory_whose_content_is_in_the_way_is_left_alone() {
     );
     assert_eq!(read(&root, "README.md"), "changed here\n");
     // No repository, only files.
-    let root = Root::new().unwrap();
+    let root = crate::support::root(&whim());
     root.write_as_agent("/app/repo/README.md", "precious\n")
         .unwrap();
     let said = refused(&run_on(json!({"url": origin.path()})), &root, 73);
@@ -220,7 +221,7 @@ fn a_directory_whose_content_is_in_the_way_is_left_alone() {
 #[test]
 fn a_second_life_of_the_container_finds_the_agents_work_as_it_was() {
     let origin = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = run_on(json!({"url": origin.path()})).as_pid_1();
     let (mut whim, _client) = up(&run, &root);
     // A commit that is nowhere else, another branch, changes, and a git that was killed.
@@ -244,7 +245,7 @@ fn a_second_life_of_the_container_finds_the_agents_work_as_it_was() {
 #[test]
 fn a_checkout_that_was_cut_short_is_completed() {
     let origin = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let checkout = root.at("/app/repo");
     repo::empty(&checkout).unwrap();
     std::fs::write(checkout.join(".git/whim-checkout"), "begun\n").unwrap();
@@ -265,7 +266,7 @@ fn an_empty_repository_is_begun() {
         json!({"url": origin.path()}),
         json!({"url": origin.path(), "source_branch": "main"}),
     ] {
-        let root = Root::new().unwrap();
+        let root = root(&whim());
         let run = run_on(repo);
         let (mut whim, _client) = up(&run, &root);
         let first =
@@ -296,14 +297,14 @@ fn names_that_git_would_take_for_options_or_paths_are_refused() {
             let run = whim()
                 .arg(format!("{flag}={name}"))
                 .args(["--repo", "/srv/x"]);
-            let said = refused(&custom(run, "exit 0"), &Root::new().unwrap(), 64);
+            let said = refused(&custom(run, "exit 0"), &root(&whim()), 64);
             assert!(said.contains(flag), "{said}");
         }
     }
     let spec = json!({"version": 1, "repo": {"url": "--upload-pack=x", "mirror": "ext::sh -c id", "branch": "..",
                       "source_branch": "--upload-pack=x"}});
     let run = custom(whim().args(["--spec", &spec.to_string()]), "exit 0");
-    let said = refused(&run, &Root::new().unwrap(), 65);
+    let said = refused(&run, &root(&whim()), 65);
     for at in [
         "/repo/url",
         "/repo/mirror",
@@ -318,13 +319,13 @@ fn names_that_git_would_take_for_options_or_paths_are_refused() {
 fn commits_have_an_author_and_the_users_own_name_wins() {
     let origin = repository();
     let commit = "git commit -q --allow-empty -m Work && git log -1 --format='%an <%ae> %cn'";
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let (_whim, _client) = up(&run_on(json!({"url": origin.path()})), &root);
     assert_eq!(
         agents_word(&root, commit),
         "whim agent <agent@whim.invalid> whim agent"
     );
-    let root = Root::new().unwrap();
+    let root = crate::support::root(&whim());
     let own = "[user]\n\tname = Ada\n\temail = ada@example.com\n";
     root.write_as_agent("/home/node/.gitconfig", own).unwrap();
     let (_whim, _client) = up(&run_on(json!({"url": origin.path()})), &root);

@@ -8,7 +8,7 @@ use serde_json::json;
 use whim_kit::{Root, mounts, repo, wait};
 
 use crate::support::{
-    PATIENCE, agents_word, custom, kill_supervisor, open_to_all, ready, start_in, state, whim,
+    PATIENCE, agents_word, custom, kill_supervisor, open_to_all, ready, root, start_in, state, whim,
 };
 
 const MIB: u64 = 1 << 20;
@@ -31,7 +31,7 @@ fn fill(path: &Path) -> PathBuf {
 fn a_state_directory_without_space_is_told_at_the_start() {
     mounts::apart(|| {
         for (path, size) in [("/whim", 64 * 1024), ("/run", 4096)] {
-            let root = Root::new().unwrap();
+            let root = root(&whim());
             root.small_disk(path, size).unwrap();
             if path == "/run" {
                 fill(&root.at(path));
@@ -76,7 +76,7 @@ fn a_clone_that_does_not_fit_is_told_and_goes_on_with_more_space() {
         let origin = large();
         // Too small to fetch; too small to check out.
         for size in [2 * MIB, 8 * MIB] {
-            let root = Root::new().unwrap();
+            let root = root(&whim());
             root.small_disk("/app", size).unwrap();
             let spec = json!({"version": 1, "repo": {"url": origin.path(), "branch": "work"}});
             let run = custom(whim().args(["--spec", &spec.to_string()]), IDLE);
@@ -113,7 +113,7 @@ fn a_clone_that_does_not_fit_is_told_and_goes_on_with_more_space() {
 #[test]
 fn a_disk_that_fills_up_later_stops_nothing() {
     mounts::apart(|| {
-        let root = Root::on_small_disk(32 * MIB).unwrap();
+        let root = Root::on_small_disk(32 * MIB, whim().is_ordinary()).unwrap();
         let script = "while read -r line; do echo \"got $line\"; done";
         let (mut whim, client) = start_in(&custom(whim(), script), &root);
         let before = ready(&client, &whim);

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use whim_kit::model::script::{Pace, Reply, Rule, Script};
 use whim_kit::{Client, Root, Upstream, Whim, proc, reachable, wait};
 
-use crate::support::{PATIENCE, agent, ready, repository, start_in, state};
+use crate::support::{PATIENCE, agent, ready, repository, root, start_in, state, whim};
 
 /// How often it is killed. Each time a stream of its own is under way.
 const KILLS: usize = 10;
@@ -99,7 +99,7 @@ fn proxy_answers(whim: &Whim) {
 fn kills_in_the_middle_of_streams_lose_nothing() {
     let upstream = Upstream::start(long_turn()).unwrap();
     let repository = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = agent("claude", &upstream, repository.path()).args([
         "--permission-mode",
         "bypass",

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use whim_kit::{Root, Run, wait};
+use whim_kit::{Run, wait};
 
-use crate::support::{PATIENCE, custom, kill_supervisor, ready, start_in, state, whim};
+use crate::support::{PATIENCE, custom, kill_supervisor, ready, root, start_in, state, whim};
 
 const IDLE: &str = "exec sleep 100000";
 
@@ -18,7 +18,7 @@ fn with(config: &Value) -> Run {
 
 /// Runs to its end; returns what it printed on standard error.
 fn refused(run: &Run, code: i32) -> String {
-    let mut whim = run.start(Root::new().unwrap()).unwrap();
+    let mut whim = run.start(root(&whim())).unwrap();
     assert_eq!(whim.ended(PATIENCE).unwrap(), code, "{}", whim.output());
     whim.stderr()
 }
@@ -31,7 +31,7 @@ fn the_layers_parts_run_in_order_with_the_environment_files_sourced() {
          "init_script": "echo \"workspace $A $B $PLAIN $(id -un)\" > ~/ran; export C=3; cd /usr"},
         script("user", "echo \"user $C $PWD\" >> ~/ran"),
     ]);
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = with(&config);
     let (whim, client) = start_in(&run, &root);
     ready(&client, &whim);
@@ -58,7 +58,7 @@ fn its_failure_is_told_with_the_last_lines() {
 
 #[test]
 fn its_output_is_visible_while_it_runs() {
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let script = "echo installing; while ! [ -e /tmp/go ]; do sleep 0.1; done; echo installed";
     let go = root.at("/tmp/go");
     let script = script.replace("/tmp/go", go.to_str().unwrap());
@@ -91,7 +91,7 @@ fn its_output_is_visible_while_it_runs() {
 
 #[test]
 fn a_crash_in_the_middle_of_it_neither_repeats_nor_skips_a_part() {
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let go = root.at("/tmp/go").display().to_string();
     // Two shells: the user changes in between. Each leaves something running that goes on printing.
     let part = |name: &str| {
@@ -142,7 +142,7 @@ fn a_crash_in_the_middle_of_it_neither_repeats_nor_skips_a_part() {
 
 #[test]
 fn bashrc_parts_hold_in_interactive_shells() {
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     root.write_as_agent("/home/node/.bashrc", "OWN=own\n")
         .unwrap();
     let config = json!([

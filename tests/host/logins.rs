@@ -4,7 +4,7 @@ use serde_json::json;
 use whim_kit::{Client, GitServer, Root, Run, Whim, proc, repo};
 
 use crate::support::{
-    KEY, PATIENCE, agents_word, as_agent, custom, kill_supervisor, ready, start_in, whim,
+    KEY, PATIENCE, agents_word, as_agent, custom, kill_supervisor, ready, root, start_in, whim,
 };
 
 const LOGIN: (&str, &str) = ("robot", KEY);
@@ -32,7 +32,7 @@ fn run_on(served: &Served, login: (&str, &str), trust: &str) -> Run {
 }
 
 fn up(run: &Run) -> (Whim, Client, Root) {
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let (whim, client) = start_in(run, &root);
     ready(&client, &whim);
     (whim, client, root)
@@ -102,7 +102,7 @@ fn an_untrusted_repositorys_login_is_gone_once_it_is_fetched() {
 fn a_wrong_login_is_told_without_showing_it() {
     let served = served();
     let run = run_on(&served, ("robot", "wrong-secret"), "full");
-    let mut whim = run.start(Root::new().unwrap()).unwrap();
+    let mut whim = run.start(root(&whim())).unwrap();
     assert_eq!(whim.ended(PATIENCE).unwrap(), 69, "{}", whim.output());
     let said = whim.output();
     assert!(said.contains(&served.server.url("app")), "{said}");

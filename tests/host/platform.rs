@@ -447,6 +447,8 @@ fn a_providers_new_key_is_used_at_once_and_after_a_crash() {
         .unwrap();
     assert_eq!(put.status, 204, "{}", put.text());
     asked_with("the new key", "sk-rotated", 0);
+    // The agent asks as soon as it runs, the boot's last words come after that.
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
     let opened = client
         .post("/v1/terminals", &json!({"command": ["/bin/true"]}))
         .unwrap();

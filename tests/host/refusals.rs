@@ -128,7 +128,7 @@ fn a_root_file_system_that_cannot_be_written() {
             run,
             "test -e README.md && ! touch /new && echo there > ~/there",
         );
-        let root = Root::on_small_disk(64 << 20).unwrap();
+        let root = Root::on_small_disk(64 << 20, whim().is_ordinary()).unwrap();
         let mut whim = run.on_read_only_root().start(root).unwrap();
         assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
         assert!(whim.root().at("/home/node/there").exists());

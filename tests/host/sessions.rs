@@ -1,10 +1,10 @@
 //! Several agents in one container: each in a worktree of its own, each with an end of its own.
 
 use serde_json::{Value, json};
-use whim_kit::{Client, Root, Upstream, Whim, proc, wait};
+use whim_kit::{Client, Upstream, Whim, proc, wait};
 
 use crate::support::{
-    PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, says, start_in,
+    PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, root, says, start_in,
     state, whim,
 };
 
@@ -40,7 +40,7 @@ fn pid(session: &Value) -> i32 {
 fn two_agents_work_side_by_side_and_end_one_by_one() {
     let upstream = Upstream::start(says("done here")).unwrap();
     let repository = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = agent("claude", &upstream, repository.path()).args([
         "--branch",
         "whim-ww-12",
@@ -134,7 +134,7 @@ fn two_agents_work_side_by_side_and_end_one_by_one() {
 #[test]
 fn what_a_session_was_started_with_outlives_the_supervisor() {
     let repository = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = custom(
         whim().arg("--repo").arg(repository.path()),
         "echo main >> runs; exec sleep 100000",
@@ -164,7 +164,7 @@ fn what_a_session_was_started_with_outlives_the_supervisor() {
 #[test]
 fn a_sessions_branch_goes_on_where_an_earlier_one_left_it() {
     let repository = repository();
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     let run = custom(
         whim().arg("--repo").arg(repository.path()),
         "exec sleep 100000",
@@ -190,7 +190,7 @@ fn a_sessions_branch_goes_on_where_an_earlier_one_left_it() {
 
 #[test]
 fn a_second_task_in_the_same_place_runs() {
-    let root = Root::new().unwrap();
+    let root = root(&whim());
     for task in ["one", "two"] {
         let run = whim().args(["--mode", "oneshot", task]);
         let run = custom(run, "echo ran >> ~/runs; echo result");

@@ -67,17 +67,23 @@ impl Root {
         Ok(root)
     }
 
-    /// As [`Self::new`], the whole of it on a disk of its own of `size` bytes. Only inside [`crate::mounts::apart`].
+    /// As [`Self::new`], or as [`Self::ordinary`], the whole of it on a disk of its own of `size` bytes. Only inside
+    /// [`crate::mounts::apart`].
     ///
     /// # Errors
     /// As [`Self::new`], or when it cannot be mounted.
-    pub fn on_small_disk(size: u64) -> Result<Self, RootError> {
+    pub fn on_small_disk(size: u64, ordinary: bool) -> Result<Self, RootError> {
         let agents = agents_user()?;
         let root = Self::made(agents)?;
         root.mount(root.path(), size)?;
         root.mode(root.path(), 0o755)?;
-        let host = (geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        root.lay_out(agents, host)?;
+        if ordinary {
+            root.lay_out(agents, agents)?;
+            root.own(root.path(), agents)?;
+        } else {
+            let host = (geteuid().as_raw(), nix::unistd::getegid().as_raw());
+            root.lay_out(agents, host)?;
+        }
         Ok(root)
     }
 

@@ -131,11 +131,19 @@ impl Run {
         let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
         if self.read_only {
             let remount = "mount -o remount,bind,ro / && exec \"$@\"";
-            add(&["unshare", "--mount", "--", "sh", "-c", remount, "sh"]);
+            add(&[
+                &tool("unshare"),
+                "--mount",
+                "--",
+                "/bin/sh",
+                "-c",
+                remount,
+                "sh",
+            ]);
         }
         if self.namespace {
             add(&[
-                "unshare",
+                &tool("unshare"),
                 "--pid",
                 "--fork",
                 "--mount-proc",
@@ -144,7 +152,7 @@ impl Run {
             ]);
         }
         if self.ordinary || self.docker_capabilities {
-            add(&["setpriv"]);
+            add(&[&tool("setpriv")]);
             if self.docker_capabilities {
                 add(&["--inh-caps=-all", "--bounding-set", DOCKER_CAPABILITIES]);
             }
@@ -237,4 +245,16 @@ impl Run {
             source,
         })
     }
+}
+
+/// A program of the machine's, by the test's own `PATH`: the program under test may be given another.
+fn tool(name: &str) -> String {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file());
+    found.map_or_else(
+        || name.to_owned(),
+        |file| file.to_string_lossy().into_owned(),
+    )
 }
