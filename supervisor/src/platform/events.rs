@@ -105,8 +105,9 @@ impl Sender {
         }
     }
 
+    /// Counted by what was appended: the last word of a boot that failed may be on its way to the disk still.
     fn has_told_all(&self) -> bool {
-        self.outbox.is_empty() && self.outbox.acknowledged() >= self.journal.position()
+        self.outbox.is_empty() && self.outbox.acknowledged() >= self.journal.appended()
     }
 
     /// One batch, and what its answer means.
