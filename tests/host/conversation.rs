@@ -35,11 +35,14 @@ fn page(client: &Client, whim: &Whim, query: &str, wanted: &str) -> Value {
     found.unwrap_or_else(|error| panic!("{error}: {:?}\n{}", client.json(&path), whim.output()))
 }
 
-/// Roles and parts that hold one of the texts, in order.
+/// Roles and parts that hold one of the texts, in the order of their times: Claude Code writes the records of one moment in
+/// any order.
 fn story(page: &Value, texts: &[&str]) -> Vec<(String, String, String)> {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut story = Vec::new();
-    for turn in page["turns"].as_array().unwrap() {
+    let mut turns = page["turns"].as_array().unwrap().clone();
+    turns.sort_by_key(|turn| word(&turn["at"]));
+    for turn in turns {
         for part in turn["parts"].as_array().unwrap() {
             // The program's own words (a list of skills, an environment) are of no interest here.
             let said = turn["role"] != "system";

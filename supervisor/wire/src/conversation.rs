@@ -1,11 +1,13 @@
 //! A session's conversation in one shape, whichever agent wrote it: what `GET /v1/sessions/{id}/conversation` answers and
 //! what is exported as JSONL.
 //!
-//! A turn is one record of the agent's transcript, in the order of the file. Its `offset` and `bytes` say where it
-//! stands there, so a turn has the same `id` in every answer, and answers put one after the other by their cursors have
-//! neither gaps nor overlaps. A sub-agent with a transcript of its own is read by itself (`?subagent=ID`), with its own
-//! cursor: who follows a session sees in `subagents` which of them grew. What an agent writes and this version does not
-//! know is a turn of role `unknown` with the record itself, shortened: nothing is dropped for being new.
+//! A turn is one record of the agent's transcript, in the order of the file, which need not be that of time: Claude Code
+//! (2.1.197) was seen to write an answer before its prompt. Who shows a conversation goes by `at`. A turn's `offset` and
+//! `bytes` say where it stands there, so it has the same `id` in every answer, and answers put one after the other by
+//! their cursors have neither gaps nor overlaps. A sub-agent with a transcript of its own is read by itself
+//! (`?subagent=ID`), with its own cursor: who follows a session sees in `subagents` which of them grew. What an agent
+//! writes and this version does not know is a turn of role `unknown` with the record itself, shortened: nothing is dropped
+//! for being new.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
