@@ -8,10 +8,12 @@
 // with a stalled viewer against none.
 
 import { readFileSync, writeFileSync, existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import WebSocket from 'ws';
 
 const [rounds, ...targets] = process.argv.slice(2);
-const FILE = '/tmp/whim-bench-200mb.txt';
+const FILE = join(tmpdir(), 'whim-bench-200mb.txt');
 const MB = 1e6;
 if (!existsSync(FILE)) {
   const line = Array.from({ length: 40 }, (_, i) => `line ${i} of text as programs print it, ${'x'.repeat(i)}\n`).join('');
@@ -107,7 +109,7 @@ async function stalled(target) {
   const run = async (stall) => {
     const client = await Client.open(target);
     await sleep(300);
-    const file = `/tmp/whim-bench-${process.pid}.time`;
+    const file = join(tmpdir(), `whim-bench-${process.pid}.time`);
     client.type(`sleep 0.5; s=$(date +%s%N); cat ${FILE}; e=$(date +%s%N); echo $(( (e-s)/1000000 )) > ${file}\r`);
     await sleep(100);
     if (stall) client.ws._socket.pause(); else client.close();

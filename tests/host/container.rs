@@ -61,7 +61,7 @@ fn a_shell_is_opened_used_and_closed() {
     state(&client, &whim, "ready", |state| state["phase"] == "ready");
     let opened = client.post(
         "/v1/terminals",
-        &json!({"command": ["/bin/sh", "-c", "id -u > /tmp/whim-shell-uid; exec sleep 1000"]}),
+        &json!({"command": ["/bin/sh", "-c", "id -u > shell-uid; exec sleep 1000"]}),
     );
     let opened = opened.unwrap();
     assert_eq!(opened.status, 201, "{}", opened.text());
@@ -122,7 +122,7 @@ fn the_socket_tells_owner_and_agents_user_apart() {
 
 #[test]
 fn a_dev_server_is_listed_and_reached() {
-    let served = "mkdir -p /tmp/whim-served && cd /tmp/whim-served && echo 'from the agent' > index.html \
+    let served = "mkdir -p served && cd served && echo 'from the agent' > index.html \
                   && exec python3 -m http.server --bind 127.0.0.1 23461";
     let run = custom(
         whim().env("WHIM_PREVIEW_SECRET", "the-secret-of-the-router"),

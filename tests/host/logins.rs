@@ -27,7 +27,7 @@ fn run_on(served: &Served, login: (&str, &str), trust: &str) -> Run {
     let url = served.server.url_with(login, "app");
     let spec = json!({"version": 1, "repo": {"url": url, "branch": "work", "trust": trust}});
     // What the agent is given, as it sees it.
-    let look = "env > /tmp/agents-environment.$$; mv /tmp/agents-environment.$$ .git/agents-environment; exec sleep 100000";
+    let look = "env > .git/environment.new; mv .git/environment.new .git/agents-environment; exec sleep 100000";
     custom(whim().args(["--spec", &spec.to_string()]), look)
 }
 
