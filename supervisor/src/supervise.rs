@@ -7,10 +7,13 @@
 //! 4. Take up the agents of a supervisor before, or boot: the steps of [`crate::boot`], then `main`.
 //! 5. Wait for the end: the keeper's word, or that of the session that the container is for.
 
+mod end;
+mod failure;
+mod secrets;
+mod services;
 mod task;
+mod told;
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
@@ -18,44 +21,45 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whim_entrypoint::wire::{
-    Arguments, SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper, memfd_sealed, read_memfd,
-};
+use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper};
 use whim_wire::event::kind;
-use whim_wire::spec::Mode;
 use whim_wire::state::{Phase, StateObject, Supervisor};
 
+use crate::api::Api;
 use crate::api::access::Gate;
-use crate::api::{self, Api};
 use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
 use crate::claim::Claim;
 use crate::config::settings::LogFormat;
-use crate::config::{Given, Request, Resolved, Settings, Variables};
+use crate::config::{Given, Resolved, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
 use crate::identity::Identity;
 use crate::idle;
 use crate::journal::{Journal, Limits};
-use crate::keeper::{Exit, Keeper, KeeperError, Stopping};
-use crate::listeners::{Address, Listeners, Wanted};
+use crate::keeper::Keeper;
+use crate::listeners::Listeners;
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
 use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
+use crate::sessions::Sessions;
 use crate::sessions::shells::Shells;
-use crate::sessions::{End, Sessions, hooks};
 use crate::spending::Spending;
 use crate::state::publish::{StateFiles, publish};
-use crate::terminals::http::HttpState;
-use crate::terminals::http::guard::Guard;
 use crate::terminals::set::TerminalSet;
-use crate::{files, random, terminals};
+pub use failure::Failure;
+pub use services::Addresses;
+
+use end::{end, wait_for_end};
+use failure::at;
+use secrets::{control_token, preview_secret};
+use services::{Services, announce, bind, remove_ready, write_ready};
+use told::{Told, read, remember};
 
 /// The step of the boot until all services listen.
 pub const SERVICES: &str = "services";
@@ -63,57 +67,6 @@ pub const SERVICES: &str = "services";
 const BEAT: Duration = Duration::from_secs(2);
 /// How long a failed boot may take to tell the platform.
 const TELL_FAILURE: Duration = Duration::from_secs(2);
-/// Kept free of the grace for our own exit after everything is flushed.
-const LAST_WORDS: Duration = Duration::from_millis(300);
-/// Largest argv and environment.
-const ARGUMENTS: usize = 64 * 1024 * 1024;
-
-/// How the container is to end.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// Exit code, contract §8.
-    pub code: u8,
-    pub message: String,
-}
-
-impl Failure {
-    /// # Panics
-    /// Never.
-    #[must_use]
-    pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
-    }
-
-    /// A message with all that it comes from, and what to do about a full disk.
-    #[must_use]
-    pub fn caused(code: u8, error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Some of ours say their cause themselves.
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
-        if files::says_disk_full(&message) {
-            message.push_str("; free some space there, or give it a larger disk");
-        }
-        Self { code, message }
-    }
-}
-
-impl From<KeeperError> for Failure {
-    fn from(error: KeeperError) -> Self {
-        Self::new(70, error.to_string())
-    }
-}
 
 /// `whim supervise`, started by the keeper only.
 #[must_use]
@@ -155,20 +108,6 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Names that the page may be asked for under, beside addresses and localhost: those of the preview's host.
-fn guard(settings: &Settings) -> Guard {
-    let host = settings
-        .preview
-        .url
-        .as_deref()
-        .and_then(|url| url.split_once("://"))
-        .map(|(_, rest)| rest);
-    let host = host
-        .and_then(|rest| rest.split(['/', ':']).next())
-        .and_then(|host| host.split_once('.'));
-    Guard::new(host.map(|(_, parent)| format!(".{parent}")))
-}
-
 /// Nobody may read this process's memory: it holds the keys.
 fn protect() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
@@ -201,13 +140,6 @@ async fn run(channel: SupervisorChannel) -> u8 {
             failure.code
         }
     }
-}
-
-/// What the keeper was started with, or was given since.
-struct Told {
-    given: Given,
-    settings: Box<Settings>,
-    variables: Variables,
 }
 
 async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Result<u8, Failure> {
@@ -464,68 +396,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     Ok(ended_by_us.unwrap_or(0))
 }
 
-/// Reads what we were told. `None`: help was asked for and printed.
-fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
-    let broken = |error: &dyn std::fmt::Display| {
-        Failure::new(70, format!("the keeper's arguments: {error}"))
-    };
-    // Standard input is read, files may be gone: a later supervisor goes by what the first one understood.
-    if let Some(settled) = held.get("settled") {
-        let bytes = read_memfd(settled, ARGUMENTS).map_err(|error| broken(&error))?;
-        let (given, spec) = Given::from_settled(&bytes).map_err(|error| broken(&error))?;
-        let resolved = given
-            .resolve(spec.as_deref())
-            .map_err(|error| broken(&error))?;
-        let variables = container(held)?;
-        return Ok(Some(Told {
-            given,
-            settings: Box::new(resolved.settings),
-            variables,
-        }));
-    }
-    let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
-    let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
-    let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
-    let variables = Variables::new(arguments.environment);
-    let given = match Given::parse(&arguments.arguments, variables.clone()) {
-        Ok(given) => given,
-        Err(help) => {
-            use std::io::Write;
-            drop(std::io::stdout().write_all(help.as_bytes()));
-            return Ok(None);
-        }
-    };
-    let first = crate::config::read(
-        &arguments.arguments,
-        variables.clone(),
-        &mut std::io::stdin().lock(),
-    );
-    let resolved = match first {
-        Ok(Request::Run(resolved)) => Ok(*resolved),
-        Ok(Request::Help(_)) => return Ok(None),
-        Err(invalid) => Err(invalid),
-    };
-    match resolved {
-        Ok(Resolved { settings, warnings }) => {
-            for warning in warnings {
-                complain(&format!("warning: {warning}"));
-            }
-            Ok(Some(Told {
-                given,
-                settings: Box::new(settings),
-                variables,
-            }))
-        }
-        Err(invalid) => Err(Failure::new(invalid.exit_code(), invalid.to_string())),
-    }
-}
-
-/// A file or directory of the layout that cannot be had.
-fn at(path: &std::path::Path, error: std::io::Error) -> Failure {
-    let message = format!("{} cannot be had: {error}", path.display());
-    Failure::caused(73, &std::io::Error::new(error.kind(), message))
-}
-
 fn start_log(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
     let filter =
@@ -567,240 +437,6 @@ fn last_word(paths: &Paths) -> Option<StateObject> {
     own.then(|| serde_json::from_reader(std::io::BufReader::new(file)).ok())?
 }
 
-async fn control_token(
-    keeper: &Keeper,
-    held: &mut HashMap<String, OwnedFd>,
-    settings: &Settings,
-    identity: &Identity,
-    paths: &Paths,
-) -> Result<String, Failure> {
-    let token = match (&settings.control_token, held.remove("control-token")) {
-        (Some(token), _) => token.expose().to_owned(),
-        (None, Some(held)) => {
-            let bytes =
-                read_memfd(&held, 4096).map_err(|error| Failure::new(70, error.to_string()))?;
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-        (None, None) => {
-            let token = random::token();
-            let memfd = memfd_sealed("control-token", token.as_bytes());
-            keeper
-                .hold(
-                    "control-token",
-                    memfd.map_err(|error| Failure::new(73, error.to_string()))?,
-                )
-                .await?;
-            token
-        }
-    };
-    let path = paths.control_token();
-    if identity.is_split() {
-        files::ensure(&path, 0o600, format!("{token}\n").as_bytes())
-            .map_err(|error| at(&path, error))?;
-    }
-    Ok(token)
-}
-
-/// The router's secret: as given, or random and kept by the keeper, so that links outlive this supervisor.
-async fn preview_secret(
-    keeper: &Keeper,
-    held: &mut HashMap<String, OwnedFd>,
-    settings: &Settings,
-) -> Result<Vec<u8>, Failure> {
-    let internal = |error: std::io::Error| Failure::new(70, error.to_string());
-    if let Some(secret) = &settings.preview.secret {
-        return Ok(secret.expose().as_bytes().to_vec());
-    }
-    if let Some(secret) = held.remove("preview-secret") {
-        return read_memfd(&secret, 4096).map_err(internal);
-    }
-    let secret = random::token().into_bytes();
-    keeper
-        .hold(
-            "preview-secret",
-            memfd_sealed("preview-secret", &secret).map_err(internal)?,
-        )
-        .await?;
-    Ok(secret)
-}
-
-/// Where the services are.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    pub generation: SocketAddr,
-    pub local: SocketAddr,
-    pub backup: SocketAddr,
-    pub ui: SocketAddr,
-}
-
-/// Every socket, bound.
-struct Bound {
-    addresses: Addresses,
-    generation: Vec<TcpListener>,
-    local: Vec<TcpListener>,
-    backup: Vec<TcpListener>,
-    ui: Vec<TcpListener>,
-    socket: UnixListener,
-    hooks: UnixListener,
-}
-
-async fn bind(
-    listeners: &mut Listeners,
-    settings: &Settings,
-    paths: &Paths,
-) -> Result<Bound, Failure> {
-    let taken = |error: crate::listeners::ListenError| Failure::new(73, error.to_string());
-    let broken = |error: std::io::Error| Failure::new(70, error.to_string());
-    let given = Address::Given(settings.bind);
-    let ports = settings.ports;
-    let mut addresses = Vec::new();
-    let mut bound = Vec::new();
-    for (name, flag, port, address) in [
-        (
-            "generation",
-            "--generation-port",
-            ports.generation,
-            Address::Loopback,
-        ),
-        ("local", "--local-port", ports.local, given),
-        ("backup", "--backup-port", ports.backup, given),
-        ("ui", "--ui-port", ports.ui, given),
-    ] {
-        let sockets = listeners
-            .tcp(Wanted {
-                name,
-                flag,
-                port,
-                address,
-            })
-            .await
-            .map_err(taken)?;
-        let first = sockets
-            .first()
-            .ok_or_else(|| Failure::new(70, "nothing bound"))?;
-        addresses.push(first.local_addr().map_err(broken)?);
-        let sockets: std::io::Result<Vec<TcpListener>> =
-            sockets.into_iter().map(TcpListener::from_std).collect();
-        bound.push(sockets.map_err(broken)?);
-    }
-    let socket = listeners.unix(&paths.socket()).await.map_err(taken)?;
-    let hooks = listeners.unix(&paths.hooks()).await.map_err(taken)?;
-    let ([generation, local, backup, ui], [generation_at, local_at, backup_at, ui_at]) =
-        (exactly(bound)?, exactly(addresses)?);
-    Ok(Bound {
-        addresses: Addresses {
-            generation: generation_at,
-            local: local_at,
-            backup: backup_at,
-            ui: ui_at,
-        },
-        generation,
-        local,
-        backup,
-        ui,
-        socket: UnixListener::from_std(socket).map_err(broken)?,
-        hooks: UnixListener::from_std(hooks).map_err(broken)?,
-    })
-}
-
-/// The four services' parts, in order.
-fn exactly<T>(parts: Vec<T>) -> Result<[T; 4], Failure> {
-    parts
-        .try_into()
-        .map_err(|_| Failure::new(70, "a service is missing"))
-}
-
-/// What the services are made of.
-struct Services<'a> {
-    settings: &'a Settings,
-    identity: &'a Identity,
-    api: &'a Arc<Api>,
-    shells: &'a Shells,
-}
-
-impl Services<'_> {
-    fn serve(&self, bound: Bound, stop: &CancellationToken, tasks: &TaskTracker) {
-        let Self {
-            settings,
-            identity,
-            api,
-            shells,
-        } = self;
-        let proxy = api.spending.proxy();
-        let until = stop.clone().cancelled_owned();
-        drop(tasks.spawn(async move {
-            if let Err(error) =
-                whim_proxies::generation::proxy::serve(bound.generation, proxy, until).await
-            {
-                tracing::error!(%error, "the generation proxy ended");
-            }
-        }));
-        api.previews.serve(bound.local, tasks, stop);
-        let pages = terminals::http::router(HttpState {
-            set: api.terminals.clone(),
-            access: api.gate.terminals(),
-            guard: guard(settings),
-            shells: Arc::new((*shells).clone()),
-        });
-        for listener in bound.backup {
-            drop(tasks.spawn(api::serve::tcp(listener, api::machine(api), stop.clone())));
-        }
-        for listener in bound.ui {
-            drop(tasks.spawn(api::serve::tcp(
-                listener,
-                api::whole(api, pages.clone()),
-                stop.clone(),
-            )));
-        }
-        drop(tasks.spawn(api::serve::unix(
-            bound.socket,
-            api::whole(api, pages),
-            stop.clone(),
-        )));
-        let hooks = hooks::serve(
-            bound.hooks,
-            api.sessions.clone(),
-            identity.uid(),
-            identity.own,
-            stop.clone(),
-        );
-        drop(tasks.spawn(hooks));
-    }
-}
-
-fn write_ready(paths: &Paths, keeper_pid: i32, addresses: &Addresses) -> Result<(), Failure> {
-    let ready = json!({
-        "pid": keeper_pid,
-        "generation": addresses.generation.to_string(),
-        "local": addresses.local.to_string(),
-        "backup": addresses.backup.to_string(),
-        "ui": addresses.ui.to_string(),
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    let path = paths.ready();
-    files::ensure(&path, 0o644, format!("{ready}\n").as_bytes()).map_err(|error| at(&path, error))
-}
-
-fn remove_ready(paths: &Paths) {
-    match std::fs::remove_file(paths.ready()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(%error, "ready.json stays"),
-    }
-}
-
-/// The random token is shown to a person at a terminal only: a log keeps it for ever.
-fn announce(settings: &Settings, token: &str, addresses: &Addresses) {
-    use std::io::{IsTerminal, Write};
-    if settings.control_token.is_none() && std::io::stderr().is_terminal() {
-        let port = addresses.ui.port();
-        drop(writeln!(
-            std::io::stderr(),
-            "whim: open http://127.0.0.1:{port}/#token={token}"
-        ));
-    }
-}
-
 /// Tells the board what weakens the separation of agent and host, beside everything else: it reads files and asks sudo.
 fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables) {
     let (board, given, variables) = (board.clone(), given.clone(), variables.clone());
@@ -831,107 +467,12 @@ async fn beat(board: Arc<Board>, stop: CancellationToken) {
     }
 }
 
-/// What was understood outlives this supervisor in the keeper's memory.
-async fn remember(keeper: &Keeper, given: &Given, settings: &Settings) -> Result<(), Failure> {
-    let internal = |error: &dyn std::fmt::Display| Failure::new(70, error.to_string());
-    let bytes = given
-        .settle(settings.spec.as_ref())
-        .map_err(|error| internal(&error))?;
-    let memfd = memfd_sealed("settled", &bytes).map_err(|error| internal(&error))?;
-    Ok(keeper.hold("settled", memfd).await?)
-}
-
-/// The container's own environment, as the keeper received it.
-fn container(held: &HashMap<String, OwnedFd>) -> Result<Variables, Failure> {
-    let broken = |error: &dyn std::fmt::Display| {
-        Failure::new(70, format!("the keeper's arguments: {error}"))
-    };
-    let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
-    let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
-    let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
-    Ok(Variables::new(arguments.environment))
-}
-
 fn failed(board: &Board, error: &BootError) -> Failure {
     board.phase(Phase::Failed {
         step: error.step().into(),
         error: error.to_string(),
     });
     Failure::caused(error.code(), error)
-}
-
-/// Until the session that the container is for has ended in a way that ends the container.
-async fn wait_for_end(ends: &mut mpsc::Receiver<(String, End)>, mode: Mode) -> Result<u8, Failure> {
-    while let Some((session, end)) = ends.recv().await {
-        if !crate::sessions::is_main(&session) {
-            continue;
-        }
-        match (mode, end) {
-            (Mode::Oneshot, End::BudgetSpent) => return Ok(75),
-            (Mode::Oneshot, End::Exit(exit)) => return Ok(exit.code()),
-            (Mode::Oneshot, End::Well)
-            | (Mode::Interactive, End::Well | End::Exit(Exit::Code(0))) => return Ok(0),
-            (Mode::Interactive, End::Exit(exit)) => return Ok(exit.code()),
-            // Stays up as `stopped`: for a person to look, or for a follow-up.
-            (Mode::Sticky, _) | (_, End::GaveUp) | (Mode::Interactive, End::BudgetSpent) => {}
-        }
-    }
-    std::future::pending().await
-}
-
-/// The ordered end: everything owed goes to disk, the last word is written, the keeper is told.
-async fn end(
-    keeper: &Keeper,
-    board: &Arc<Board>,
-    paths: &Paths,
-    grounds: &Grounds,
-    stopping: Option<Stopping>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-) {
-    let deadline = stopping.map_or_else(
-        || tokio::time::Instant::now() + Duration::from_secs(5),
-        |stopping| stopping.deadline,
-    );
-    if !matches!(board.current_phase(), Phase::Failed { .. }) {
-        board.phase(Phase::Stopping);
-    }
-    // The sessions' ends are evidence still to come: the keeper ends them by itself, within the grace.
-    let agents_end = async {
-        let mut states = board.watch();
-        let done = |object: &Arc<StateObject>| {
-            object
-                .sessions
-                .iter()
-                .all(|session| session.state == whim_wire::state::AgentState::Stopped)
-        };
-        drop(states.wait_for(done).await);
-    };
-    drop(tokio::time::timeout_at(deadline - LAST_WORDS, agents_end).await);
-    board.stopped();
-    let flush = async {
-        if let Err(error) = grounds.spending.proxy().flush().await {
-            tracing::error!(%error, "the ledger's end is not on disk");
-        }
-        if let Err(error) = board.journal().flush(Duration::from_secs(2)).await {
-            tracing::error!(%error, "the journal's end is not on disk");
-        }
-    };
-    if tokio::time::timeout_at(deadline - LAST_WORDS, flush)
-        .await
-        .is_err()
-    {
-        tracing::error!("the time was over before everything was on disk");
-    }
-    // The final backup's place: after all that is to be in it is on disk, before the platform is told the last.
-    grounds.platform.drain(deadline - LAST_WORDS).await;
-    remove_ready(paths);
-    stop.cancel();
-    tasks.close();
-    drop(tokio::time::timeout_at(deadline, tasks.wait()).await);
-    if let Err(error) = keeper.tell(ToKeeper::Flushed).await {
-        tracing::debug!(%error, "the keeper ended first");
-    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

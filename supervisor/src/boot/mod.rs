@@ -9,9 +9,11 @@
 
 pub mod credentials;
 pub mod directories;
+mod error;
 pub mod git;
 pub mod home;
 pub mod init_script;
+mod left;
 mod progress;
 pub mod repository;
 mod setup;
@@ -35,21 +37,23 @@ use crate::config::environment::{self, Environment};
 use crate::config::{Settings, Variables};
 use crate::helper::Helper;
 use crate::identity::Identity;
-use crate::keeper::{Keeper, KeeperError, Process};
+use crate::keeper::{Keeper, Process};
 use crate::paths::Paths;
 use crate::platform::Platform;
 use crate::ports::PortsHandle;
 use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
-use crate::sessions::{self, Adopted, End, Ground, MAIN, Plan, Record, Sessions, StartError};
-use crate::spending::{Spending, SpendingError};
+use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions};
+use crate::spending::Spending;
 use crate::terminals::set::TerminalSet;
+pub use error::BootError;
+
 use credentials::{GitCredentials, Remote};
-use git::{Git, GitError};
-use home::HomeError;
-use init_script::{InitError, Part};
+use git::Git;
+use init_script::Part;
+use left::Processes;
 use progress::Progress;
-use repository::{Checked, Checkout, CheckoutError};
+use repository::{Checked, Checkout};
 
 /// What the boot works with.
 #[derive(Debug)]
@@ -74,77 +78,6 @@ pub struct Grounds {
     pub ports: PortsHandle,
     /// When the keeper started: names its life.
     pub started_ms: u64,
-}
-
-/// Which step gave up, and why.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    #[error(transparent)]
-    Provider(#[from] SpendingError),
-    #[error(transparent)]
-    Repository(#[from] CheckoutError),
-    #[error("git cannot be set up: {0}")]
-    Credentials(HomeError),
-    #[error("the environment cannot be written: {path}: {source}", path = path.display())]
-    Environment {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the shell's start files cannot be prepared: {0}")]
-    Shell(HomeError),
-    #[error(transparent)]
-    Init(#[from] InitError),
-    #[error(transparent)]
-    Agent(#[from] StartError),
-    #[error("the directory {path} cannot be made: {source}", path = path.display())]
-    Directory {
-        path: PathBuf,
-        source: crate::helper::HelperError,
-    },
-    #[error(transparent)]
-    Keeper(#[from] KeeperError),
-}
-
-impl BootError {
-    /// Name of the step, as in `phase`.
-    #[must_use]
-    pub fn step(&self) -> &'static str {
-        match self {
-            Self::Provider(_) => "provider",
-            Self::Repository(_) | Self::Directory { .. } => "repository",
-            Self::Credentials(_) => "credentials",
-            Self::Environment { .. } | Self::Shell(_) => "environment",
-            Self::Init(_) => "init",
-            Self::Agent(_) | Self::Keeper(_) => "agent",
-        }
-    }
-
-    /// Exit code, contract §8.
-    #[must_use]
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Provider(error) => error.code(),
-            Self::Repository(CheckoutError::Git(GitError::Missing { .. })) => 78,
-            // What fails here and not at the remote: the directory, the disk.
-            Self::Repository(
-                CheckoutError::Git(GitError::Failed { .. })
-                | CheckoutError::Directory(_)
-                | CheckoutError::InTheWay { .. },
-            ) => 73,
-            Self::Repository(_) => 69,
-            Self::Directory { .. }
-            | Self::Environment { .. }
-            | Self::Shell(_)
-            | Self::Credentials(_) => 73,
-            Self::Init(InitError::Failed { .. } | InitError::Deadline { .. }) => 71,
-            Self::Init(InitError::Start(_)) => 78,
-            Self::Init(InitError::Write { .. }) => 73,
-            Self::Agent(StartError::Impossible(_)) => 64,
-            Self::Agent(error) if error.is_unusable() => 78,
-            Self::Agent(StartError::Record { .. } | StartError::Home(_)) => 73,
-            Self::Init(InitError::Keeper(_)) | Self::Agent(_) | Self::Keeper(_) => 70,
-        }
-    }
 }
 
 /// Runs the steps that are not done, and starts or takes up the sessions.
@@ -198,69 +131,6 @@ fn probe(grounds: &Grounds, settings: &Settings) {
     drop(tokio::spawn(async move {
         spending.watch(kind, silent, &board).await;
     }));
-}
-
-/// Processes of an earlier supervisor, by what becomes of them.
-struct Processes {
-    /// By session.
-    sessions: BTreeMap<String, Process>,
-    /// What runs beside the agents, by session.
-    companions: BTreeMap<String, Vec<Process>>,
-    /// Init scripts, or what they left running, by name.
-    inits: BTreeMap<String, Process>,
-    shells: Vec<Process>,
-    others: Vec<Process>,
-}
-
-impl Processes {
-    fn sort(processes: Vec<Process>) -> Self {
-        let mut left = Self {
-            sessions: BTreeMap::new(),
-            companions: BTreeMap::new(),
-            inits: BTreeMap::new(),
-            shells: Vec::new(),
-            others: Vec::new(),
-        };
-        for process in processes {
-            if let Some(id) = sessions::session_of_companion(process.name()).map(str::to_owned) {
-                left.companions.entry(id).or_default().push(process);
-                continue;
-            }
-            match sessions::session_of(process.name()) {
-                Some(id) => drop(left.sessions.insert(id.to_owned(), process)),
-                None if process.name().starts_with(init_script::PREFIX) => {
-                    left.inits.insert(process.name().to_owned(), process);
-                }
-                None if process.name().starts_with("shell/") => left.shells.push(process),
-                None => left.others.push(process),
-            }
-        }
-        left
-    }
-
-    /// What runs for this session.
-    fn adopt(&mut self, session: &str) -> Option<Adopted> {
-        let process = self.sessions.remove(session)?;
-        let companions = self.companions.remove(session).unwrap_or_default();
-        Some(Adopted {
-            process,
-            companions,
-        })
-    }
-
-    /// A half-done git, a helper without its supervisor: the step that needs one starts its own.
-    async fn end_others(&mut self) {
-        for process in self.others.drain(..) {
-            let name = process.name().to_owned();
-            let ended = async {
-                process.end(std::time::Duration::from_secs(1)).await?;
-                process.acknowledge().await
-            };
-            if let Err(error) = ended.await {
-                tracing::warn!(name, %error, "a process of the supervisor before could not be ended");
-            }
-        }
-    }
 }
 
 async fn steps(
