@@ -4,7 +4,9 @@
 //! questions, evidence, the end of the agent's process, and the fusion's next deadline; after each it judges the state,
 //! tells the board, and moves the present prompt on.
 
+mod ends;
 mod keyboard;
+mod prompting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,20 +23,19 @@ use super::SessionError;
 use super::companions::Companions;
 use super::evidence::{Evidence, Sources};
 use super::launch::{self, Adopted, Ground, Launched, Plan, StartError};
-use super::prompts::{Progress, Prompt, PromptError};
+use super::prompts::Prompt;
 use super::record::Record;
 use super::running::{Event, Running};
-use crate::agents::command::PromptRoute;
 use crate::agents::hook::Signal;
 use crate::agents::observe::transcript;
-use crate::agents::prompt::{self, Effect, Queue};
-use crate::agents::restart::{self, Decision, RestartPolicy};
+use crate::agents::prompt::{self, Queue};
+use crate::agents::restart::RestartPolicy;
 use crate::agents::setup::{Setup, Surface};
 use crate::clock::{self, boot_now};
 use crate::keeper::{Exit, Process};
 use crate::state::fusion::{Fusion, Verdict};
 use crate::state::moment::Moment;
-use crate::state::observation::{self, Generation, Key, Observation, Profile};
+use crate::state::observation::{self, Generation, Observation, Profile};
 use crate::terminals::Typed;
 
 /// The longest sleep: a bound without a meaning of its own.
@@ -284,20 +285,6 @@ impl Actor {
         Ok(())
     }
 
-    fn first_prompt(&mut self, text: &str, route: PromptRoute) {
-        self.prompt = None;
-        if route == PromptRoute::Given {
-            let prompt = self.record.prompts.add(text, clock::now());
-            let effects = self
-                .queue
-                .given(prompt.id, text.to_owned(), boot_now().since_boot());
-            self.carry_out(effects);
-            self.observe(Observation::PromptDelivered);
-        } else if let Err(error) = self.enqueue(text) {
-            tracing::error!(%error, "the first prompt is not taken");
-        }
-    }
-
     /// A session whose end an earlier supervisor saw, and perhaps told nobody.
     async fn has_ended(&mut self) {
         self.observe(Observation::Exited {
@@ -402,47 +389,6 @@ impl Actor {
         }
     }
 
-    fn enqueue(&mut self, text: &str) -> Result<Prompt, SessionError> {
-        if self.record.ended {
-            return Err(PromptError::Stopped.into());
-        }
-        prompt::check(text).map_err(PromptError::from)?;
-        let prompt = self.record.prompts.add(text, clock::now());
-        match self
-            .queue
-            .push(prompt.id.clone(), text.to_owned(), boot_now().since_boot())
-        {
-            Ok(effects) => {
-                self.tell(&prompt);
-                self.save();
-                self.carry_out(effects);
-                Ok(prompt)
-            }
-            Err(full) => {
-                self.record.prompts.remove(&prompt.id);
-                Err(PromptError::from(full).into())
-            }
-        }
-    }
-
-    async fn interrupt(&mut self) -> Result<(), SessionError> {
-        let running = self
-            .running
-            .as_ref()
-            .ok_or_else(|| SessionError::NotRunning(self.record.id.clone()))?;
-        if running.terminal().is_none() {
-            running
-                .interrupt()
-                .await
-                .map_err(|error| SessionError::Start(error.to_string()))?;
-        } else {
-            let effects = self.queue.interrupt(boot_now().since_boot());
-            self.carry_out(effects);
-        }
-        self.observe(Observation::Key(Key::Interrupt));
-        Ok(())
-    }
-
     async fn stop(&mut self) -> Result<(), SessionError> {
         self.record.ended = true;
         self.restart_at = None;
@@ -525,209 +471,12 @@ impl Actor {
         }
     }
 
-    /// Tells the queue what happened, and does what it says.
-    fn deliver(&mut self, event: &prompt::Event<'_>) {
-        let effects = self.queue.on(event, boot_now().since_boot());
-        self.carry_out(effects);
-    }
-
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        let mut bytes = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Typing { id } => {
-                    self.started_up();
-                    self.record.prompts.typing(&id);
-                    self.save();
-                }
-                Effect::Untyped { id } => {
-                    self.record.prompts.untyped(&id);
-                    self.save();
-                }
-                Effect::Write(piece) => bytes.extend_from_slice(&piece),
-                Effect::Report { id, status, reason } => {
-                    let prompt =
-                        self.record
-                            .prompts
-                            .report(&id, status.into(), reason, clock::now());
-                    if let Some(prompt) = prompt {
-                        if prompt.state == Progress::Delivered {
-                            self.observe(Observation::PromptDelivered);
-                        }
-                        self.tell(&prompt);
-                        self.save();
-                    }
-                }
-            }
-        }
-        if let Some(terminal) = self.running.as_ref().and_then(Running::terminal)
-            && !bytes.is_empty()
-        {
-            // Typed beside this task: a program that does not read must not keep the session from hearing of its end.
-            let (done, written) = answer::channel();
-            let terminal = terminal.clone();
-            drop(tokio::spawn(async move {
-                let taken = terminal.type_bytes(bytes).await.is_ok();
-                // Nobody waits any more when the session ended.
-                let _ = done.send(taken);
-            }));
-            self.writing = Some(written);
-        }
-    }
-
     async fn happened(&mut self, event: Event) {
         match event {
             Event::Evidence(evidence) => self.evidence(evidence),
             Event::Startup(step) => self.startup(step),
             Event::Exited(exit) => self.exited(exit).await,
         }
-    }
-
-    async fn exited(&mut self, exit: Exit) {
-        let Some(running) = self.running.take() else {
-            return;
-        };
-        let code = i32::from(exit.code());
-        self.record.exit = Some(code);
-        // Ended with the container, not by itself: after a restart of the container the session goes on.
-        let with_container = self.ground.keeper.stopping().borrow().is_some();
-        let decision =
-            if with_container || (self.record.mode == Mode::Oneshot && !self.record.ended) {
-                None
-            } else {
-                Some(self.decide(exit))
-            };
-        let result = running.close(exit).await;
-        self.note(
-            kind::SESSION_EXITED,
-            json!({"exit": code, "how": exit.to_string()}),
-        );
-        if with_container || self.ground.keeper.stopping().borrow().is_some() {
-            self.observe(Observation::Exited {
-                exit: observed(exit),
-                note: Some("the container ends".into()),
-            });
-            self.save();
-            return;
-        }
-        let Some(decision) = decision else {
-            return self.oneshot_ended(exit, result.outcome).await;
-        };
-        match decision {
-            Decision::Stopped { reason } if self.record.ended || exit.success() => {
-                self.ended(exit, &reason, End::Well).await
-            }
-            Decision::Stopped { reason } => self.give_up(&reason).await,
-            Decision::Restart {
-                after,
-                resume,
-                reason,
-            } => {
-                if !resume {
-                    self.record.agent_session_id = None;
-                }
-                self.observe(Observation::Exited {
-                    exit: observed(exit),
-                    note: Some(reason.clone()),
-                });
-                self.note(
-                    kind::SESSION_RESTARTED,
-                    json!({"reason": reason, "resume": resume}),
-                );
-                self.writing = None;
-                self.deliver(&prompt::Event::Gone {
-                    returns: true,
-                    reason: &reason,
-                });
-                self.restart_at = Some(Instant::now() + after);
-                self.save();
-            }
-        }
-    }
-
-    /// What follows the end of the agent. Counted on disk before the keeper forgets the process: a supervisor that dies
-    /// between the two counts it once more, never once less.
-    fn decide(&mut self, exit: Exit) -> Decision {
-        let resumable = self.record.agent_session_id.is_some();
-        let now = boot_now().since_boot();
-        let decision = self.restarts.ended(
-            ending(exit),
-            self.record.ended,
-            self.began.since_boot(),
-            resumable,
-            now,
-        );
-        self.record.restarts = self.restarts.remember(now, clock::now());
-        self.save();
-        decision
-    }
-
-    async fn oneshot_ended(
-        &mut self,
-        exit: Exit,
-        outcome: Option<crate::agents::oneshot::Outcome>,
-    ) {
-        let outcome = outcome.unwrap_or_default();
-        let refused = self.ground.spending.was_refused(&self.record.id);
-        let code = outcome.exit_code(ending(exit), refused);
-        if let Some(id) = &outcome.agent_session {
-            self.record.agent_session_id = Some(id.clone());
-        }
-        if launch::is_main(&self.record.id) {
-            if let Some(text) = &outcome.text {
-                print(text);
-            }
-            if let Some(error) = &outcome.error {
-                tracing::error!(error, "the agent failed");
-            }
-        }
-        let end = match (code, exit) {
-            (crate::agents::oneshot::BUDGET_EXIT, _) if refused => End::BudgetSpent,
-            (_, Exit::Signal(_)) => End::Exit(exit),
-            (code, Exit::Code(_)) => End::Exit(Exit::Code(code)),
-        };
-        self.ended(exit, "the run is over", end).await;
-    }
-
-    async fn give_up(&mut self, reason: &str) {
-        self.observe(Observation::Exited {
-            exit: self.recorded_exit(),
-            note: Some(reason.to_owned()),
-        });
-        self.record.ended_because = Some(reason.to_owned());
-        self.finish(End::GaveUp).await;
-    }
-
-    /// The end of the last run, as a shell shows it.
-    fn recorded_exit(&self) -> observation::Exit {
-        let exit = self.record.exit.unwrap_or(127);
-        observation::Exit::Code(u8::try_from(exit).unwrap_or(u8::MAX))
-    }
-
-    async fn ended(&mut self, exit: Exit, note: &str, end: End) {
-        self.observe(Observation::Exited {
-            exit: observed(exit),
-            note: Some(note.to_owned()),
-        });
-        self.record.ended_because = Some(note.to_owned());
-        self.finish(end).await;
-    }
-
-    async fn finish(&mut self, end: End) {
-        self.record.ended = true;
-        self.record.end = Some(end);
-        self.writing = None;
-        if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
-            self.deliver(&prompt::Event::TurnEnded { failed: false });
-        }
-        self.deliver(&prompt::Event::Gone {
-            returns: false,
-            reason: "the session ended",
-        });
-        self.save();
-        self.judge();
-        // Sent once a session; the receiver is gone only when the container ends anyway.
-        drop(self.ground.ended.send((self.record.id.clone(), end)).await);
     }
 
     fn observe(&mut self, observation: Observation) {
@@ -794,11 +543,6 @@ impl Actor {
         }
     }
 
-    fn tell(&self, prompt: &Prompt) {
-        let event = json!({"prompt_id": prompt.id, "state": prompt.state, "reason": prompt.reason});
-        self.note(kind::PROMPT_CHANGED, event);
-    }
-
     fn note(&self, kind: &'static str, mut event: Value) {
         if let Some(fields) = event.as_object_mut() {
             fields.insert("session".into(), json!(self.record.id));
@@ -835,27 +579,5 @@ fn profile(record: &Record, setup: &Setup) -> Profile {
     Profile {
         asks: profile.asks && setup.permission != Some(PermissionMode::Bypass),
         ..profile
-    }
-}
-
-fn ending(exit: Exit) -> restart::Exit {
-    match exit {
-        Exit::Code(code) => restart::Exit::Code(code),
-        Exit::Signal(signal) => restart::Exit::Signal(signal),
-    }
-}
-
-/// The agent's final text, on our own standard output.
-fn print(text: &str) {
-    use std::io::Write;
-    let mut output = std::io::stdout().lock();
-    // Whoever closed it does not want it.
-    drop(writeln!(output, "{text}").and_then(|()| output.flush()));
-}
-
-fn observed(exit: Exit) -> observation::Exit {
-    match exit {
-        Exit::Code(code) => observation::Exit::Code(u8::try_from(code).unwrap_or(u8::MAX)),
-        Exit::Signal(signal) => observation::Exit::Signal(signal),
     }
 }
