@@ -76,7 +76,9 @@ fn read_process<'a>(pid: i32, file: &str, buffer: &'a mut [u8]) -> Option<&'a [u
     read_into(CStr::from_bytes_until_nul(&path.bytes).ok()?, buffer)
 }
 
-/// `None` when there is no such process (any more).
+/// `None` when there is no such process (any more), or when its parent reaps it at this moment: such a line is full of
+/// defaults, its parent 0 and its session -1 (`do_task_stat` without `lock_task_sighand`, fs/proc/array.c; seen on 6.18
+/// for one in 500 reads of a child that is being reaped).
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
     // The longest line: 52 fields of at most 20 digits and a name.
     let mut buffer = [0; 1280];
@@ -93,6 +95,9 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
+    if session == -1 {
+        return None;
+    }
     let start = fields.nth(15)?.parse().ok()?;
     Some(Stat {
         pid,
@@ -178,6 +183,12 @@ mod tests {
             }
         );
         assert_eq!(parse_stat(b"42 (cut"), None);
+    }
+
+    #[test]
+    fn one_that_is_being_reaped_is_gone() {
+        let line = b"26279 (race) Z 0 -1 -1 0 -1 4227148 17 0 0 0 0 0 0 0 20 0 0 0 2420648 0 0\n";
+        assert_eq!(parse_stat(line), None);
     }
 
     #[test]
