@@ -1,15 +1,15 @@
 //! One request: who asks, for what, may it, where to, and what comes back.
 
+mod free;
+mod head;
+
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED,
-    HOST, HeaderMap, HeaderName, HeaderValue,
-};
+use http::header::{ALLOW, CONNECTION, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -19,7 +19,6 @@ use whim_wire::time::Time;
 use super::activity::Purpose;
 use super::body::{self, Arrived, Gate, ReadError, RequestBody};
 use super::call::{Asked, Call};
-use super::count;
 use super::decode::Decoder;
 use super::metered::{AnswerBody, Metered, Opening};
 use super::provider::{Provider, Upstream};
@@ -30,31 +29,9 @@ use super::route::{self, Format, NoRoute, Operation};
 use super::session::Session;
 use super::tap::{Answer, Tap};
 use crate::http::guard;
-use crate::http::headers::{is_websocket, strip_hop_by_hop};
+use crate::http::headers::is_websocket;
 use crate::http::pool::{CallError, PooledBody};
-
-/// The agent's credentials and what would tell the upstream about this machine: they never pass.
-const PRIVATE: [HeaderName; 9] = [
-    AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-    COOKIE,
-    FORWARDED,
-    HeaderName::from_static("x-real-ip"),
-    HOST,
-    EXPECT,
-];
-/// What an agent cannot remove by naming it in `Connection`.
-const KEPT: [HeaderName; 5] = [
-    HeaderName::from_static("anthropic-version"),
-    HeaderName::from_static("anthropic-beta"),
-    HeaderName::from_static("content-type"),
-    HeaderName::from_static("content-encoding"),
-    CONTENT_LENGTH,
-];
-/// Ids are cut to this many characters.
-const ID: usize = 256;
+use head::{answered, take_ids};
 
 type Answered = Response<AnswerBody>;
 
@@ -232,15 +209,6 @@ impl Forward {
             started: self.started,
             at: self.at,
         }
-    }
-
-    /// The agent's own id of its session: Claude Code and Codex send one.
-    fn agent_session(&self) -> Option<String> {
-        let names = ["x-claude-code-session-id", "session-id", "session_id"];
-        let found = names
-            .iter()
-            .find_map(|name| self.parts.headers.get(*name))?;
-        Some(found.to_str().ok()?.chars().take(ID).collect())
     }
 
     /// Forwards a body that is whole: it can be sent again.
@@ -462,146 +430,6 @@ impl Forward {
             }
         }
     }
-
-    /// The head of the request to an upstream.
-    fn head(
-        &self,
-        upstream: &Upstream,
-        body: RequestBody,
-        identity: bool,
-    ) -> Result<Request<RequestBody>, Refusal> {
-        let mut headers = self.parts.headers.clone();
-        strip_hop_by_hop(&mut headers, &KEPT);
-        let forwarded: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("x-forwarded-"))
-            .cloned()
-            .collect();
-        for name in PRIVATE.iter().chain(&forwarded) {
-            headers.remove(name);
-        }
-        // The length is stated anew from the body that is sent.
-        headers.remove(CONTENT_LENGTH);
-        headers.insert(HOST, upstream.host().clone());
-        if identity {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        }
-        if upstream.provider == Provider::OpenRouter {
-            self.openrouter(&mut headers);
-        }
-        if !self
-            .proxy
-            .credentials
-            .apply(upstream.provider, self.operation, &mut headers)
-        {
-            let message = format!(
-                "no key for {} is set; give the container one, or set it with PUT /v1/credentials",
-                upstream.provider
-            );
-            return Err(Refusal::unauthorized(message));
-        }
-        let target = upstream.path(&self.path, self.parts.uri.query());
-        let uri: Uri = target.parse().map_err(|_| {
-            Refusal::invalid(
-                StatusCode::BAD_REQUEST,
-                "the request's target cannot be forwarded".to_owned(),
-            )
-        })?;
-        let mut request = Request::new(body);
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Ok(request)
-    }
-
-    /// A session's calls stay with one provider, whose cache then serves them; and the application is named.
-    fn openrouter(&self, headers: &mut HeaderMap) {
-        let session = HeaderName::from_static("x-session-id");
-        if !headers.contains_key(&session) {
-            let id = self
-                .agent_session()
-                .unwrap_or_else(|| self.session.id.clone());
-            if let Ok(value) = HeaderValue::from_str(&id) {
-                headers.insert(session, value);
-            }
-        }
-        if let Some((referer, title)) = &self.proxy.attribution {
-            for (name, value) in [("http-referer", referer), ("x-openrouter-title", title)] {
-                if let (false, Ok(value)) =
-                    (headers.contains_key(name), HeaderValue::from_str(value))
-                {
-                    headers.insert(HeaderName::from_static(name), value);
-                }
-            }
-        }
-    }
-
-    /// Forwards what costs nothing: lists of models.
-    async fn pass(self, incoming: Incoming) -> Answered {
-        let arrived = match self.read(incoming).await {
-            Ok(Arrived {
-                rest: None, frames, ..
-            }) => frames,
-            Ok(_) => return self.too_large(),
-            Err(refused) => return refused,
-        };
-        self.pass_whole(&arrived).await
-    }
-
-    async fn pass_whole(&self, frames: &[Bytes]) -> Answered {
-        let Some(upstream) = self.upstream(0) else {
-            return own(Refusal::unavailable("no provider".to_owned()).response(self.format));
-        };
-        let mut fresh = false;
-        loop {
-            let request = match self.head(upstream, RequestBody::whole(frames), false) {
-                Ok(request) => request,
-                Err(refusal) => return own(refusal.response(self.format)),
-            };
-            let refusal = match self.send(upstream, request, fresh).await {
-                Ok(Some(answer)) => {
-                    let (head, body) = answer.into_parts();
-                    return answered(head, AnswerBody::Passed(body));
-                }
-                Err(CallError::Ended { reused: true, .. }) if !fresh => {
-                    fresh = true;
-                    continue;
-                }
-                Err(error) => unreachable(upstream, &error),
-                Ok(None) => {
-                    let message = format!("{} did not answer in time", upstream.target);
-                    Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message)
-                }
-            };
-            return own(refusal.response(self.format));
-        }
-    }
-
-    /// Asks the provider, or answers with an estimate where it has no such call.
-    async fn count_tokens(self, incoming: Incoming) -> Answered {
-        let mut arrived = match self.read(incoming).await {
-            Ok(arrived) => arrived,
-            Err(refused) => return refused,
-        };
-        if let Some(rest) = arrived.rest.take() {
-            match body::drain(&mut arrived, rest).await {
-                Ok(()) => {}
-                Err(ReadError::TooLarge(_)) => return self.too_large(),
-                Err(ReadError::Cut(_)) => {
-                    return own(count::response(arrived.decoder.feed_ref().request()));
-                }
-            }
-            return own(count::response(arrived.decoder.feed_ref().request()));
-        }
-        if self.provider.counts_tokens() && self.proxy.credentials.has(self.provider) {
-            let answer = self.pass_whole(&arrived.frames).await;
-            let absent = matches!(answer.status().as_u16(), 404 | 405 | 501);
-            if self.provider == Provider::Anthropic || !absent {
-                return answer;
-            }
-        }
-        own(count::response(arrived.decoder.feed_ref().request()))
-    }
 }
 
 /// Errors that a provider may not have at the next try.
@@ -617,23 +445,6 @@ fn is_transient_error(kind: &str) -> bool {
             | "503"
             | "529"
     )
-}
-
-/// Ids in an answer's head; OpenRouter's generation id is nowhere else for messages.
-fn take_ids(call: &mut Call, headers: &HeaderMap) {
-    let text = |name: &str| {
-        let value = headers.get(name)?.to_str().ok()?;
-        Some(value.chars().take(ID).collect::<String>())
-    };
-    call.generation_id = text("x-generation-id");
-    call.upstream_request_id = text("request-id").or_else(|| text("x-request-id"));
-}
-
-/// An answer as it came, less what was about its connection.
-fn answered(mut head: http::response::Parts, body: AnswerBody) -> Answered {
-    strip_hop_by_hop(&mut head.headers, &[CONTENT_LENGTH]);
-    head.version = http::Version::HTTP_11;
-    Response::from_parts(head, body)
 }
 
 fn unreachable(upstream: &Upstream, error: &CallError) -> Refusal {

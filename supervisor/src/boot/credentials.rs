@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use percent_encoding::percent_decode_str;
+
 /// A remote, as git names it when it asks for credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
@@ -26,9 +28,10 @@ impl Remote {
             Some((userinfo, host)) => (Some(userinfo), host),
             None => (None, authority),
         };
+        let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let login = userinfo.map(|userinfo| {
             let (name, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-            (percent_decoded(name), percent_decoded(password))
+            (decoded(name), decoded(password))
         });
         let remote = Self {
             protocol: protocol.to_owned(),
@@ -129,27 +132,6 @@ impl GitCredentials {
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        if *first == b'%'
-            && let [high, low, tail @ ..] = after
-            && let (Some(high), Some(low)) = (
-                char::from(*high).to_digit(16),
-                char::from(*low).to_digit(16),
-            )
-        {
-            bytes.extend(u8::try_from(high * 16 + low));
-            rest = tail;
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! no longer acknowledges is given up after [`UNACKNOWLEDGED`] instead of the kernel's quarter of an hour. The TLS
 //! configuration is built at the first use, so that a start pays nothing for it.
 
+mod outbound;
+mod target;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,86 +16,23 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base64::Engine as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use http::Uri;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use outbound::tunnel;
+pub use outbound::{OutboundProxies, OutboundProxy};
+pub use target::{Target, TargetError};
+
 /// How long sent bytes may stay without acknowledgement.
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// Where a connection goes; connections are pooled by it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    /// Whether TLS is spoken.
-    pub tls: bool,
-    /// Name or address, without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// Why a URL names no target.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
-    /// Neither `http` nor `https`.
-    #[error("the scheme must be http or https")]
-    Scheme,
-    /// No host.
-    #[error("the host is missing")]
-    Host,
-    /// A password in a URL would end in logs.
-    #[error("the URL must not contain credentials")]
-    Credentials,
-}
-
-impl TryFrom<&Uri> for Target {
-    type Error = TargetError;
-
-    fn try_from(uri: &Uri) -> Result<Self, TargetError> {
-        let tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(TargetError::Scheme),
-        };
-        let authority = uri.authority().ok_or(TargetError::Host)?;
-        if authority.as_str().contains('@') {
-            return Err(TargetError::Credentials);
-        }
-        let host = authority.host();
-        let host = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
-        if host.is_empty() {
-            return Err(TargetError::Host);
-        }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self {
-            tls,
-            host: host.to_ascii_lowercase(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// Turns names into addresses. The program brings its own (a static binary must not load the image's NSS plug-ins).
 pub trait Resolve: fmt::Debug + Send + Sync {
@@ -114,128 +54,6 @@ impl Resolve for SystemResolver {
             Ok(addresses.map(|address| address.ip()).collect())
         })
     }
-}
-
-/// An outbound proxy, as `HTTPS_PROXY` and `HTTP_PROXY` name it.
-#[derive(Clone)]
-pub struct OutboundProxy {
-    host: String,
-    port: u16,
-    authorization: Option<String>,
-}
-
-impl fmt::Debug for OutboundProxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OutboundProxy({}:{})", self.host, self.port)
-    }
-}
-
-/// Which targets go through which proxy.
-#[derive(Clone, Debug, Default)]
-pub struct OutboundProxies {
-    https: Option<OutboundProxy>,
-    http: Option<OutboundProxy>,
-    direct: Vec<String>,
-}
-
-impl OutboundProxies {
-    /// From the values of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`; empty ones count as unset.
-    ///
-    /// # Errors
-    /// A proxy URL that is not `http://[user:password@]host[:port]`; its text is not repeated, for it may hold a
-    /// password.
-    pub fn new(
-        https: Option<&str>,
-        http: Option<&str>,
-        no_proxy: Option<&str>,
-    ) -> Result<Self, DialError> {
-        let parse = |url: Option<&str>| {
-            url.filter(|u| !u.is_empty())
-                .map(OutboundProxy::parse)
-                .transpose()
-        };
-        let direct = no_proxy.unwrap_or_default().split(',');
-        Ok(Self {
-            https: parse(https)?,
-            http: parse(http)?,
-            direct: direct
-                .map(|n| n.trim().to_ascii_lowercase())
-                .filter(|n| !n.is_empty())
-                .collect(),
-        })
-    }
-
-    fn pick(&self, target: &Target) -> Option<&OutboundProxy> {
-        let proxy = if target.tls {
-            self.https.as_ref()
-        } else {
-            self.http.as_ref()
-        }?;
-        let loopback = target.host == "localhost"
-            || target
-                .host
-                .parse::<IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback());
-        let direct = self.direct.iter().any(|entry| {
-            let (name, port) = match entry.rsplit_once(':') {
-                Some((name, port)) if !name.contains(':') => (name, port.parse::<u16>().ok()),
-                _ => (entry.as_str(), None),
-            };
-            let name = name.trim_start_matches("*.").trim_start_matches('.');
-            let below = target
-                .host
-                .strip_suffix(name)
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-            port.is_none_or(|port| port == target.port) && (name == "*" || below)
-        });
-        (!loopback && !direct).then_some(proxy)
-    }
-}
-
-impl OutboundProxy {
-    fn parse(url: &str) -> Result<Self, DialError> {
-        let with_scheme = if url.contains("://") {
-            url.to_owned()
-        } else {
-            format!("http://{url}")
-        };
-        let uri: Uri = with_scheme.parse().map_err(|_| DialError::ProxyUrl)?;
-        let authority = uri.authority().ok_or(DialError::ProxyUrl)?;
-        if uri.scheme_str() != Some("http") {
-            return Err(DialError::ProxyUrl);
-        }
-        let authorization = authority.as_str().rsplit_once('@').map(|(user, _)| {
-            format!(
-                "Basic {}",
-                base64::engine::general_purpose::STANDARD.encode(unescape(user))
-            )
-        });
-        Ok(Self {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            authorization,
-        })
-    }
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let mut ahead = bytes.clone();
-        let hex = |b: Option<u8>| {
-            b.and_then(|b| char::from(b).to_digit(16))
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        match (byte, hex(ahead.next()), hex(ahead.next())) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(high << 4 | low);
-                bytes = ahead;
-            }
-            _ => out.push(byte),
-        }
-    }
-    out
 }
 
 /// Which step of dialling failed.
@@ -496,44 +314,6 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks an outbound proxy for a tunnel (RFC 9110 9.3.6).
-async fn tunnel(
-    mut tcp: TcpStream,
-    proxy: &OutboundProxy,
-    target: &Target,
-) -> Result<TcpStream, DialError> {
-    let refused = |answer: String| DialError::Tunnel {
-        proxy: format!("{}:{}", proxy.host, proxy.port),
-        target: target.clone(),
-        answer,
-    };
-    let credentials = proxy.authorization.as_ref();
-    let credentials = credentials.map_or_else(String::new, |value| {
-        format!("Proxy-Authorization: {value}\r\n")
-    });
-    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n");
-    let io_error = |error: io::Error| refused(error.to_string());
-    tcp.write_all(request.as_bytes()).await.map_err(io_error)?;
-    // Byte by byte, for what follows the head belongs to the tunnel; heads are small and rare.
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() > 8192 {
-            return Err(refused("its answer has no end".to_owned()));
-        }
-        head.push(tcp.read_u8().await.map_err(io_error)?);
-    }
-    let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line)
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(120)
-        .collect::<String>();
-    let mut words = line.split(' ');
-    let opened = words.next().is_some_and(|v| v.starts_with("HTTP/1."))
-        && words.next().is_some_and(|c| c.starts_with('2'));
-    if opened { Ok(tcp) } else { Err(refused(line)) }
-}
-
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -591,60 +371,9 @@ impl AsyncWrite for Stream {
         }
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn target(url: &str) -> Result<Target, TargetError> {
-        Target::try_from(&url.parse::<Uri>().unwrap())
-    }
-
-    #[test]
-    fn targets() {
-        let t = target("https://API.example/base").unwrap();
-        assert_eq!((t.tls, t.host.as_str(), t.port), (true, "api.example", 443));
-        assert_eq!(
-            target("http://[::1]:8080/").unwrap().to_string(),
-            "[::1]:8080"
-        );
-        assert_eq!(target("ftp://x/"), Err(TargetError::Scheme));
-        assert_eq!(
-            target("http://user:secret@x/"),
-            Err(TargetError::Credentials)
-        );
-    }
-
-    #[test]
-    fn no_proxy_names_domains_hosts_and_ports() {
-        let proxies = OutboundProxies::new(
-            Some("http://user:p%40ss@proxy:3128"),
-            None,
-            Some("internal.example, .corp , exact.example:8443"),
-        )
-        .unwrap();
-        for (url, proxied) in [
-            ("https://api.example", true),
-            ("https://internal.example", false),
-            ("https://a.internal.example", false),
-            ("https://notinternal.example", true),
-            ("https://x.corp", false),
-            ("https://exact.example", true),
-            ("https://exact.example:8443", false),
-            ("https://127.0.0.1", false),
-            ("http://api.example", false),
-        ] {
-            assert_eq!(
-                proxies.pick(&target(url).unwrap()).is_some(),
-                proxied,
-                "{url}"
-            );
-        }
-        let proxy = proxies.https.unwrap();
-        assert_eq!(proxy.authorization.as_deref(), Some("Basic dXNlcjpwQHNz"));
-        assert!(!format!("{proxy:?}").contains("p%40ss"));
-        assert!(OutboundProxies::new(Some("socks5://x"), None, None).is_err());
-    }
 
     #[test]
     fn families_take_turns() {

@@ -1,0 +1,88 @@
+//! Which bound a call met, and the sentence that says so.
+
+use std::time::Duration;
+
+use whim_wire::money::NanoUsd;
+
+/// Which bound a call met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The task's money.
+    Money {
+        /// The cap.
+        cap: NanoUsd,
+        /// Spent and settled.
+        spent: NanoUsd,
+        /// Held by calls in flight.
+        held: NanoUsd,
+        /// It is the session's own cap.
+        of_session: bool,
+    },
+    /// The task's tokens.
+    Tokens {
+        /// The cap.
+        cap: u64,
+        /// Used.
+        used: u64,
+    },
+    /// Calls per minute.
+    Rate {
+        /// The cap.
+        cap: u32,
+        /// Seconds until one more fits.
+        retry_after: u64,
+    },
+    /// Time.
+    Time {
+        /// The cap.
+        cap: Duration,
+    },
+}
+
+impl Denied {
+    /// The sentence for the person: names the cap, the spend, and how to raise it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Money {
+                cap,
+                spent,
+                held,
+                of_session,
+            } => {
+                let whose = if *of_session {
+                    "this session's budget"
+                } else {
+                    "the task's budget"
+                };
+                let held = match held.0 {
+                    0 => String::new(),
+                    _ => format!(", ${held} held by calls in flight"),
+                };
+                let how = if *of_session {
+                    "start a session with a higher one".to_owned()
+                } else {
+                    let more = NanoUsd(cap.0.saturating_mul(2));
+                    format!("raise it with PUT /v1/budget {{\"usd\":\"{more}\"}} or --budget-usd")
+                };
+                format!(
+                    "Budget reached: {whose} is ${cap}, ${spent} is spent{held}. To go on, {how}."
+                )
+            }
+            Self::Tokens { cap, used } => {
+                format!(
+                    "Token cap reached: {used} of {cap} tokens are used. To go on, raise the task's token cap."
+                )
+            }
+            Self::Rate { cap, retry_after } => {
+                format!("More than {cap} calls in a minute; the next one fits in {retry_after} s.")
+            }
+            Self::Time { cap } => {
+                format!(
+                    "Time cap reached: the task may call models for {} s.",
+                    cap.as_secs()
+                )
+            }
+        }
+    }
+}
