@@ -85,7 +85,7 @@ fn no_status_is_lost_or_mixed_up_in_a_storm() {
         Launch {
             io: Io::Null,
             // A holder's word comes in while the kernel takes its leader away.
-            holder: id % 5 == 0,
+            holder: id.is_multiple_of(5),
             ..shell(&script)
         }
     };
