@@ -71,7 +71,7 @@ impl Shells for LocalShells {
         &self,
         _: OpenRequest,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Terminal, ShellError>> + Send + '_>> {
-        let id = self.0.next_shell();
+        let id = self.0.next_shell().id().clone();
         let opened = self.start(id, Kind::Shell);
         Box::pin(async move { opened.map_err(|error| ShellError::Unavailable(error.to_string())) })
     }

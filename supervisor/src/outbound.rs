@@ -7,12 +7,20 @@ use whim_proxies::http::dial::{DialError, Dialer, OutboundProxies};
 
 use crate::config::Variables;
 
-/// Dials as the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` (the lower-case ones first, as curl does it),
-/// and the authorities in `SSL_CERT_FILE` beside the public ones. `deadline` bounds each step.
+/// How calls leave the container.
+#[derive(Clone, Debug)]
+pub struct WayOut {
+    pub proxies: OutboundProxies,
+    /// Certificate authorities beside the public ones, PEM.
+    pub extra_roots: Option<String>,
+}
+
+/// As the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` (the lower-case ones first, as curl does it), and
+/// the authorities in `SSL_CERT_FILE`.
 ///
 /// # Errors
-/// [`DialError::ProxyUrl`], [`DialError::Roots`].
-pub fn dialer(variables: &Variables, deadline: Duration) -> Result<Dialer, DialError> {
+/// [`DialError::ProxyUrl`].
+pub fn way_out(variables: &Variables) -> Result<WayOut, DialError> {
     let text = |names: [&str; 2]| {
         let value = names.iter().find_map(|name| variables.get(name));
         value.and_then(|value| value.to_str()).map(str::to_owned)
@@ -22,7 +30,7 @@ pub fn dialer(variables: &Variables, deadline: Duration) -> Result<Dialer, DialE
         text(["http_proxy", "HTTP_PROXY"]).as_deref(),
         text(["no_proxy", "NO_PROXY"]).as_deref(),
     )?;
-    let roots = variables
+    let extra_roots = variables
         .get("SSL_CERT_FILE")
         .filter(|path| !path.is_empty())
         .and_then(|path| match std::fs::read_to_string(path) {
@@ -33,10 +41,22 @@ pub fn dialer(variables: &Variables, deadline: Duration) -> Result<Dialer, DialE
                 None
             }
         });
+    Ok(WayOut {
+        proxies,
+        extra_roots,
+    })
+}
+
+/// Dials on that way. `deadline` bounds each step.
+///
+/// # Errors
+/// [`DialError::ProxyUrl`], [`DialError::Roots`].
+pub fn dialer(variables: &Variables, deadline: Duration) -> Result<Dialer, DialError> {
+    let way = way_out(variables)?;
     Dialer::new(
         crate::resolve::resolver(),
-        proxies,
-        roots.as_deref(),
+        way.proxies,
+        way.extra_roots.as_deref(),
         deadline,
     )
 }

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use whim_proxies::generation::activity::{Activity, Purpose, What};
+use whim_proxies::generation::ledger;
 use whim_proxies::generation::price::PriceTable;
 use whim_proxies::generation::probe::Probe;
 use whim_proxies::generation::provider::{BaseError, Provider, Upstream};
 use whim_proxies::generation::proxy::{Config, GenerationProxy, OpenError};
 use whim_proxies::generation::secret::Secret;
 use whim_proxies::generation::session::Session;
+use whim_proxies::http::dial::DialError;
 use whim_wire::event::kind;
 use whim_wire::generation::{BudgetUpdate, Outcome};
 use whim_wire::money::NanoUsd;
@@ -24,6 +26,7 @@ use whim_wire::state::Spend;
 
 use crate::board::Board;
 use crate::clock::boot_now;
+use crate::config::Variables;
 use crate::config::settings::{self, Credential, Settings};
 use crate::sessions::{Evidence, Record, Sessions};
 use crate::state::moment::Moment;
@@ -43,13 +46,16 @@ const PROBE_LAST: Duration = Duration::from_secs(300);
 #[derive(Debug, thiserror::Error)]
 pub enum SpendingError {
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(ledger::OpenError),
     #[error("{path}: {source}", path = path.display())]
     Cap { path: PathBuf, source: io::Error },
     #[error("price table {path} cannot be used: {reason}", path = path.display())]
     Prices { path: PathBuf, reason: String },
     #[error("provider.upstream: {0}")]
     Upstream(#[from] BaseError),
+    /// What the container's environment says of the way out.
+    #[error("HTTPS_PROXY, HTTP_PROXY or SSL_CERT_FILE: {0}")]
+    WayOut(#[from] DialError),
 }
 
 impl SpendingError {
@@ -58,7 +64,7 @@ impl SpendingError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Open(_) | Self::Cap { .. } => 73,
-            Self::Prices { .. } | Self::Upstream(_) => 64,
+            Self::Prices { .. } | Self::Upstream(_) | Self::WayOut(_) => 64,
         }
     }
 }
@@ -91,6 +97,7 @@ impl Spending {
     pub fn open(
         state: &Path,
         settings: &Settings,
+        variables: &Variables,
     ) -> Result<(Self, mpsc::Receiver<Activity>), SpendingError> {
         let (sender, receiver) = mpsc::channel(ACTIVITY);
         let mut config = Config::new(state.to_owned());
@@ -103,7 +110,12 @@ impl Spending {
             }
         };
         config.resolver = crate::resolve::resolver();
-        let proxy = GenerationProxy::open(config)?;
+        let way = crate::outbound::way_out(variables)?;
+        (config.proxies, config.extra_roots) = (way.proxies, way.extra_roots);
+        let proxy = GenerationProxy::open(config).map_err(|error| match error {
+            OpenError::Ledger(error) => SpendingError::Open(error),
+            OpenError::Dial(error) => SpendingError::WayOut(error),
+        })?;
         let cap = state.join("budget.json");
         let spending = Self {
             proxy,

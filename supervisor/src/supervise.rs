@@ -208,7 +208,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         );
     }
 
-    let (spending, activity) = Spending::open(&paths.state(), &settings)
+    let (spending, activity) = Spending::open(&paths.state(), &settings, &variables)
         .map_err(|error| Failure::caused(error.code(), &error))?;
     if taken_up {
         boot::admit(&paths, &settings, &spending, hello.started_ms);

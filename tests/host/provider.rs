@@ -1,10 +1,13 @@
 //! What is told about the provider before an agent calls it.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 use whim_kit::model::script::Script;
 use whim_kit::{Upstream, wait};
 
-use crate::support::{KEY, PATIENCE, custom, start, state, whim};
+use crate::support::{KEY, PATIENCE, custom, root, start, state, whim};
 
 #[test]
 fn a_wrong_key_is_told_before_the_first_call_and_costs_nothing() {
@@ -59,7 +62,7 @@ fn a_wrong_key_is_told_before_the_first_call_and_costs_nothing() {
 #[test]
 fn an_upstream_that_cannot_be_reached_is_told_and_ends_nothing() {
     // Free a moment ago, and nobody else here takes ports of this range by number.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     drop(taken);
     let run = custom(
@@ -81,4 +84,38 @@ fn an_upstream_that_cannot_be_reached_is_told_and_ends_nothing() {
         client.json("/v1/state").ok()?["sessions"][0]["pid"].as_i64()
     });
     assert!(alive.is_ok(), "{}", whim.output());
+}
+
+#[test]
+fn the_way_to_the_provider_is_the_containers_proxy() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = proxy.local_addr().unwrap();
+    let run = custom(
+        whim()
+            .env("WHIM_UPSTREAM_URL", "https://model.example")
+            .env("HTTPS_PROXY", format!("http://{address}"))
+            .env("ANTHROPIC_API_KEY", KEY),
+        "exec sleep 100000",
+    );
+    let (_whim, _client) = start(&run);
+    let (mut asked, _) = proxy.accept().unwrap();
+    asked.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = String::new();
+    BufReader::new(&mut asked).read_line(&mut line).unwrap();
+    assert_eq!(line.trim_end(), "CONNECT model.example:443 HTTP/1.1");
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_a_wrong_variable() {
+    let run = custom(
+        whim().env("HTTPS_PROXY", "socks5://somebody:hunter2@127.0.0.1:1"),
+        "exec sleep 100000",
+    );
+    let mut whim = run.start(root(&run)).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 64, "{}", whim.output());
+    let said = whim.stderr();
+    assert!(
+        said.contains("HTTPS_PROXY") && !said.contains("hunter2"),
+        "{said}"
+    );
 }

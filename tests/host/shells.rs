@@ -81,3 +81,21 @@ fn prompts_and_exit_codes_are_marked_and_histories_are_kept_apart() {
         kept(&second)
     );
 }
+
+#[test]
+fn shells_that_are_opened_at_the_same_moment_have_names_of_their_own() {
+    let (whim, client) = start(&custom(whim(), "exec sleep 100000"));
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let names = std::thread::scope(|scope| {
+        let open = || {
+            let body = json!({"command": ["/bin/sh", "-c", "exec sleep 100000"]});
+            let answer = client.post("/v1/terminals", &body).unwrap();
+            assert_eq!(answer.status, 201, "{}", answer.text());
+            answer.json().unwrap()["id"].as_str().unwrap().to_owned()
+        };
+        let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        let names = opening.into_iter().map(|one| one.join().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
+    });
+    assert_eq!(names.len(), 8, "{names:?}");
+}

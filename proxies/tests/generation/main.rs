@@ -15,3 +15,4 @@ mod kit;
 mod oracle;
 mod pass;
 mod probe;
+mod way_out;

@@ -192,8 +192,8 @@ pub fn help() -> String {
     }
     out.push_str(
         "  AWS_*, GOOGLE_*, AZURE_*          credentials of the store that --backup names\n\
-         \x20 HTTPS_PROXY, HTTP_PROXY, NO_PROXY outbound proxy to --backend\n\
-         \x20 SSL_CERT_FILE                     authorities of --backend beside the public ones\n\
+         \x20 HTTPS_PROXY, HTTP_PROXY, NO_PROXY outbound proxy to provider and --backend\n\
+         \x20 SSL_CERT_FILE                     authorities (PEM) beside the public ones\n\
          \n\
          …_FILE names a file that holds the credential. Credentials stay in the supervisor; agents never see them.\n\
          \n\

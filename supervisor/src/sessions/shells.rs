@@ -72,7 +72,8 @@ impl Shells {
             rows: rows.unwrap_or(40),
         }
         .clamped();
-        let id = ground.terminals.next_shell();
+        let name = ground.terminals.next_shell();
+        let id = name.id().clone();
         let mut environment = ground.environment.clone();
         // By which the shells' integration knows that it is wanted, and whose history it keeps.
         environment.push(("WHIM_TERMINAL".into(), id.to_string().into()));

@@ -246,9 +246,17 @@ impl Dialer {
         }
         let mut roots = rustls::RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let (_, unusable) = roots.add_parsable_certificates(self.extra_roots.iter().cloned());
+        let (usable, unusable) = roots.add_parsable_certificates(self.extra_roots.iter().cloned());
         if unusable > 0 {
-            return Err(DialError::Roots);
+            // A machine's own bundle may hold a few that are too old to be read.
+            tracing::warn!(
+                usable,
+                unusable,
+                "extra certificate authorities cannot be used"
+            );
+            if usable == 0 {
+                return Err(DialError::Roots);
+            }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)

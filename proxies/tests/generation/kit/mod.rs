@@ -47,7 +47,7 @@ pub(crate) struct Setup {
     pub(crate) provider: Provider,
     pub(crate) bases: Vec<String>,
     pub(crate) budget: Option<NanoUsd>,
-    pub(crate) configure: fn(&mut Config),
+    pub(crate) configure: Box<dyn FnOnce(&mut Config)>,
 }
 
 pub(crate) fn to(provider: Provider, mock: &Mock) -> Setup {
@@ -55,7 +55,7 @@ pub(crate) fn to(provider: Provider, mock: &Mock) -> Setup {
         provider,
         bases: vec![mock.url()],
         budget: None,
-        configure: |_| {},
+        configure: Box::new(|_| {}),
     }
 }
 
@@ -65,8 +65,8 @@ impl Setup {
         self
     }
 
-    pub(crate) fn with(mut self, configure: fn(&mut Config)) -> Self {
-        self.configure = configure;
+    pub(crate) fn with(mut self, configure: impl FnOnce(&mut Config) + 'static) -> Self {
+        self.configure = Box::new(configure);
         self
     }
 
