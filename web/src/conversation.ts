@@ -130,7 +130,7 @@ export class Conversation {
         fresh.querySelectorAll('details').forEach((details) => { details.open ||= open.has(details.dataset.key); });
         old.replaceWith(fresh);
       } else {
-        this.list.append(fresh);
+        this.list.insertBefore(fresh, this.following(entry));
       }
       this.nodes.set(entry, fresh);
     }
@@ -147,6 +147,19 @@ export class Conversation {
     if (atEnd && changed.size > 0) {
       this.element.scrollTop = this.element.scrollHeight;
     }
+  }
+
+  /** The node that an entry comes before; `null`: it is the last. */
+  private following(entry: Entry): HTMLElement | null {
+    const entries = this.source?.thread.entries ?? [];
+    for (let at = entries.lastIndexOf(entry) + 1; at < entries.length; at += 1) {
+      const next = entries[at];
+      const node = next && this.nodes.get(next);
+      if (node) {
+        return node;
+      }
+    }
+    return null;
   }
 
   /** Everything anew: another search, another session, more entries. */

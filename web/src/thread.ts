@@ -60,6 +60,9 @@ export function summary(input: unknown): string {
   return text.slice(0, 200).replaceAll(/\s+/g, ' ');
 }
 
+/** Milliseconds by which a record may be written too late; what lies further apart comes from a clock that was set. */
+const LATE = 10_000;
+
 /** The entries of one transcript, as its turns come. */
 export class Thread {
   readonly entries: Entry[] = [];
@@ -92,8 +95,10 @@ export class Thread {
     if (own.length === 0) {
       return [...changed, ...this.count(turn)];
     }
-    const before = this.entries.at(-1)?.turn;
-    const follows = this.head !== null && before?.role === 'assistant' && turn.role === 'assistant'
+    const place = this.placeOf(turn);
+    const before = this.entries[place - 1]?.turn;
+    const last = place === this.entries.length;
+    const follows = last && this.head !== null && before?.role === 'assistant' && turn.role === 'assistant'
       && before.generation === turn.generation && before.subagent === turn.subagent;
     const entry = new Entry({ ...turn, parts: own }, follows);
     for (const part of own) {
@@ -101,8 +106,22 @@ export class Thread {
         this.calls.set(part.call_id, entry);
       }
     }
-    this.entries.push(entry);
+    this.entries.splice(place, 0, entry);
     return [...changed, entry, ...this.count(turn, entry)];
+  }
+
+  /** Where a turn belongs. Claude Code writes the records of one moment in any order (2.1.197). */
+  private placeOf(turn: Turn): number {
+    const at = turn.at === null ? NaN : Date.parse(turn.at);
+    let place = this.entries.length;
+    for (; place > 0; place -= 1) {
+      const earlier = this.entries[place - 1]?.turn.at;
+      const early = earlier ? Date.parse(earlier) - at : NaN;
+      if (!(early > 0 && early <= LATE)) {
+        break;
+      }
+    }
+    return place;
   }
 
   /** The entry whose call this is. */

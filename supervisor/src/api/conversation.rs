@@ -19,7 +19,7 @@ use super::{Api, Shared};
 use crate::conversation::cursor::NoCursor;
 use crate::conversation::page::{DEFAULT, MOST};
 use crate::conversation::reader::{Asked, Known, ReadError};
-use crate::conversation::{markdown, place};
+use crate::conversation::{markdown, order, place};
 use crate::helper::HelperError;
 
 #[derive(Debug, Deserialize)]
@@ -244,7 +244,11 @@ impl Export {
             self.note_subagents(&page);
         }
         let mut text = head;
-        for turn in &page.turns {
+        let turns = match self.form {
+            Form::Markdown => order::as_said(page.turns),
+            Form::Json | Form::Jsonl => page.turns,
+        };
+        for turn in &turns {
             match self.form {
                 Form::Markdown => text.push_str(&markdown::turn(turn)),
                 Form::Json | Form::Jsonl => {

@@ -3,7 +3,7 @@
 //! - [`turn`]: one line of a transcript → one turn, with a reader per agent (`claude`, `codex`, `copilot`). Pure; any bytes
 //!   make a turn.
 //! - [`lines`], [`page`], [`cursor`]: cutting, collecting a page, and where to go on. Pure.
-//! - [`markdown`]: turns for people to read. Pure.
+//! - [`order`], [`markdown`]: turns for people to read. Pure.
 //! - [`place`], [`reader`]: which file it is, and reading it in pieces through the helper, as the agents' user.
 //!
 //! Bounds: a line of [`lines::MAX_LINE`], a page of [`page::BYTES`]; one page is read at a time in the whole supervisor.
@@ -16,6 +16,7 @@ mod draft;
 pub mod lines;
 pub mod markdown;
 mod object;
+pub mod order;
 pub mod page;
 pub mod place;
 pub mod reader;
