@@ -4,7 +4,10 @@ use serde_json::json;
 use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Upstream, proc, wait};
 
-use crate::support::{KEY, PATIENCE, agent, repository, root, says, start, state, word};
+use crate::support::{
+    KEY, PATIENCE, agent, answer, bypassing, first_turn, prompt, reached, repository, root, says,
+    start, state, touches, word,
+};
 
 /// One prompt, the agent's text on standard output, its exit code, its cost, and no key anywhere near it.
 fn oneshot(kind: &str) {
@@ -67,40 +70,12 @@ fn copilot_does_one_task() {
 fn two_turns(kind: &str) {
     let upstream = Upstream::start(says("yes")).unwrap();
     let repository = repository();
-    let run = agent(kind, &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "first task",
-    ]);
+    let run = bypassing(kind, &upstream, repository.path(), "first task");
     let (mut whim, client) = start(&run);
-    state(&client, &whim, "the first turn's end", |state| {
-        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
-    });
-    let queued = client
-        .post(
-            "/v1/sessions/main/prompts",
-            &json!({"text": "second\ntask, two lines"}),
-        )
-        .unwrap();
-    assert_eq!(queued.status, 202, "{}", queued.text());
-    let id = queued.json().unwrap()["prompt_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let path = format!("/v1/sessions/main/prompts/{id}");
-    let done = wait::until("the second prompt's end", PATIENCE, || {
-        client.json(&path).ok().filter(|prompt| {
-            ["done", "failed"].contains(&prompt["state"].as_str().unwrap_or_default())
-        })
-    });
-    let done = done.unwrap_or_else(|error| {
-        panic!(
-            "{kind}: {error}\n{:?}\n{}",
-            client.json(&path),
-            whim.output()
-        )
-    });
-    assert_eq!(done["state"], "done", "{kind}: {done}");
+    first_turn(&client, &whim);
+    let id = prompt(&client, "second\ntask, two lines");
+    let ended = reached(&client, &whim, &id, &["done", "failed", "interrupted"]);
+    assert_eq!(ended["state"], "done", "{kind}: {ended}");
     let asked = upstream.turns();
     assert!(
         asked.iter().any(|turn| turn.mentions("two lines")),
@@ -128,11 +103,7 @@ fn a_running_tool_is_work_and_is_named() {
     )]);
     let upstream = Upstream::start(script).unwrap();
     let repository = repository();
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "build it",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "build it");
     let (whim, client) = start(&run);
     let working = state(&client, &whim, "the tool", |state| {
         state["state"] == "working"
@@ -159,11 +130,7 @@ fn a_running_tool_is_work_and_is_named() {
 
 #[test]
 fn a_permission_dialog_is_seen_and_answered() {
-    let script = Script::of([Rule::prompt(
-        "touch",
-        [Reply::shell("touch made-by-agent"), Reply::say("made")],
-    )]);
-    let upstream = Upstream::start(script).unwrap();
+    let upstream = Upstream::start(touches()).unwrap();
     let repository = repository();
     let run = agent("claude", &upstream, repository.path()).args([
         "--permission-mode",
@@ -178,19 +145,9 @@ fn a_permission_dialog_is_seen_and_answered() {
                 .is_some_and(|options| options.len() > 1)
     });
     let dialog = asking["dialog"]["id"].as_str().unwrap();
-    let stale = client
-        .post(
-            "/v1/sessions/main/answers",
-            &json!({"dialog": "none", "option": 0}),
-        )
-        .unwrap();
+    let stale = answer(&client, "none", 0);
     assert_eq!(stale.status, 409);
-    let answered = client
-        .post(
-            "/v1/sessions/main/answers",
-            &json!({"dialog": dialog, "option": 0}),
-        )
-        .unwrap();
+    let answered = answer(&client, dialog, 0);
     assert_eq!(answered.status, 202, "{}", answered.text());
     word(&client, &whim, "idle");
     assert!(
@@ -204,11 +161,7 @@ fn a_permission_dialog_is_seen_and_answered() {
 fn the_agent_outlives_its_supervisor_and_comes_back_from_a_crash() {
     let upstream = Upstream::start(says("yes")).unwrap();
     let repository = repository();
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "first",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "first");
     let (whim, client) = start(&run);
     let before = word(&client, &whim, "idle");
     let pid = before["sessions"][0]["pid"].as_i64().unwrap();

@@ -2,11 +2,10 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
 use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Upstream, Whim, proc, wait};
 
-use crate::support::{PATIENCE, agent, repository, start, state, word};
+use crate::support::{PATIENCE, bypassing, prompt, reached, repository, start, state, word};
 
 /// The keeper and all beneath it.
 fn everyone(whim: &Whim) -> Vec<i32> {
@@ -37,11 +36,7 @@ fn the_state_is_right_after_a_sleep_and_a_prompt_given_meanwhile_is_done() {
     ]);
     let upstream = Upstream::start(script).unwrap();
     let repository = repository();
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "first task",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "first task");
     let (whim, client) = start(&run);
     state(&client, &whim, "the turn", |state| {
         state["state"] == "working" && state["active_generations"] == 1
@@ -66,27 +61,13 @@ fn the_state_is_right_after_a_sleep_and_a_prompt_given_meanwhile_is_done() {
             .unwrap()
             .bearer(&token)
             .limit(PATIENCE);
-        client
-            .post("/v1/sessions/main/prompts", &json!({"text": "second task"}))
-            .unwrap()
+        prompt(&client, "second task")
     });
     upstream.open("awake");
     send_all(&asleep, Signal::SIGCONT);
-    let queued = asked.join().unwrap();
-    assert_eq!(queued.status, 202, "{}", queued.text());
-    let id = queued.json().unwrap()["prompt_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let path = format!("/v1/sessions/main/prompts/{id}");
-    let done = wait::until("the prompt's end", PATIENCE, || {
-        let prompt = client.json(&path).ok()?;
-        ["done", "failed", "interrupted"]
-            .contains(&prompt["state"].as_str().unwrap_or_default())
-            .then_some(prompt)
-    });
-    let done = done.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
-    assert_eq!(done["state"], "done", "{done}");
+    let id = asked.join().unwrap();
+    let ended = reached(&client, &whim, &id, &["done", "failed", "interrupted"]);
+    assert_eq!(ended["state"], "done", "{ended}");
     let idle = word(&client, &whim, "idle");
     assert_eq!(idle["stalled"], false, "{idle}");
     assert_eq!(idle["supervisor"]["restarts"], 0, "{idle}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script, ToolCall};
 use whim_kit::{Client, Upstream, Whim, wait};
 
-use crate::support::{PATIENCE, agent, custom, repository, start, state, whim, word};
+use crate::support::{PATIENCE, bypassing, custom, prompt, repository, start, state, whim, word};
 
 const CONVERSATION: &str = "/v1/sessions/main/conversation";
 
@@ -64,11 +64,7 @@ fn told(entries: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 fn is_told(kind: &str) {
     let upstream = Upstream::start(script()).unwrap();
     let repository = repository();
-    let run = agent(kind, &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "do the first task",
-    ]);
+    let run = bypassing(kind, &upstream, repository.path(), "do the first task");
     let (whim, client) = start(&run);
     let first = page(&client, &whim, "", "the first answer");
     assert_eq!(
@@ -131,13 +127,7 @@ fn is_told(kind: &str) {
         .as_str()
         .unwrap()
         .to_owned();
-    let queued = client
-        .post(
-            "/v1/sessions/main/prompts",
-            &json!({"text": "do the second task"}),
-        )
-        .unwrap();
-    assert_eq!(queued.status, 202, "{}", queued.text());
+    prompt(&client, "do the second task");
     let newer = page(
         &client,
         &whim,
@@ -263,11 +253,7 @@ fn a_subagents_conversation_is_told_beside_its_parents() {
     ]);
     let upstream = Upstream::start(script).unwrap();
     let repository = repository();
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "delegate it",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "delegate it");
     let (whim, client) = start(&run);
     let page = page(&client, &whim, "", "all delegated");
     let subagent = &page["subagents"][0];
@@ -353,11 +339,7 @@ fn walk(client: &Client, start: &str) -> (Vec<Value>, String) {
 fn a_long_transcript_is_told_in_pieces() {
     let upstream = Upstream::start(script()).unwrap();
     let repository = repository();
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "do the second task",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "do the second task");
     let (whim, client) = start(&run);
     let client = client.limit(PATIENCE);
     page(&client, &whim, "", "the second answer");

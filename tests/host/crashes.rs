@@ -2,21 +2,13 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
-use whim_kit::{Client, Upstream, Whim, proc, wait};
+use serde_json::json;
+use whim_kit::{Upstream, Whim, proc, wait};
 
-use crate::support::{PATIENCE, agent, custom, repository, says, start, state, whim};
-
-/// Events of a type so far.
-fn events(client: &Client, kind: &str) -> Vec<Value> {
-    let listed = client.json("/v1/events?limit=10000").unwrap_or_default();
-    let all = listed["events"].as_array().or(listed.as_array());
-    let ours = all
-        .into_iter()
-        .flatten()
-        .filter(|event| event["type"] == kind);
-    ours.cloned().collect()
-}
+use crate::support::{
+    PATIENCE, bypassing, custom, events, first_turn, prompt, reached, repository, says, start,
+    state, whim,
+};
 
 fn kill_supervisor(whim: &Whim) {
     let supervisor = whim.supervisor().unwrap();
@@ -59,15 +51,9 @@ fn an_agent_and_a_supervisor_that_crash_in_turns_come_to_an_end() {
 fn the_router_is_taken_up_watched_and_ended_with_its_agent() {
     let upstream = Upstream::start(says("yes")).unwrap();
     let repository = repository();
-    let run = agent("ccr", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "first task",
-    ]);
+    let run = bypassing("ccr", &upstream, repository.path(), "first task");
     let (mut whim, client) = start(&run);
-    state(&client, &whim, "the first turn's end", |state| {
-        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
-    });
+    first_turn(&client, &whim);
     let router = |count: usize| {
         let started = wait::until("the router", PATIENCE, || {
             let started = events(&client, "companion.started");
@@ -87,22 +73,9 @@ fn the_router_is_taken_up_watched_and_ended_with_its_agent() {
     let exited = events(&client, "companion.exited");
     assert_eq!(exited.len(), 1, "{exited:?}");
     assert_eq!(exited[0]["returns"], true);
-    let queued = client
-        .post("/v1/sessions/main/prompts", &json!({"text": "second task"}))
-        .unwrap();
-    let id = queued.json().unwrap()["prompt_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let path = format!("/v1/sessions/main/prompts/{id}");
-    let done = wait::until("the second prompt's end", PATIENCE, || {
-        let prompt = client.json(&path).ok()?;
-        ["done", "failed"]
-            .contains(&prompt["state"].as_str().unwrap_or_default())
-            .then_some(prompt)
-    });
-    let done = done.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
-    assert_eq!(done["state"], "done", "{done}");
+    let id = prompt(&client, "second task");
+    let ended = reached(&client, &whim, &id, &["done", "failed", "interrupted"]);
+    assert_eq!(ended["state"], "done", "{ended}");
     assert!(
         upstream
             .turns()

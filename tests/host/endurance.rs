@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use whim_kit::model::script::{Pace, Reply, Rule, Script};
 use whim_kit::{Client, Root, Upstream, Whim, proc, reachable, wait};
 
-use crate::support::{PATIENCE, agent, ready, repository, root, start_in, state, whim};
+use crate::support::{PATIENCE, bypassing, ready, repository, root, start_in, state, whim};
 
 /// How often it is killed. Each time a stream of its own is under way.
 const KILLS: usize = 10;
@@ -100,11 +100,7 @@ fn kills_in_the_middle_of_streams_lose_nothing() {
     let upstream = Upstream::start(long_turn()).unwrap();
     let repository = repository();
     let root = root(&whim());
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "work for long",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "work for long");
     let (mut whim, client) = start_in(&run, &root);
     let pid = main_session(&ready(&client, &whim))["pid"].clone();
     let printer = "i=0; while ! [ -e stop ]; do i=$((i+1)); echo \"number $i.\"; sleep 0.05; done; \

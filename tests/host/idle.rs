@@ -6,20 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use serde_json::{Value, json};
 use whim_kit::wait;
 
-use crate::support::{PATIENCE, custom, root, start, state, whim};
+use crate::support::{PATIENCE, custom, events, root, start, state, whim};
 
 /// Idle from its start on.
 const SLEEPS: &str = "exec sleep 100000";
-
-fn idle_events(client: &whim_kit::Client, kind: &str) -> Vec<Value> {
-    let listed = client.json("/v1/events?limit=1000").unwrap();
-    let events = listed["events"].as_array().unwrap();
-    events
-        .iter()
-        .filter(|event| event["type"] == kind)
-        .cloned()
-        .collect()
-}
 
 #[test]
 fn exit_ends_the_container_in_order_with_0() {
@@ -60,7 +50,7 @@ fn a_program_is_run_as_the_agents_user_once() {
     let whim = run.start(root).unwrap();
     let client = whim.client(PATIENCE).unwrap();
     let ended = wait::until("the program's end", PATIENCE, || {
-        idle_events(&client, "idle.action").pop()
+        events(&client, "idle.action").pop()
     });
     let ended = ended.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
     assert_eq!(ended["exit"], 0, "{ended}");
@@ -69,11 +59,11 @@ fn a_program_is_run_as_the_agents_user_once() {
     let text = std::fs::read_to_string(&idled).unwrap();
     let place = whim.root().at("/app/repo");
     assert_eq!(text, format!("{agents} 1 {}\n", place.display()));
-    assert_eq!(idle_events(&client, "idle.reached").len(), 1);
+    assert_eq!(events(&client, "idle.reached").len(), 1);
     state(&client, &whim, "the container goes on", |state| {
         state["idle_s"].as_u64().is_some_and(|idle| idle >= 3)
     });
-    assert_eq!(idle_events(&client, "idle.reached").len(), 1);
+    assert_eq!(events(&client, "idle.reached").len(), 1);
 }
 
 #[test]
@@ -84,7 +74,7 @@ fn a_program_that_cannot_be_run_is_told() {
     );
     let (whim, client) = start(&run);
     let told = wait::until("the error", PATIENCE, || {
-        idle_events(&client, "idle.action").pop()
+        events(&client, "idle.action").pop()
     });
     let told = told.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
     assert!(told["error"].is_string(), "{told}");
@@ -125,7 +115,7 @@ fn an_agent_at_work_and_a_visited_preview_are_not_idle() {
         state["idle_s"].as_u64().is_some_and(|idle| idle >= 3)
     });
     assert_ne!(idle["keep_awake"], json!([]));
-    assert_eq!(idle_events(&client, "idle.reached"), Vec::<Value>::new());
+    assert_eq!(events(&client, "idle.reached"), Vec::<Value>::new());
 }
 
 #[test]
@@ -159,7 +149,7 @@ fn a_person_who_types_keeps_the_machine_awake() {
     state(&client, &whim, "idle", |state| {
         state["idle_s"].as_u64().is_some_and(|idle| idle >= 8)
     });
-    assert_eq!(idle_events(&client, "idle.reached"), Vec::<Value>::new());
+    assert_eq!(events(&client, "idle.reached"), Vec::<Value>::new());
     attached.kill().unwrap();
     attached.wait().unwrap();
 }

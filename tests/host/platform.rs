@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use whim_kit::backend::{Books, Call, Trouble};
 use whim_kit::{Backend, Client, Run, Upstream, Whim, wait};
 
-use crate::support::{PATIENCE, custom, root, start, state, whim};
+use crate::support::{PATIENCE, custom, kill_supervisor, root, start, state, whim};
 
 const TASK: &str = "ww-12";
 const TOKEN: &str = "internal-token-of-the-platform";
@@ -23,14 +22,6 @@ fn known_to(run: Run, backend: &Backend) -> Run {
     run.args(["--task-id", TASK])
         .env("WHIM_BACKEND_URL", backend.url())
         .env("WHIM_INTERNAL_API_TOKEN", TOKEN)
-}
-
-fn kill_supervisor(whim: &Whim, client: &Client, restarts: u64) {
-    let pid = whim.supervisor().unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    state(client, whim, "the next supervisor", |state| {
-        state["supervisor"]["restarts"] == restarts && state["phase"] == "ready"
-    });
 }
 
 /// The journal as the API tells it.
@@ -76,7 +67,7 @@ fn events_are_complete_over_an_outage_and_a_crash() {
         budget("4.00");
         state["backend"]["reachable"] == false && state["backend"]["owed_events"] != 0
     });
-    kill_supervisor(&whim, &client, 1);
+    kill_supervisor(&client, &whim, 1);
     state(&client, &whim, "the outage again", |state| {
         state["backend"]["reachable"] == false
     });
@@ -136,7 +127,7 @@ fn a_platform_that_lost_events_gets_them_again() {
     let set = client.put("/v1/budget", &json!({"usd": "5.00"})).unwrap();
     assert_eq!(set.status, 200, "{}", set.text());
     // Something new makes the next batch, which does not follow on what the platform has.
-    kill_supervisor(&whim, &client, 1);
+    kill_supervisor(&client, &whim, 1);
     delivered(&backend, newest(&client));
     let stream = backend.look(Books::stream);
     assert_eq!(
@@ -161,7 +152,7 @@ fn a_platform_says_when_it_is_to_be_asked_again_and_a_new_token_is_taken_at_once
     assert!(times[1] - times[0] >= 2000, "{times:?}");
 
     backend.set_token("a-new-token");
-    kill_supervisor(&whim, &client, 1);
+    kill_supervisor(&client, &whim, 1);
     let refused = state(&client, &whim, "the refusal", |state| {
         state["backend"]["reachable"] == false
     });
@@ -182,7 +173,7 @@ fn a_platform_says_when_it_is_to_be_asked_again_and_a_new_token_is_taken_at_once
         .unwrap();
     assert_eq!(opened.status, 201, "{}", opened.text());
     // The next supervisor has it as well.
-    kill_supervisor(&whim, &client, 2);
+    kill_supervisor(&client, &whim, 2);
     delivered(&backend, newest(&client));
     for secret in [TOKEN, "a-new-token"] {
         assert!(!whim.output().contains(secret), "{}", whim.output());
@@ -270,7 +261,7 @@ fn the_task_comes_from_the_platform() {
     assert_eq!(said.unwrap(), "from-the-spec\n");
     // A supervisor that comes later has it already.
     let asked = backend.look(|books| books.of(Call::Spec).len());
-    kill_supervisor(&whim, &client, 1);
+    kill_supervisor(&client, &whim, 1);
     assert_eq!(backend.look(|books| books.of(Call::Spec).len()), asked);
     assert_eq!(backend.violations(), Vec::<String>::new());
 }
@@ -358,7 +349,7 @@ fn the_login_for_git_is_renewed_before_it_ends_and_when_git_asks() {
     })
     .unwrap();
     // After a crash as well, for which the checkout is not made again.
-    kill_supervisor(&whim, &client, 1);
+    kill_supervisor(&client, &whim, 1);
     wait::until("a login after the crash", PATIENCE, || {
         (git(&whim, "get", "")? == newest()).then_some(())
     })
@@ -453,7 +444,7 @@ fn a_providers_new_key_is_used_at_once_and_after_a_crash() {
         .post("/v1/terminals", &json!({"command": ["/bin/true"]}))
         .unwrap();
     assert_eq!(opened.status, 201, "{}", opened.text());
-    kill_supervisor(&whim, &client, 1);
+    kill_supervisor(&client, &whim, 1);
     let before = upstream.requests().len();
     asked_with("the new key after the crash", "sk-rotated", before);
     assert!(

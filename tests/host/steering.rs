@@ -4,41 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script};
-use whim_kit::{Client, Upstream, Whim, repo, wait};
+use whim_kit::{Upstream, repo, wait};
 
 use crate::person::Person;
-use crate::support::{PATIENCE, agent, open_to_all, repository, says, start, state, word};
-
-/// Queues a prompt; its id.
-fn prompt(client: &Client, text: &str) -> String {
-    let queued = client
-        .post("/v1/sessions/main/prompts", &json!({ "text": text }))
-        .unwrap();
-    assert_eq!(queued.status, 202, "{}", queued.text());
-    queued.json().unwrap()["prompt_id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
-
-/// Waits until a prompt is in one of these states.
-fn reached(client: &Client, whim: &Whim, id: &str, states: &[&str]) -> Value {
-    let path = format!("/v1/sessions/main/prompts/{id}");
-    let found = wait::until("the prompt", PATIENCE, || {
-        client
-            .json(&path)
-            .ok()
-            .filter(|prompt| states.contains(&prompt["state"].as_str().unwrap_or_default()))
-    });
-    found.unwrap_or_else(|error| {
-        panic!(
-            "{error}: {:?}\n{:?}\n{}",
-            client.json(&path).ok(),
-            client.json("/v1/state").ok(),
-            whim.output()
-        )
-    })
-}
+use crate::support::{
+    PATIENCE, agent, answer, bypassing, first_turn, open_to_all, prompt, reached, repository, says,
+    start, state, touches, word,
+};
 
 #[test]
 fn an_interrupt_by_hand_ends_copilots_turn() {
@@ -57,15 +29,9 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
     ]);
     let upstream = Upstream::start(script).unwrap();
     let repository = repository();
-    let run = agent("copilot", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "first task",
-    ]);
+    let run = bypassing("copilot", &upstream, repository.path(), "first task");
     let (whim, client) = start(&run);
-    state(&client, &whim, "the first turn's end", |state| {
-        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
-    });
+    first_turn(&client, &whim);
     let id = prompt(&client, "second task");
     state(&client, &whim, "the second turn", |state| {
         state["state"] == "working"
@@ -108,15 +74,9 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
 fn a_prompt_waits_for_the_line_that_a_person_is_typing() {
     let upstream = Upstream::start(says("yes")).unwrap();
     let repository = repository();
-    let run = agent("claude", &upstream, repository.path()).args([
-        "--permission-mode",
-        "bypass",
-        "first task",
-    ]);
+    let run = bypassing("claude", &upstream, repository.path(), "first task");
     let (whim, client) = start(&run);
-    state(&client, &whim, "the first turn's end", |state| {
-        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
-    });
+    first_turn(&client, &whim);
     let mut person = Person::at(&whim, "main");
     person.types(b"mine-by-");
     person.sees("mine-by-");
@@ -177,9 +137,7 @@ fn codex_starts_with(trust: &str) -> bool {
         "first task",
     ]);
     let (whim, client) = start(&run);
-    state(&client, &whim, "the first turn's end", |state| {
-        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
-    });
+    first_turn(&client, &whim);
     let asked: Vec<Value> = client.json("/v1/events?limit=10000").unwrap()["events"]
         .as_array()
         .unwrap()
@@ -208,11 +166,7 @@ fn codex_does_not_run_an_untrusted_repositorys_hooks() {
 
 #[test]
 fn copilots_permission_dialog_is_one_dialog_and_is_answered() {
-    let script = Script::of([Rule::prompt(
-        "touch",
-        [Reply::shell("touch made-by-agent"), Reply::say("made")],
-    )]);
-    let upstream = Upstream::start(script).unwrap();
+    let upstream = Upstream::start(touches()).unwrap();
     let repository = repository();
     let run = agent("copilot", &upstream, repository.path()).args([
         "--permission-mode",
@@ -230,12 +184,7 @@ fn copilots_permission_dialog_is_one_dialog_and_is_answered() {
                 .as_array()
                 .is_some_and(|options| options.len() > 1)
     });
-    let answered = client
-        .post(
-            "/v1/sessions/main/answers",
-            &json!({"dialog": asking["dialog"]["id"], "option": 0}),
-        )
-        .unwrap();
+    let answered = answer(&client, asking["dialog"]["id"].as_str().unwrap(), 0);
     assert_eq!(answered.status, 202, "{}", answered.text());
     word(&client, &whim, "idle");
     assert!(

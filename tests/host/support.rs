@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script};
-use whim_kit::{Client, Root, Run, Upstream, Whim, repo, wait};
+use whim_kit::{Answer, Client, Root, Run, Upstream, Whim, repo, wait};
 
 /// For things that a busy machine does slowly; nothing is asserted about how long they take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -151,4 +151,66 @@ pub(crate) fn kill_supervisor(client: &Client, whim: &Whim, restarts: u64) -> Va
     state(client, whim, "the next supervisor", |state| {
         state["supervisor"]["restarts"] == restarts && state["phase"] == "ready"
     })
+}
+
+/// Waits until the agent has done its first turn.
+pub(crate) fn first_turn(client: &Client, whim: &Whim) -> Value {
+    state(client, whim, "the first turn's end", |state| {
+        state["state"] == "idle" && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+    })
+}
+
+/// As [`agent`], allowed to do everything.
+pub(crate) fn bypassing(kind: &str, upstream: &Upstream, repository: &Path, prompt: &str) -> Run {
+    agent(kind, upstream, repository).args(["--permission-mode", "bypass", prompt])
+}
+
+/// A model that has a file made by a shell when it is asked to `touch` one.
+pub(crate) fn touches() -> Script {
+    let replies = [Reply::shell("touch made-by-agent"), Reply::say("made")];
+    Script::of([Rule::prompt("touch", replies)])
+}
+
+/// Queues a prompt for the main session; its id.
+pub(crate) fn prompt(client: &Client, text: &str) -> String {
+    let queued = client
+        .post("/v1/sessions/main/prompts", &json!({ "text": text }))
+        .unwrap();
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    queued.json().unwrap()["prompt_id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// Waits until a prompt of the main session is in one of these states.
+pub(crate) fn reached(client: &Client, whim: &Whim, id: &str, states: &[&str]) -> Value {
+    let path = format!("/v1/sessions/main/prompts/{id}");
+    let found = wait::until("the prompt", PATIENCE, || {
+        client
+            .json(&path)
+            .ok()
+            .filter(|prompt| states.contains(&prompt["state"].as_str().unwrap_or_default()))
+    });
+    found.unwrap_or_else(|error| {
+        panic!(
+            "{error}: {:?}\n{:?}\n{}",
+            client.json(&path).ok(),
+            client.json("/v1/state").ok(),
+            whim.output()
+        )
+    })
+}
+
+/// Answers a dialog of the main session.
+pub(crate) fn answer(client: &Client, dialog: &str, option: usize) -> Answer {
+    let answer = json!({"dialog": dialog, "option": option});
+    client.post("/v1/sessions/main/answers", &answer).unwrap()
+}
+
+/// Events of a type so far.
+pub(crate) fn events(client: &Client, kind: &str) -> Vec<Value> {
+    let listed = client.json("/v1/events?limit=10000").unwrap_or_default();
+    let all = listed["events"].as_array().into_iter().flatten();
+    all.filter(|event| event["type"] == kind).cloned().collect()
 }

@@ -28,7 +28,7 @@ pub mod wait;
 mod whim;
 
 pub use backend::Backend;
-pub use client::{Client, ClientError};
+pub use client::{Answer, Client, ClientError};
 pub use git_server::GitServer;
 pub use installed::InstallError;
 pub use model::Upstream;
