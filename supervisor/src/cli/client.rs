@@ -71,6 +71,43 @@ impl Client {
         self.request(Method::GET, path, accept, None).await
     }
 
+    /// `GET` of text that may never end: `take` gets whole lines as they come, any number at once. An error of `take`'s
+    /// (a reader that left, `| head`) ends it and is no failure.
+    ///
+    /// # Errors
+    /// As [`Client::stream`], and [`ClientError::Refused`].
+    pub async fn lines(
+        &self,
+        path: &str,
+        accept: &str,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<(), ClientError> {
+        let response = self.stream(path, accept).await?;
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut pending = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            pending.extend_from_slice(&data);
+            if !status.is_success() {
+                continue;
+            }
+            let whole = memchr::memrchr(b'\n', &pending).map_or(0, |at| at + 1);
+            let lines: Vec<u8> = pending.drain(..whole).collect();
+            if take(&lines).is_err() {
+                return Ok(());
+            }
+        }
+        if !status.is_success() {
+            return Err(refused(status, &pending));
+        }
+        // Nobody is told of an end that nobody reads.
+        drop(take(&pending));
+        Ok(())
+    }
+
     /// Changes the connection to another protocol.
     ///
     /// # Errors

@@ -3,10 +3,9 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use http_body_util::BodyExt;
 
 use super::Outcome;
-use super::client::{Client, ClientError, refused};
+use super::client::{Client, ClientError};
 use super::text::escape;
 
 /// How it is written.
@@ -30,29 +29,9 @@ pub(super) async fn run(
     };
     let session: String = url::form_urlencoded::byte_serialize(session.as_bytes()).collect();
     let path = format!("/v1/sessions/{session}/conversation?format={word}&all={all}");
-    let response = client.stream(&path, accept).await?;
-    let status = response.status();
-    let mut body = response.into_body();
-    let mut pending = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        pending.extend_from_slice(&data);
-        if !status.is_success() {
-            continue;
-        }
-        let whole = memchr::memrchr(b'\n', &pending).map_or(0, |at| at + 1);
-        let lines: Vec<u8> = pending.drain(..whole).collect();
-        // A reader that left (`| head`) ends the command, which is no failure.
-        if write(&lines, format).is_err() {
-            return Ok(Outcome::text(String::new()));
-        }
-    }
-    if !status.is_success() {
-        return Err(refused(status, &pending));
-    }
-    drop(write(&pending, format));
+    client
+        .lines(&path, accept, |lines| write(lines, format))
+        .await?;
     Ok(Outcome::text(String::new()))
 }
 

@@ -4,11 +4,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::Outcome;
-use super::client::{Client, ClientError, refused};
+use super::client::{Client, ClientError};
 use super::text::{escape, table};
 
 /// How often a followed log is looked at: it is a plain file that another process appends to.
@@ -119,46 +118,26 @@ pub(super) async fn events(
     let query = after
         .map(|after| format!("&after={after}"))
         .unwrap_or_default();
-    let response = client
-        .stream(
-            &format!("/v1/events?follow={follow}&limit=10000{query}"),
-            "application/x-ndjson",
-        )
-        .await?;
-    let status = response.status();
-    let mut body = response.into_body();
-    let mut pending = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        pending.extend_from_slice(&data);
-        if !status.is_success() {
-            continue;
-        }
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            // Sent to keep the connection alive.
-            if line == b"\n" {
-                continue;
-            }
+    let path = format!("/v1/events?follow={follow}&limit=10000{query}");
+    client
+        .lines(&path, "application/x-ndjson", |lines| {
             let mut output = std::io::stdout().lock();
-            let written = if json {
-                output.write_all(&line)
-            } else {
-                writeln!(output, "{}", describe(&line))
-            };
-            // A reader that left (`| head`) ends the command, which is no failure.
-            if written.and_then(|()| output.flush()).is_err() {
-                return Ok(Outcome::text(String::new()));
+            // Empty ones are sent to keep the connection alive.
+            for line in lines
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+            {
+                if json {
+                    output.write_all(line)?;
+                    output.write_all(b"\n")?;
+                } else {
+                    writeln!(output, "{}", describe(line))?;
+                }
             }
-        }
-    }
-    if status.is_success() {
-        Ok(Outcome::text(String::new()))
-    } else {
-        Err(refused(status, &pending))
-    }
+            output.flush()
+        })
+        .await?;
+    Ok(Outcome::text(String::new()))
 }
 
 fn describe(line: &[u8]) -> String {
