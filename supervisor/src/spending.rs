@@ -2,17 +2,20 @@
 //!
 //! The cap outlives supervisor and container in a small file beside the ledger; keys are in memory only.
 
+mod reach;
+
+pub use reach::Found;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use whim_proxies::generation::activity::{Activity, Purpose, What};
 use whim_proxies::generation::ledger;
 use whim_proxies::generation::price::PriceTable;
-use whim_proxies::generation::probe::Probe;
 use whim_proxies::generation::provider::{BaseError, Provider, Upstream};
 use whim_proxies::generation::proxy::{Config, GenerationProxy, OpenError};
 use whim_proxies::generation::secret::Secret;
@@ -35,12 +38,6 @@ use crate::state::observation::{Generation, Observation, Stop};
 /// Events of the proxy that may wait; beyond, the proxy drops and counts them, and the next look at its board sets
 /// right what was missed.
 const ACTIVITY: usize = 1024;
-
-/// For the answer to a probe.
-const PROBE_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two probes while something is wrong: at first, and doubled up to the last.
-const PROBE_FIRST: Duration = Duration::from_secs(5);
-const PROBE_LAST: Duration = Duration::from_secs(300);
 
 /// Why the proxy cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -187,34 +184,8 @@ impl Spending {
         self.rekeyed.notify_one();
     }
 
-    /// Asks the provider whether it is there and takes the key, and tells the board: now, after each change of a key,
-    /// and as long as something is wrong. `silent`: nobody needs a provider (a `custom` agent), so no key is no error.
-    /// Never returns; the agent is never held up by it.
-    pub async fn watch(&self, kind: ProviderKind, silent: bool, board: &Board) {
-        let mut pause = PROBE_FIRST;
-        loop {
-            let found = self.probe(kind, silent).await;
-            let good = matches!(found, Some(Ok(())) | None);
-            if let Some(found) = found {
-                if let Err(error) = &found {
-                    tracing::warn!(error, "model calls will fail");
-                }
-                board.provider(found);
-            }
-            if good {
-                self.rekeyed.notified().await;
-                pause = PROBE_FIRST;
-                continue;
-            }
-            tokio::select! {
-                () = self.rekeyed.notified() => pause = PROBE_FIRST,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PROBE_LAST),
-            }
-        }
-    }
-
-    /// `None`: there is nobody to ask.
-    async fn probe(&self, kind: ProviderKind, silent: bool) -> Option<Result<(), String>> {
+    /// Where calls to this provider go: the task's base URL is that of the task's provider, or of any while none is known.
+    fn upstream(&self, kind: ProviderKind) -> Result<Upstream, BaseError> {
         let main = self
             .main
             .lock()
@@ -223,25 +194,12 @@ impl Spending {
         let base = main
             .upstream
             .filter(|_| main.kind.is_none_or(|own| own == kind));
-        let upstream = match Upstream::new(provider(kind), base.as_deref()) {
-            Ok(upstream) => upstream,
-            Err(_) if silent => return None,
-            Err(error) => return Some(Err(error.to_string())),
-        };
-        let found = self.proxy.probe(&upstream, PROBE_PATIENCE).await;
-        told(&found, kind, &upstream, silent)
+        Upstream::new(provider(kind), base.as_deref())
     }
 
     /// Lets a session's agent call with the token in its record.
     pub fn admit(&self, record: &Record, kind: ProviderKind) {
-        let main = self
-            .main
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let own = main.kind == Some(kind);
-        let base = if own { main.upstream.as_deref() } else { None };
-        let upstreams = match Upstream::new(provider(kind), base) {
+        let upstreams = match self.upstream(kind) {
             Ok(upstream) => vec![upstream],
             Err(error) => {
                 tracing::warn!(session = record.id, %error, "no provider: calls are answered with 502");
@@ -437,36 +395,6 @@ fn observed(what: &What) -> Option<Generation> {
     })
 }
 
-/// A probe's outcome in a sentence for people, with the remedy.
-fn told(
-    found: &Probe,
-    kind: ProviderKind,
-    upstream: &Upstream,
-    silent: bool,
-) -> Option<Result<(), String>> {
-    let at = &upstream.target;
-    Some(match found {
-        Probe::Good => Ok(()),
-        Probe::NoKey if silent => return None,
-        Probe::NoKey => Err(format!(
-            "model calls fail: there is no key for {kind}; set one with PUT /v1/credentials"
-        )),
-        Probe::Refused => Err(format!(
-            "model calls fail: {kind} at {at} does not take the key; set another with PUT /v1/credentials"
-        )),
-        Probe::Trouble(status) => Err(format!(
-            "model calls may fail: {kind} at {at} answers {status}"
-        )),
-        Probe::Unreachable(why) => Err(format!(
-            "model calls fail: {kind} cannot be reached: {}",
-            crate::state::observation::clean(why, MAX_ERROR)
-        )),
-    })
-}
-
-/// Longest cause in such a sentence, in bytes.
-const MAX_ERROR: usize = 300;
-
 fn provider(kind: ProviderKind) -> Provider {
     match kind {
         ProviderKind::Anthropic => Provider::Anthropic,
@@ -496,29 +424,5 @@ fn prices(path: &Path) -> Result<PriceTable, SpendingError> {
         Ok(text) => PriceTable::with_overrides(&text).map_err(|error| failed(error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(PriceTable::shipped()),
         Err(error) => Err(failed(error.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_wrong_with_the_provider_is_said_with_its_remedy() {
-        let upstream = Upstream::new(Provider::Anthropic, None).unwrap();
-        let said = |found| told(&found, ProviderKind::Anthropic, &upstream, false);
-        assert_eq!(said(Probe::Good), Some(Ok(())));
-        let refused = said(Probe::Refused).unwrap().unwrap_err();
-        assert!(
-            refused.contains("anthropic at api.anthropic.com:443"),
-            "{refused}"
-        );
-        assert!(refused.contains("PUT /v1/credentials"), "{refused}");
-        let gone = said(Probe::Unreachable("line one\nline two\u{1b}".into()));
-        let gone = gone.unwrap().unwrap_err();
-        assert!(gone.contains("line one line two"), "{gone}");
-        let nobody = told(&Probe::NoKey, ProviderKind::Anthropic, &upstream, true);
-        assert_eq!(nobody, None);
-        assert!(said(Probe::NoKey).unwrap().is_err());
     }
 }

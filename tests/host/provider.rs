@@ -1,13 +1,14 @@
 //! What is told about the provider before an agent calls it.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use whim_kit::model::script::Script;
-use whim_kit::{Upstream, wait};
+use whim_kit::{Run, Upstream, wait};
 
-use crate::support::{KEY, PATIENCE, custom, root, start, state, whim};
+use crate::support::{KEY, PATIENCE, custom, ready, root, start, state, whim};
 
 #[test]
 fn a_wrong_key_is_told_before_the_first_call_and_costs_nothing() {
@@ -61,10 +62,7 @@ fn a_wrong_key_is_told_before_the_first_call_and_costs_nothing() {
 
 #[test]
 fn an_upstream_that_cannot_be_reached_is_told_and_ends_nothing() {
-    // Free a moment ago, and nobody else here takes ports of this range by number.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    drop(taken);
+    let (_taken, address) = nobody();
     let run = custom(
         whim()
             .env("WHIM_UPSTREAM_URL", format!("http://{address}"))
@@ -118,4 +116,69 @@ fn a_proxy_that_cannot_be_used_is_a_wrong_variable() {
         said.contains("HTTPS_PROXY") && !said.contains("hunter2"),
         "{said}"
     );
+}
+
+/// A port where nobody listens and that nobody else gets: taken, but not listened on.
+fn nobody() -> (Socket, SocketAddr) {
+    let taken = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    taken.bind(&any.into()).unwrap();
+    let address = taken.local_addr().unwrap().as_socket().unwrap();
+    (taken, address)
+}
+
+fn claude_at(address: SocketAddr) -> Run {
+    whim()
+        .path(&whim_kit::agents::installed().unwrap())
+        .env("WHIM_UPSTREAM_URL", format!("http://{address}"))
+        .env("ANTHROPIC_API_KEY", KEY)
+        .args(["--agent", "claude"])
+}
+
+#[test]
+fn an_agent_whose_provider_is_not_there_is_not_started() {
+    let (_taken, address) = nobody();
+    let run = claude_at(address);
+    let root = root(&run);
+    let mut whim = run.start(root.clone()).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 69, "{}", whim.output());
+    let said = whim.stderr();
+    let told = |line: &&str| line.starts_with("whim: ") && line.contains("cannot be reached");
+    let told: Vec<&str> = said.lines().filter(told).collect();
+    assert_eq!(told.len(), 1, "{said}");
+    for part in ["anthropic", &address.to_string(), "WHIM_UPSTREAM_URL"] {
+        assert!(told[0].contains(part), "{part}: {said}");
+    }
+    assert!(
+        !root.at("/home/node/.claude/projects").exists(),
+        "no agent ran"
+    );
+    assert!(!said.contains(KEY));
+}
+
+#[test]
+fn a_provider_that_comes_up_a_moment_later_is_waited_for() {
+    let (taken, address) = nobody();
+    let (whim, client) = start(&claude_at(address));
+    wait::until("the first try", PATIENCE, || {
+        whim.stderr().contains("cannot be reached").then_some(())
+    })
+    .unwrap();
+    taken.listen(16).unwrap();
+    let provider = TcpListener::from(taken);
+    std::thread::spawn(move || {
+        for stream in provider.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(&mut stream).lines();
+            while head
+                .next()
+                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+            {}
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+            // Who asks may have left.
+            drop(stream.write_all(answer));
+        }
+    });
+    let ready = ready(&client, &whim);
+    assert!(ready["provider_error"].is_null(), "{ready}");
 }

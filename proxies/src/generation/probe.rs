@@ -34,6 +34,8 @@ pub enum Probe {
     Refused,
     /// It is there and has trouble of its own.
     Trouble(StatusCode),
+    /// It is there and did not answer in this time.
+    Silent(Duration),
     /// It is not there, or the way to it is not; in words.
     Unreachable(String),
 }
@@ -69,11 +71,7 @@ impl GenerationProxy {
         match timeout(patience, call).await {
             Ok(Ok(answer)) => judge(answer.status(), subscription),
             Ok(Err(error)) => Probe::Unreachable(format!("{}: {}", upstream.target, chain(&error))),
-            Err(_) => Probe::Unreachable(format!(
-                "{} did not answer within {} s",
-                upstream.target,
-                patience.as_secs()
-            )),
+            Err(_) => Probe::Silent(patience),
         }
     }
 }

@@ -60,10 +60,7 @@ async fn who_does_not_answer_is_told_from_who_is_not_there() {
     let proxy = to(Provider::Anthropic, &silent).start().await;
     let upstream = Upstream::new(Provider::Anthropic, Some(&silent.url())).unwrap();
     let found = proxy.proxy.probe(&upstream, Duration::from_secs(1)).await;
-    let Probe::Unreachable(why) = found else {
-        panic!("{found:?}")
-    };
-    assert!(why.contains("did not answer within 1 s"), "{why}");
+    assert_eq!(found, Probe::Silent(Duration::from_secs(1)));
     let nobody = Upstream::new(Provider::Anthropic, Some("http://127.0.0.1:9")).unwrap();
     let found = proxy.proxy.probe(&nobody, PATIENCE).await;
     let Probe::Unreachable(why) = found else {

@@ -15,6 +15,9 @@ use crate::spending::SpendingError;
 pub enum BootError {
     #[error(transparent)]
     Provider(#[from] SpendingError),
+    /// With what to do about it: a boot ends here.
+    #[error("{0}; check WHIM_UPSTREAM_URL, HTTPS_PROXY and the network")]
+    Unreachable(String),
     #[error(transparent)]
     Repository(#[from] CheckoutError),
     #[error("git cannot be set up: {0}")]
@@ -44,7 +47,7 @@ impl BootError {
     #[must_use]
     pub fn step(&self) -> &'static str {
         match self {
-            Self::Provider(_) => "provider",
+            Self::Provider(_) | Self::Unreachable(_) => "provider",
             Self::Repository(_) | Self::Directory { .. } => "repository",
             Self::Credentials(_) => "credentials",
             Self::Environment { .. } | Self::Shell(_) => "environment",
@@ -65,7 +68,7 @@ impl BootError {
                 | CheckoutError::Directory(_)
                 | CheckoutError::InTheWay { .. },
             ) => 73,
-            Self::Repository(_) => 69,
+            Self::Unreachable(_) | Self::Repository(_) => 69,
             Self::Directory { .. }
             | Self::Environment { .. }
             | Self::Shell(_)

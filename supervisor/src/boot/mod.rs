@@ -44,7 +44,7 @@ use crate::ports::PortsHandle;
 use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions};
-use crate::spending::Spending;
+use crate::spending::{Found, Spending};
 use crate::terminals::set::TerminalSet;
 pub use error::BootError;
 
@@ -93,15 +93,16 @@ pub async fn run(
     left.end_others().await;
     grounds.spending.task(settings)?;
     grounds.rotated.keys(&grounds.spending);
-    probe(grounds, settings);
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if !is_untrusted(settings) {
         git_login(grounds, settings);
     }
     if left.sessions.is_empty() {
-        steps(grounds, settings, &git, &environment, &mut left.inits).await?;
+        let boot = steps(grounds, settings, &git, &environment, &mut left.inits);
+        let ((), ()) = tokio::try_join!(provider(grounds, settings), boot)?;
     } else {
+        watch_provider(grounds, settings, None);
         login_again(grounds, settings);
         tracing::info!(
             sessions = left.sessions.len(),
@@ -119,17 +120,27 @@ pub async fn run(
     Ok(())
 }
 
-/// Has the provider asked beside everything else, so that a wrong key is told before the agent stumbles over it.
-fn probe(grounds: &Grounds, settings: &Settings) {
-    let agent = settings.agent.kind;
-    let kind = settings.provider.kind;
-    // Any command: whether it calls models at all is not known.
-    let silent = agent == AgentKind::Custom;
-    let kind = kind.unwrap_or_else(|| crate::spending::natural(agent));
+/// Has the provider asked beside everything else, so that a wrong key is told before the agent stumbles over it. One that
+/// is not there at all fails the boot, but for a custom agent: whether that calls models is not known.
+async fn provider(grounds: &Grounds, settings: &Settings) -> Result<(), BootError> {
+    let found = if settings.agent.kind == AgentKind::Custom {
+        None
+    } else {
+        let kind = setup::provider(settings);
+        let reached = grounds.spending.reach(kind, &grounds.board).await;
+        Some(reached.map_err(BootError::Unreachable)?)
+    };
+    watch_provider(grounds, settings, found);
+    Ok(())
+}
+
+fn watch_provider(grounds: &Grounds, settings: &Settings, found: Option<Found>) {
+    let silent = settings.agent.kind == AgentKind::Custom;
+    let kind = setup::provider(settings);
     let (spending, board) = (grounds.spending.clone(), grounds.board.clone());
     // Ends with the runtime: it owes nobody anything.
     drop(tokio::spawn(async move {
-        spending.watch(kind, silent, &board).await;
+        spending.watch(kind, silent, found, &board).await;
     }));
 }
 
