@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use whim_proxies::local::preview_environment;
 use whim_wire::event::kind;
 use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
@@ -44,7 +44,7 @@ use crate::ports::PortsHandle;
 use crate::rotated::Rotated;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions};
-use crate::spending::{Found, Spending};
+use crate::spending::Spending;
 use crate::terminals::set::TerminalSet;
 pub use error::BootError;
 
@@ -93,16 +93,15 @@ pub async fn run(
     left.end_others().await;
     grounds.spending.task(settings)?;
     grounds.rotated.keys(&grounds.spending);
+    let provider = reach(grounds, settings, left.sessions.is_empty());
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if !is_untrusted(settings) {
         git_login(grounds, settings);
     }
     if left.sessions.is_empty() {
-        let boot = steps(grounds, settings, &git, &environment, &mut left.inits);
-        let ((), ()) = tokio::try_join!(provider(grounds, settings), boot)?;
+        steps(grounds, settings, &git, &environment, &mut left.inits).await?;
     } else {
-        watch_provider(grounds, settings, None);
         login_again(grounds, settings);
         tracing::info!(
             sessions = left.sessions.len(),
@@ -113,35 +112,38 @@ pub async fn run(
         init_script::tend(process, &grounds.paths.logs());
     }
     let shells = std::mem::take(&mut left.shells);
-    agents(grounds, settings, git, environment, left).await?;
+    agents(grounds, settings, git, environment, left, provider).await?;
     for process in shells {
         grounds.shells.take_up(process);
     }
     Ok(())
 }
 
-/// Has the provider asked beside everything else, so that a wrong key is told before the agent stumbles over it. One that
-/// is not there at all fails the boot, but for a custom agent: whether that calls models is not known.
-async fn provider(grounds: &Grounds, settings: &Settings) -> Result<(), BootError> {
-    let found = if settings.agent.kind == AgentKind::Custom {
-        None
-    } else {
-        let kind = setup::provider(settings);
-        let reached = grounds.spending.reach(kind, &grounds.board).await;
-        Some(reached.map_err(BootError::Unreachable)?)
-    };
-    watch_provider(grounds, settings, found);
-    Ok(())
-}
+/// Resolves when the provider answered, or is given up. Dropped: nobody waits for it, and it is watched on.
+type Reaching = oneshot::Receiver<Result<(), BootError>>;
 
-fn watch_provider(grounds: &Grounds, settings: &Settings, found: Option<Found>) {
+/// Has the provider asked beside everything else, so that a wrong key is told before the agent stumbles over it. One that
+/// is not there at all fails the boot, but not for a custom agent: whether that calls models is not known.
+fn reach(grounds: &Grounds, settings: &Settings, boot: bool) -> Reaching {
     let silent = settings.agent.kind == AgentKind::Custom;
     let kind = setup::provider(settings);
     let (spending, board) = (grounds.spending.clone(), grounds.board.clone());
+    let (reached, reaching) = oneshot::channel();
     // Ends with the runtime: it owes nobody anything.
     drop(tokio::spawn(async move {
+        let (outcome, found) = if boot && !silent {
+            match spending.reach(kind, &board).await {
+                Ok(found) => (Ok(()), Some(found)),
+                Err(error) => (Err(BootError::Unreachable(error)), None),
+            }
+        } else {
+            (Ok(()), None)
+        };
+        // Who waits for a failure ends the container; if nobody does, it may come back.
+        drop(reached.send(outcome));
         spending.watch(kind, silent, found, &board).await;
     }));
+    reaching
 }
 
 async fn steps(
@@ -397,6 +399,7 @@ async fn agents(
     git: Git,
     environment: Environment,
     mut left: Processes,
+    provider: Reaching,
 ) -> Result<(), BootError> {
     let life = grounds.started_ms;
     let runs = left.sessions.contains_key(MAIN);
@@ -429,6 +432,11 @@ async fn agents(
         record: main,
         prompt: settings.agent.prompt.clone(),
     };
+    if adopted.is_none() {
+        // The nearer mistake is told first.
+        sessions::check(&ground, &plan)?;
+        provider.await.unwrap_or(Ok(()))?;
+    }
     sessions::start(&ground, plan, adopted, inbox)
         .wait()
         .await?;

@@ -219,6 +219,46 @@ pub(super) async fn beside(
     found.ok_or(SessionError::Gone)
 }
 
+/// Whether the session's agent could be started: what is asked of it, and its program.
+///
+/// # Errors
+/// [`StartError::Impossible`], [`StartError::NotFound`].
+pub(crate) fn check(ground: &Ground, plan: &Plan) -> Result<(), StartError> {
+    let command = command(&plan.setup, &plan.record, plan.prompt.as_deref(), true)?;
+    locate(ground, plan.record.agent, &command, &plan.setup)?;
+    Ok(())
+}
+
+fn surface(record: &Record) -> Surface {
+    if record.mode == Mode::Oneshot {
+        Surface::Pipes
+    } else {
+        Surface::Terminal
+    }
+}
+
+/// How the agent is called; `first`: its conversation is not one to resume.
+fn command(
+    setup: &Setup,
+    record: &Record,
+    prompt: Option<&str>,
+    first: bool,
+) -> Result<Command, agents::Impossible> {
+    let conversation = match &record.agent_session_id {
+        Some(id) if !first => Conversation::Resume { id: id.clone() },
+        Some(id) => Conversation::New { id: id.clone() },
+        None => Conversation::New {
+            id: super::record::fresh_id(),
+        },
+    };
+    let start = Start {
+        surface: surface(record),
+        conversation,
+        prompt: prompt.map(str::to_owned),
+    };
+    agents::of(record.agent).command(setup, &start)
+}
+
 /// Prepares the home and starts companions and agent.
 ///
 /// # Errors
@@ -231,26 +271,7 @@ pub(super) async fn launch(
     first: bool,
 ) -> Result<Launched, StartError> {
     let agent = agents::of(record.agent);
-    let surface = if record.mode == Mode::Oneshot {
-        Surface::Pipes
-    } else {
-        Surface::Terminal
-    };
-    let conversation = match &record.agent_session_id {
-        Some(id) if !first => Conversation::Resume { id: id.clone() },
-        Some(id) => Conversation::New { id: id.clone() },
-        None => Conversation::New {
-            id: super::record::fresh_id(),
-        },
-    };
-    let command = agent.command(
-        setup,
-        &Start {
-            surface,
-            conversation,
-            prompt: prompt.map(str::to_owned),
-        },
-    )?;
+    let command = command(setup, record, prompt, first)?;
     let program = locate(ground, record.agent, &command, setup)?;
     home::apply(&ground.helper, &agent.files(setup)).await?;
     let companions = Companions::start(ground, agent.companions(setup), setup).await?;
@@ -297,7 +318,7 @@ pub(super) async fn launch(
     Ok(Launched {
         process,
         companions,
-        surface,
+        surface: surface(record),
         prompt: command.prompt,
     })
 }

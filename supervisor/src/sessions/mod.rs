@@ -31,8 +31,8 @@ use whim_wire::state::{AgentState, SessionState};
 pub use actor::{End, Input};
 pub(crate) use companions::session_of_companion;
 pub use evidence::Evidence;
-pub(crate) use launch::start;
 pub use launch::{Adopted, Ground, Plan, StartError, is_main, session_of};
+pub(crate) use launch::{check, start};
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
 
