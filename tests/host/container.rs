@@ -1,5 +1,7 @@
 //! The container's life: what is left behind, how it ends, who may ask what.
 
+use std::net::TcpListener;
+
 use serde_json::json;
 use whim_kit::{proc, wait};
 
@@ -122,8 +124,14 @@ fn the_socket_tells_owner_and_agents_user_apart() {
 
 #[test]
 fn a_dev_server_is_listed_and_reached() {
-    let served = "mkdir -p served && cd served && echo 'from the agent' > index.html \
-                  && exec python3 -m http.server --bind 127.0.0.1 23461";
+    // One that the kernel gives to nobody by itself: those count as noise until a terminal prints them.
+    let port = (23_461..32_768)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap();
+    let served = &format!(
+        "mkdir -p served && cd served && echo 'from the agent' > index.html \
+         && exec python3 -m http.server --bind 127.0.0.1 {port}"
+    );
     let run = custom(
         whim().env("WHIM_PREVIEW_SECRET", "the-secret-of-the-router"),
         served,
@@ -132,24 +140,27 @@ fn a_dev_server_is_listed_and_reached() {
     state(&client, &whim, "the port", |state| {
         state["ports"]
             .as_array()
-            .is_some_and(|ports| ports.contains(&json!(23461)))
+            .is_some_and(|ports| ports.contains(&json!(port)))
     });
     let ports = client.json("/v1/ports").unwrap();
-    let port = ports
+    let listed = ports
         .as_array()
         .unwrap()
         .iter()
-        .find(|port| port["port"] == 23461)
+        .find(|listed| listed["port"] == port)
         .unwrap();
-    assert_eq!(port["address"], "127.0.0.1", "{port}");
+    assert_eq!(listed["address"], "127.0.0.1", "{listed}");
     let ready = whim.ready(PATIENCE).unwrap();
     let visitor = whim_kit::Client::tcp(whim_kit::reachable(ready.local)).unwrap();
-    assert_eq!(visitor.get("/proxy/23461/").unwrap().status, 401);
+    assert_eq!(visitor.get(&format!("/proxy/{port}/")).unwrap().status, 401);
     let link = client
-        .post("/v1/ports/23461/links", &json!({"expires_s": 60}))
+        .post(
+            &format!("/v1/ports/{port}/links"),
+            &json!({"expires_s": 60}),
+        )
         .unwrap();
     assert_eq!(link.status, 201, "{}", link.text());
-    let request = http::Request::get("/proxy/23461/index.html")
+    let request = http::Request::get(format!("/proxy/{port}/index.html"))
         .header("x-whim-token", "the-secret-of-the-router")
         .body(bytes::Bytes::new())
         .unwrap();
