@@ -182,3 +182,13 @@ fn a_provider_that_comes_up_a_moment_later_is_waited_for() {
     let ready = ready(&client, &whim);
     assert!(ready["provider_error"].is_null(), "{ready}");
 }
+
+#[test]
+fn a_provider_that_is_slow_to_answer_holds_no_agent_up() {
+    // Takes connections, and says nothing on them.
+    let provider = TcpListener::bind("127.0.0.1:0").unwrap();
+    let run = claude_at(provider.local_addr().unwrap());
+    let (whim, client) = start(&run);
+    let state = ready(&client, &whim);
+    assert!(state["sessions"][0]["pid"].is_i64(), "{state}");
+}

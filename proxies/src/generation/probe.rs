@@ -41,6 +41,11 @@ pub enum Probe {
 }
 
 impl GenerationProxy {
+    /// Whether a connection to `upstream` comes about, on the same way out; nothing is said on it.
+    pub async fn connects(&self, upstream: &Upstream) -> bool {
+        self.pool.dialer().dial(&upstream.target).await.is_ok()
+    }
+
     /// Asks `upstream`; an answer that takes longer than `patience` is none.
     pub async fn probe(&self, upstream: &Upstream, patience: Duration) -> Probe {
         let mut request = Request::new(RequestBody::whole(&[]));

@@ -133,7 +133,7 @@ fn reach(grounds: &Grounds, settings: &Settings, boot: bool) -> Reaching {
     drop(tokio::spawn(async move {
         let (outcome, found) = if boot && !silent {
             match spending.reach(kind, &board).await {
-                Ok(found) => (Ok(()), Some(found)),
+                Ok(found) => (Ok(()), found),
                 Err(error) => (Err(BootError::Unreachable(error)), None),
             }
         } else {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use whim_proxies::generation::probe::Probe;
 use whim_proxies::generation::provider::Upstream;
 use whim_wire::spec::ProviderKind;
@@ -11,6 +12,8 @@ use crate::board::Board;
 
 /// For the answer to a probe; longer than a connection may take to come about, so that the two can be told apart.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A boot waits no longer for the answer of a provider that takes connections.
+const SLOW: Duration = Duration::from_secs(2);
 /// For how long a boot tries to reach a provider that is not there, and the pause between two tries. A proxy beside the
 /// container may come up a moment later than it.
 const REACH: Duration = Duration::from_secs(10);
@@ -30,15 +33,21 @@ pub struct Found {
 }
 
 impl Spending {
-    /// Waits until the provider answers anything at all, and tells the board what it found.
+    /// Waits until the provider answers anything at all, and tells the board what it found; `None`: it takes
+    /// connections and is slow to answer.
     ///
     /// # Errors
     /// It cannot be reached, with the reason, after [`REACH`].
-    pub async fn reach(&self, kind: ProviderKind, board: &Board) -> Result<Found, String> {
+    pub async fn reach(&self, kind: ProviderKind, board: &Board) -> Result<Option<Found>, String> {
         let begun = Instant::now();
         let mut known = None;
         loop {
-            let found = self.look(kind, false).await;
+            let mut look = std::pin::pin!(self.look(kind, false));
+            let found = match timeout(SLOW, &mut look).await {
+                Ok(found) => found,
+                Err(_) if self.connects(kind).await => return Ok(None),
+                Err(_) => look.await,
+            };
             if known != found.told {
                 tell(&found, board);
                 known.clone_from(&found.told);
@@ -52,7 +61,7 @@ impl Spending {
                         return Err(error);
                     }
                 }
-                found => return Ok(found),
+                found => return Ok(Some(found)),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -87,6 +96,13 @@ impl Spending {
                 () = self.rekeyed.notified() => pause = FIRST,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST),
             }
+        }
+    }
+
+    async fn connects(&self, kind: ProviderKind) -> bool {
+        match self.upstream(kind) {
+            Ok(upstream) => self.proxy.connects(&upstream).await,
+            Err(_) => false,
         }
     }
 
