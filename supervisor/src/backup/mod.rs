@@ -1,0 +1,10 @@
+//! History that outlives the container: conversations, shell histories, the ledger and the journal, saved as they grow.
+//!
+//! - `manifest`: the format of a snapshot: pure, trusts nothing
+//! - `objects`, `connector`: a place by URL; our way out to it
+//! - `store`: the snapshots of one task in such a place
+
+pub mod connector;
+pub mod manifest;
+pub mod objects;
+pub mod store;
