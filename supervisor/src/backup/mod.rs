@@ -5,6 +5,11 @@
 //! - `store`: the snapshots of one task in such a place
 
 pub mod connector;
+pub mod cut;
+pub mod guard;
+pub mod hash;
 pub mod manifest;
+pub mod mask;
 pub mod objects;
+pub mod pack;
 pub mod store;
