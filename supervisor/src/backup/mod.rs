@@ -4,12 +4,18 @@
 //! - `objects`, `connector`: a place by URL; our way out to it
 //! - `store`: the snapshots of one task in such a place
 
+pub mod collect;
 pub mod connector;
 pub mod cut;
+pub mod draft;
+pub mod engine;
 pub mod guard;
 pub mod hash;
+pub mod index;
 pub mod manifest;
 pub mod mask;
 pub mod objects;
 pub mod pack;
+pub mod retention;
+pub mod sink;
 pub mod store;

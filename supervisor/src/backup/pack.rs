@@ -65,8 +65,8 @@ impl Packer {
     }
 }
 
-/// A segment as it is stored. `salt` makes those of one container its own: what another container removed as unused is
-/// then never what this one relies on.
+/// A segment as it is stored. `salt` makes every one its own, whatever is in it: what somebody removed as unused is then
+/// never what a snapshot under way relies on.
 ///
 /// # Errors
 /// When there is no memory for it.
