@@ -124,6 +124,11 @@ impl Engine {
         self.setup.sink.target()
     }
 
+    /// How long the store may take for one object from now on.
+    pub fn be_patient(&mut self, patience: Duration) {
+        self.setup.sink.be_patient(patience);
+    }
+
     /// Bytes that exist here only, as far as that is known without reading: what is spooled, and what files have grown.
     pub async fn owed(&self) -> u64 {
         let spooled = self.setup.sink.spooled();
@@ -150,10 +155,13 @@ impl Engine {
         masks: &Masks,
     ) -> Result<Done, EngineError> {
         self.setup.sink.begin().await;
-        if self.setup.sink.failed().is_none()
-            && let Err(error) = self.reconcile().await
-        {
-            self.setup.sink.fail(&error);
+        if self.setup.sink.failed().is_none() {
+            let patience = self.setup.sink.patience();
+            let reconciled = tokio::time::timeout(patience, self.reconcile()).await;
+            let reconciled = reconciled.unwrap_or(Err(StoreError::Slow(patience)));
+            if let Err(error) = reconciled {
+                self.setup.sink.fail(&error);
+            }
         }
         let listing = self.setup.collector.list().await?;
         for root in &listing.cut {
@@ -248,6 +256,23 @@ impl Engine {
             }
         }
         Ok(done)
+    }
+
+    /// Removes everything of the task: the index, the spool, and what the store has. The number of objects of the store.
+    ///
+    /// # Errors
+    /// [`EngineError`]; what was removed until then is gone.
+    pub async fn purge(&mut self) -> Result<usize, EngineError> {
+        // First what is here: killed in between, it is not taken for what the store has.
+        self.index.forget_stored();
+        self.index
+            .save(&self.setup.index)
+            .map_err(|source| EngineError::Index {
+                path: self.setup.index.clone(),
+                source,
+            })?;
+        self.setup.sink.clear().await?;
+        Ok(self.setup.sink.target()?.purge().await?)
     }
 
     /// Puts the snapshot of this index; then it is the one that holds.
@@ -398,9 +423,6 @@ fn gone<'a>(
         !unknown && !there.contains(*key)
     })
 }
-
-/// How long a backup that somebody waits for may take.
-pub const PATIENCE: Duration = Duration::from_secs(55);
 
 #[cfg(test)]
 #[path = "engine_tests.rs"]

@@ -62,6 +62,7 @@ impl Disk {
             url: url.into(),
             kind: StoreKind::File,
             interval: Duration::from_secs(30),
+            recordings: true,
             environment: std::collections::BTreeMap::default(),
         };
         let spool = self.state("backup/spool");

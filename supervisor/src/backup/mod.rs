@@ -4,6 +4,10 @@
 //! - `objects`, `connector`: a place by URL; our way out to it
 //! - `store`: the snapshots of one task in such a place
 
+/// The task's id in the store where nobody named one.
+pub const NAMELESS: &str = "task";
+
+pub mod agent;
 pub mod collect;
 pub mod connector;
 pub mod cut;
@@ -12,10 +16,13 @@ pub mod engine;
 pub mod guard;
 pub mod hash;
 pub mod index;
+pub mod known;
 pub mod manifest;
 pub mod mask;
 pub mod objects;
 pub mod pack;
 pub mod retention;
+pub mod secrets;
 pub mod sink;
 pub mod store;
+pub mod verify;

@@ -7,6 +7,7 @@
 //! files, and nothing that is saved is given up for it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +19,9 @@ use crate::config::settings::Backup;
 
 /// Most bytes of the spool.
 pub const SPOOL: u64 = 1024 * 1024 * 1024;
+
+/// How long the store may take for one object before it counts as one that takes nothing.
+pub const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Why something is neither in the store nor in the spool.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,7 @@ pub struct Sink {
     spool: Store,
     spooled: u64,
     bound: u64,
+    patience: Duration,
     /// Why the store takes nothing: since then everything of this backup goes into the spool.
     failed: Option<String>,
 }
@@ -64,6 +69,7 @@ impl Sink {
             spool: Store::of(Objects::directory(spool.to_owned())?, task)?,
             spooled: 0,
             bound,
+            patience: PATIENCE,
             failed: None,
         })
     }
@@ -90,6 +96,16 @@ impl Sink {
     #[must_use]
     pub fn spooled(&self) -> u64 {
         self.spooled
+    }
+
+    /// How long the store may take for one object from now on.
+    pub fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// From now on into the spool.
@@ -123,12 +139,13 @@ impl Sink {
         if !ids.is_empty() {
             for segment in &segments {
                 let stored = self.spool.stored_segment(&segment.name).await?;
-                target.put_segment(&segment.name, stored).await?;
+                let put = target.put_segment(&segment.name, stored);
+                within(self.patience, put).await?;
             }
         }
         for id in &ids {
             let manifest = self.spool.get_manifest(id).await?;
-            match target.put_manifest(&manifest).await {
+            match within(self.patience, target.put_manifest(&manifest)).await {
                 // It was put before we were killed.
                 Ok(()) | Err(StoreError::Exists(_)) => self.spool.delete_manifest(id).await?,
                 Err(error) => return Err(error),
@@ -148,7 +165,10 @@ impl Sink {
     pub async fn put(&mut self, segment: &Segment, stored: Bytes) -> Result<(), SinkError> {
         if self.failed.is_none() {
             let put = match self.target() {
-                Ok(target) => target.put_segment(&segment.name, stored.clone()).await,
+                Ok(target) => {
+                    let put = target.put_segment(&segment.name, stored.clone());
+                    within(self.patience, put).await
+                }
                 Err(error) => Err(error),
             };
             match put {
@@ -175,7 +195,7 @@ impl Sink {
     pub async fn finish(&mut self, manifest: &Manifest) -> Result<(), SinkError> {
         if self.failed.is_none() {
             let put = match self.target() {
-                Ok(target) => target.put_manifest(manifest).await,
+                Ok(target) => within(self.patience, target.put_manifest(manifest)).await,
                 Err(error) => Err(error),
             };
             match put {
@@ -231,5 +251,15 @@ impl Sink {
         self.spool.purge().await?;
         self.spooled = 0;
         Ok(())
+    }
+}
+
+async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(patience, call).await {
+        Ok(done) => done,
+        Err(_) => Err(StoreError::Slow(patience)),
     }
 }

@@ -35,6 +35,8 @@ pub enum StoreError {
     Manifest { id: String, source: ManifestError },
     #[error(transparent)]
     Task(ManifestError),
+    #[error("the store did not answer within {} s", .0.as_secs())]
+    Slow(std::time::Duration),
     #[error("there is a snapshot {0} already")]
     Exists(SnapshotId),
     #[error("segment {name} is damaged: {what}")]
