@@ -5,11 +5,11 @@ use axum::extract::{Query, State};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use whim_wire::state::Backup;
+use whim_wire::state::{Backup, Phase};
 
-use super::Shared;
 use super::access::Owner;
 use super::problem::Problem;
+use super::{Api, Shared};
 use crate::backup::agent::BackupError;
 use crate::backup::store::StoreError;
 use crate::backup::verify::{self, Summary, Verified};
@@ -17,6 +17,8 @@ use crate::backup::verify::{self, Summary, Verified};
 /// Snapshots of a list when no limit is given, and at most: each is read.
 const DEFAULT: usize = 50;
 const MOST: usize = 1000;
+/// For taking up the agents of a supervisor before.
+const STARTED: std::time::Duration = std::time::Duration::from_secs(20);
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
@@ -62,6 +64,7 @@ pub(super) async fn list(
     State(api): Shared,
     Query(page): Query<Page>,
 ) -> Result<Json<Listing>, Problem> {
+    started(&api).await;
     let backups = match api.backups.store() {
         Ok(store) => {
             let limit = page.limit.unwrap_or(DEFAULT).min(MOST);
@@ -78,6 +81,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn now(_: Owner, State(api): Shared) -> Result<Json<Taken>, Problem> {
+    started(&api).await;
     let done = api.backups.now("now").await;
     let done = done.map_err(|error| refused(&error))?;
     Ok(Json(Taken {
@@ -94,6 +98,7 @@ pub(super) async fn verify(
     State(api): Shared,
     Query(query): Query<At>,
 ) -> Result<Json<Verified>, Problem> {
+    started(&api).await;
     let at = query.at.map(|at| at.parse()).transpose();
     let at = at.map_err(|error: crate::backup::manifest::ManifestError| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "at", error.to_string())
@@ -112,9 +117,17 @@ pub(super) async fn verify(
 }
 
 pub(super) async fn purge(_: Owner, State(api): Shared) -> Result<Json<Purged>, Problem> {
+    started(&api).await;
     let objects = api.backups.purge().await;
     let objects = objects.map_err(|error| refused(&error))?;
     Ok(Json(Purged { objects }))
+}
+
+/// After a restart of the supervisor the container is ready before its backups are.
+pub(super) async fn started(api: &Api) {
+    if api.board.current_phase() == Phase::Ready {
+        api.backups.started(STARTED).await;
+    }
 }
 
 fn refused(error: &BackupError) -> Problem {

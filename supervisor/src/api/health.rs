@@ -50,6 +50,7 @@ pub(super) async fn quiesce(_: Owner, State(api): Shared) -> Result<StatusCode, 
         .flush(QUIESCE)
         .await
         .map_err(|error| owed("the journal", &error))?;
+    super::backups::started(&api).await;
     match api.backups.now("quiesce").await {
         // Nothing was done yet that could be lost.
         Ok(_) | Err(BackupError::NotReady) => Ok(StatusCode::OK),

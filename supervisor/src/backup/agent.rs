@@ -9,12 +9,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use whim_wire::event::kind;
@@ -85,7 +85,7 @@ pub struct Setup {
 
 /// Handle to the task. Before it is started, nothing is saved.
 #[derive(Clone, Debug, Default)]
-pub struct Backups(Arc<OnceLock<Running>>);
+pub struct Backups(Arc<SetOnce<Running>>);
 
 #[derive(Debug)]
 struct Running {
@@ -159,6 +159,12 @@ impl Backups {
             drop(tokio::spawn(task.run(inbox)));
         }
         Ok(())
+    }
+
+    /// Waits for the task to be started, at most this long.
+    pub async fn started(&self, patience: Duration) {
+        // Who asks next is told whether it was.
+        drop(tokio::time::timeout(patience, self.0.wait()).await);
     }
 
     /// A backup that begins after now; every complete record that exists is in the store when it returns well.

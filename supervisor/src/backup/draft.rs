@@ -3,6 +3,7 @@
 //! Nothing of it is in the index before it is all in the store: a backup that fails half way is as if it had not been
 //! begun. Memory: a chunk of a file, an open segment and one on its way.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -79,6 +80,14 @@ enum Grown {
     Yes,
     /// What is saved is not what the file begins with.
     Mismatch,
+}
+
+/// Whether a damaged file is a good one again.
+enum Recovered<'e> {
+    /// It is, with these new pieces.
+    Good(Box<Copy>, Vec<Packed>),
+    /// It is not; what is known of it now.
+    No(Box<Cow<'e, Entry>>),
 }
 
 /// All of a file, seen once.
@@ -179,6 +188,14 @@ impl<'a> Draft<'a> {
             }
             return Ok(());
         };
+        let before = match self.recovered(found, before).await? {
+            Recovered::Good(copy, fresh) => {
+                self.change(found, entry(found, *copy), fresh);
+                return Ok(());
+            }
+            Recovered::No(before) => *before,
+        };
+        let before = &*before;
         let live = before.live();
         let same = live.seen.is_some_and(|seen| {
             (seen.device, seen.inode) == (found.stamp.device, found.stamp.inode)
@@ -214,6 +231,44 @@ impl<'a> Draft<'a> {
         self.grow(found, &mut copy, &mut fresh).await?;
         self.rewritten(found, before, copy, fresh, verdict);
         Ok(())
+    }
+
+    /// A damaged file that grew as large as the good copy may hold all of it again. It is compared when it has doubled
+    /// since the last time, so that reading it costs no more than writing it did.
+    async fn recovered<'e>(
+        &mut self,
+        found: &Found,
+        before: &'e Entry,
+    ) -> Result<Recovered<'e>, DraftError> {
+        let size = found.stamp.size;
+        let due = before.damaged.is_some()
+            && size >= before.good.bytes
+            && size >= before.compared.saturating_mul(2);
+        if !due {
+            return Ok(Recovered::No(Box::new(Cow::Borrowed(before))));
+        }
+        let scan = self.scan(found, &before.good).await?;
+        let mut copy = match (scan.prefix, self.judge(&before.good, scan.records).await) {
+            (Some((hash, tail)), _) => Copy {
+                hash: Some(hash),
+                tail: Some(tail),
+                ..before.good.clone()
+            },
+            (None, Ok(())) => Copy::default(),
+            (None, Err(_)) => {
+                let entry = Entry {
+                    compared: size,
+                    ..before.clone()
+                };
+                return Ok(Recovered::No(Box::new(Cow::Owned(entry))));
+            }
+        };
+        let mut fresh = Vec::new();
+        match self.grow(found, &mut copy, &mut fresh).await? {
+            Grown::Yes => Ok(Recovered::Good(Box::new(copy), fresh)),
+            // It is being written; the next time tells.
+            Grown::Mismatch => Ok(Recovered::No(Box::new(Cow::Borrowed(before)))),
+        }
     }
 
     async fn take_whole(
@@ -546,6 +601,7 @@ fn entry(found: &Found, copy: Copy) -> Entry {
         mode: found.mode,
         good: copy,
         damaged: None,
+        compared: 0,
         trouble: None,
     }
 }

@@ -241,7 +241,7 @@ mod tests {
             (
                 "cut in a line",
                 format!("{user}\n"),
-                user[..30].to_owned(),
+                user.chars().take(30).collect(),
                 lost(1),
             ),
             (

@@ -38,6 +38,9 @@ pub struct Entry {
     pub good: Copy,
     /// What became of it, if that must not replace the good one.
     pub damaged: Option<Copy>,
+    /// Size of the file when the damaged copy was last compared with the good one.
+    #[serde(default)]
+    pub compared: u64,
     /// What is wrong with the file, as it was told.
     pub trouble: Option<String>,
 }
@@ -180,6 +183,7 @@ impl Index {
                 mode: file.mode,
                 good: copy(file),
                 damaged: None,
+                compared: 0,
                 trouble: None,
             };
             index.files.insert(key, entry);
