@@ -13,6 +13,23 @@ mod client;
 mod protocol;
 mod server;
 
-pub use client::{Change, Helper, HelperError};
+pub use client::{Change, Helper, HelperError, Tree};
 pub use protocol::{Entry, EntryKind, Stamp};
 pub use server::main;
+
+/// What a helper would say of a directory; for tests that have none.
+#[cfg(test)]
+pub(crate) fn walk(root: &std::path::Path) -> std::io::Result<Tree> {
+    match server::tree(root)? {
+        protocol::Answer::Tree {
+            leaves,
+            directories,
+            cut,
+        } => Ok(Tree {
+            leaves,
+            directories,
+            cut,
+        }),
+        _ => Err(std::io::ErrorKind::InvalidData.into()),
+    }
+}

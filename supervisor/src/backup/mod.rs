@@ -1,0 +1,35 @@
+//! History that outlives the container: conversations, shell histories, the ledger and the journal, saved as they grow.
+//!
+//! - `manifest`: the format of a snapshot: pure, trusts nothing
+//! - `hash`, `mask`, `cut`, `guard`, `pack`: pure: what happens to a file's bytes
+//! - `objects`, `connector`: a place by URL; our way out to it
+//! - `store`, `sink`: the snapshots of one task in such a place; the spool while it takes nothing
+//! - `collect`: which files there are, and their bytes, through the helper
+//! - `index`: what is saved of each file
+//! - `draft`, `engine`: one backup, from the listing to the snapshot; one after the other
+//! - `agent`: when one is taken, and what is told of it
+//! - `secrets`, `known`: what must not leave; the sessions as a snapshot names them
+//! - `retention`, `verify`: what goes in time; the proof that it comes back
+
+/// The task's id in the store where nobody named one.
+pub const NAMELESS: &str = "task";
+
+pub mod agent;
+pub mod collect;
+pub mod connector;
+pub mod cut;
+pub mod draft;
+pub mod engine;
+pub mod guard;
+pub mod hash;
+pub mod index;
+pub mod known;
+pub mod manifest;
+pub mod mask;
+pub mod objects;
+pub mod pack;
+pub mod retention;
+pub mod secrets;
+pub mod sink;
+pub mod store;
+pub mod verify;
