@@ -114,6 +114,15 @@ impl Rotated {
         Some(Secret::new(token.expose().to_owned()))
     }
 
+    /// Tells each secret that was given, so that it can be kept out of what is written.
+    pub fn tell_secrets(&self, mut tell: impl FnMut(&str)) {
+        let given = self.given();
+        let login = given.git.iter().map(|login| &login.password);
+        for secret in given.keys.values().chain(login).chain(&given.platform) {
+            tell(secret.expose());
+        }
+    }
+
     fn given(&self) -> Given {
         self.given
             .lock()

@@ -126,6 +126,14 @@ impl GitCredentials {
         Some((found.username.clone(), found.password.clone()))
     }
 
+    /// Tells each password that is held now, so that it can be kept out of what is written.
+    pub fn tell_passwords(&self, mut tell: impl FnMut(&str)) {
+        let held = self.lock();
+        for login in [&held.repository, &held.mirror].into_iter().flatten() {
+            tell(&login.password);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
