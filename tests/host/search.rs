@@ -11,12 +11,17 @@ use crate::support::{
     KEY, PATIENCE, agent, custom, kill_supervisor, ready, repository, start, whim, word,
 };
 
+/// The provider's next key, which nobody knows for one yet.
+const NEXT: &str = "sk-next-of-the-platform";
+
 fn script() -> Script {
     Script::of([Rule::prompt(
         "quokka",
         [
             Reply::shell("echo printed-by-the-numbat"),
-            Reply::say(format!("the wombat answers, and {KEY} is not told")),
+            Reply::say(format!(
+                "the wombat answers, and {KEY} is not told; {NEXT} is"
+            )),
         ],
     )])
 }
@@ -121,16 +126,26 @@ fn a_turn_is_found(kind: &str) {
         0,
         "the provider's key can be searched for"
     );
-    for end in ["", "-wal"] {
-        let path = whim.root().at(&format!("/whim/state/store.db{end}"));
-        let bytes = std::fs::read(&path).unwrap();
-        assert!(
-            memchr::memmem::find(&bytes, KEY.as_bytes()).is_none(),
-            "the key is in {path:?}"
-        );
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
+    assert!(!is_stored(&whim, KEY));
+    // What turns out to be a secret is forgotten.
+    let next = format!("q=%22{NEXT}%22");
+    assert_eq!(search(&client, &next)["total"], 1);
+    assert!(is_stored(&whim, NEXT));
+    let kind_of_key = if kind == "codex" {
+        "openai"
+    } else {
+        "anthropic"
+    };
+    let rotated = client
+        .put(
+            "/v1/credentials",
+            &json!({"provider": {"kind": kind_of_key, "key": NEXT}}),
+        )
+        .unwrap();
+    assert_eq!(rotated.status, 204, "{}", rotated.text());
+    assert_eq!(search(&client, &next)["total"], 0);
+    assert!(!is_stored(&whim, NEXT));
+    found(&client, &whim, "q=wombat", 1);
     let (code, text) = command(&whim, &["search", "wombat", "answers"]);
     assert_eq!(code, Some(0));
     assert!(
@@ -146,6 +161,17 @@ fn a_turn_is_found(kind: &str) {
     assert_eq!((code, text.as_str()), (Some(1), "nothing found\n"));
     refusals(&client);
     agents_are_refused(&whim);
+}
+
+/// Whether the store's files have it in them.
+fn is_stored(whim: &Whim, text: &str) -> bool {
+    ["", "-wal"].iter().any(|end| {
+        let path = whim.root().at(&format!("/whim/state/store.db{end}"));
+        let bytes = std::fs::read(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        memchr::memmem::find(&bytes, text.as_bytes()).is_some()
+    })
 }
 
 fn refusals(client: &Client) {
@@ -211,7 +237,12 @@ fn codexs_turn_is_found() {
 /// A shell that reads these lines from its terminal as if typed, to its end.
 fn shell(client: &Client, lines: &str) -> String {
     let command = json!({"command": ["/bin/sh", "-c", format!("printf '{lines}' | bash -i")]});
-    let opened = client.post("/v1/terminals", &command).unwrap();
+    // A supervisor that comes up says `ready` from what it carries on a little before it opens shells.
+    let opened = wait::until("a shell", PATIENCE, || {
+        let opened = client.post("/v1/terminals", &command).ok()?;
+        (opened.status != 503).then_some(opened)
+    });
+    let opened = opened.unwrap();
     assert_eq!(opened.status, 201, "{}", opened.text());
     let id = opened.json().unwrap()["id"].as_str().unwrap().to_owned();
     wait::until("the shell's end", PATIENCE, || {

@@ -17,7 +17,7 @@ use super::write::number;
 use super::{StoreError, query};
 
 /// Most places that are weighed: 10 ms.
-pub(super) const CANDIDATES: usize = 10_000;
+pub(super) const CANDIDATES: usize = 5_000;
 /// Words of a snippet.
 const WORDS: usize = 24;
 
@@ -162,7 +162,13 @@ fn present(
         // Writing to a String cannot fail.
         let _ = write!(keys, "{comma}{}", candidate.key);
     }
-    // One walk through the words, however many rows: the plus keeps FTS5 from one walk for each of them.
+    let (Some(first), Some(last)) = (
+        best.iter().map(|candidate| candidate.key).min(),
+        best.iter().map(|candidate| candidate.key).max(),
+    ) else {
+        return Ok(Vec::new());
+    };
+    // One walk from the first to the last, however many rows: the plus keeps FTS5 from one walk for each of them.
     let mut statement = connection.prepare(&format!(
         "SELECT found.rowid, snippet(found, 0, ?2, ?3, ?4, {WORDS}), sessions.kind, sessions.id, sessions.agent,
                 tasks.key, tasks.id, sources.agent_session_id, documents.at, turns.id, turns.role, turns.subagent,
@@ -173,7 +179,7 @@ fn present(
          JOIN tasks ON tasks.key = sessions.task
          LEFT JOIN turns ON turns.key = documents.key
          LEFT JOIN commands ON commands.key = documents.key
-         WHERE found MATCH ?1 AND +found.rowid IN ({keys})"
+         WHERE found MATCH ?1 AND found.rowid BETWEEN {first} AND {last} AND +found.rowid IN ({keys})"
     ))?;
     let values = [
         query.expression(),

@@ -90,6 +90,18 @@ impl Mask {
         }
     }
 
+    /// Those that were learned after the first `known`, which is how many there were then.
+    #[must_use]
+    pub fn since(&self, known: usize) -> Vec<Zeroizing<String>> {
+        self.0.get(known..).unwrap_or_default().to_vec()
+    }
+
+    /// How many there are, in all their forms.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.0.len()
+    }
+
     /// The text without them. The longest first, so that no rest of one remains.
     #[must_use]
     pub fn hide(&self, text: String) -> String {
@@ -142,6 +154,21 @@ mod tests {
     #[test]
     fn words_are_no_secrets() {
         assert_eq!(mask(&["abc", ""]).hide("abc".to_owned()), "abc");
+    }
+
+    #[test]
+    fn what_is_new_is_told() {
+        let mut mask = mask(&["first-secret"]);
+        let known = mask.known();
+        mask.learn("first-secret");
+        assert!(mask.since(known).is_empty());
+        mask.learn("second-secret");
+        let new: Vec<String> = mask
+            .since(known)
+            .iter()
+            .map(|new| (**new).clone())
+            .collect();
+        assert_eq!(new, ["second-secret"]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use whim_wire::search::Answer;
+use zeroize::Zeroizing;
 
 pub use query::Query;
 use schema::{Db, Found};
@@ -163,6 +164,15 @@ impl Store {
     /// [`StoreError`].
     pub async fn count(&self) -> Result<u64, StoreError> {
         self.ask(|db| write::count(&db.connection)).await
+    }
+
+    /// Whether a secret stands in it. Looks through all texts: about a second for 300 MB.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn contains(&self, secret: Zeroizing<String>) -> Result<bool, StoreError> {
+        self.ask(move |db| write::contains(&db.connection, &secret))
+            .await
     }
 
     /// What fits a query, best first.

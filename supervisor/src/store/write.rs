@@ -89,6 +89,13 @@ pub(super) fn count(connection: &Connection) -> Result<u64, StoreError> {
     Ok(count.unsigned_abs())
 }
 
+/// Whether any text has this in it, letter by letter.
+pub(super) fn contains(connection: &Connection, wanted: &str) -> Result<bool, StoreError> {
+    let look = "SELECT EXISTS (SELECT 1 FROM texts WHERE instr(text, ?1) > 0)
+                    OR EXISTS (SELECT 1 FROM commands WHERE instr(directory, ?1) > 0)";
+    Ok(connection.query_row(look, [wanted], |row| row.get(0))?)
+}
+
 pub(super) fn describe(connection: &Connection, task: &Task) -> Result<(), StoreError> {
     connection.execute(
         "INSERT INTO tasks (key, id, title, workspace, branch) VALUES (?1, ?2, ?3, ?4, ?5)

@@ -103,6 +103,7 @@ impl Feed {
             },
             seen: HashMap::new(),
             watched: BTreeMap::new(),
+            secrets: None,
             failing: false,
         };
         (Self(asks), feeder.run(inbox, stop))
@@ -210,6 +211,8 @@ struct Feeder {
     watched: BTreeMap<PathBuf, BTreeSet<String>>,
     /// The store as it was when `seen` began.
     begun: u64,
+    /// How many secrets were known to the pass before.
+    secrets: Option<usize>,
     /// The last pass failed, which was told.
     failing: bool,
 }
@@ -350,6 +353,7 @@ impl Feeder {
     }
 
     async fn read_dirty(&mut self) -> Result<(), FeedError> {
+        self.forget_new_secrets().await?;
         self.notice_a_new_store();
         let dirty = std::mem::take(&mut self.dirty);
         let mut sessions = dirty.sessions;
@@ -374,6 +378,27 @@ impl Feeder {
             tracing::debug!(%error, "the store keeps its memory");
         }
         first
+    }
+
+    /// A secret may have been said before anybody knew that it is one. Then everything is forgotten and read again: what
+    /// is deleted from an index stays in its file for long.
+    async fn forget_new_secrets(&mut self) -> Result<(), FeedError> {
+        let (known, new) = {
+            let mask = self.setup.secrets.mask();
+            let before = self.secrets.unwrap_or(usize::MAX);
+            (mask.known(), mask.since(before))
+        };
+        for secret in new {
+            if self.setup.store.contains(secret).await? {
+                tracing::info!(
+                    "a new secret was in the search's index, which is made anew without it"
+                );
+                self.setup.store.clear().await?;
+                break;
+            }
+        }
+        self.secrets = Some(known);
+        Ok(())
     }
 
     /// A store that moved on is read to again at once; everything else with the next change.
