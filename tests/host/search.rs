@@ -131,10 +131,9 @@ fn a_turn_is_found(kind: &str) {
     let next = format!("q=%22{NEXT}%22");
     assert_eq!(search(&client, &next)["total"], 1);
     assert!(is_stored(&whim, NEXT));
-    let kind_of_key = if kind == "codex" {
-        "openai"
-    } else {
-        "anthropic"
+    let kind_of_key = match kind {
+        "claude" => "anthropic",
+        _ => "openai",
     };
     let rotated = client
         .put(
@@ -234,9 +233,18 @@ fn codexs_turn_is_found() {
     a_turn_is_found("codex");
 }
 
+#[test]
+fn copilots_turn_is_found() {
+    a_turn_is_found("copilot");
+}
+
 /// A shell that reads these lines from its terminal as if typed, to its end.
 fn shell(client: &Client, lines: &str) -> String {
-    let command = json!({"command": ["/bin/sh", "-c", format!("printf '{lines}' | bash -i")]});
+    typed(client, lines, "bash")
+}
+
+fn typed(client: &Client, lines: &str, shell: &str) -> String {
+    let command = json!({"command": ["/bin/sh", "-c", format!("printf '{lines}' | {shell} -i")]});
     // A supervisor that comes up says `ready` from what it carries on a little before it opens shells.
     let opened = wait::until("a shell", PATIENCE, || {
         let opened = client.post("/v1/terminals", &command).ok()?;
@@ -301,6 +309,34 @@ fn a_shells_commands_are_found_with_their_end_and_place() {
     let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
     file.write_all(b"bandicoot\n\xff\xfe\t\n1\t2\n").unwrap();
     found(&client, &whim, "q=bandicoot", 4);
+}
+
+#[test]
+fn zshs_commands_are_found_too() {
+    let there = |zsh: &&str| std::path::Path::new(zsh).is_file();
+    if !["/bin/zsh", "/usr/bin/zsh", "/usr/local/bin/zsh"]
+        .iter()
+        .any(there)
+    {
+        println!("left out: zsh is not installed");
+        return;
+    }
+    let (whim, client) = start(&custom(whim(), "exec sleep 100000"));
+    ready(&client, &whim);
+    let id = typed(
+        &client,
+        "cd /usr\\n(echo dunnart; exit 3)\\necho dunnart again\\n",
+        // Without its line editor, which would read from the terminal's keyboard.
+        "zsh +Z",
+    );
+    let answer = found(&client, &whim, "q=dunnart", 2);
+    let failed = answer["results"].as_array().unwrap();
+    let failed = failed.iter().find(|hit| hit["exit"] == 3).unwrap();
+    assert_eq!(
+        (&failed["session"], &failed["directory"]),
+        (&json!(id), &json!("/usr"))
+    );
+    assert!(failed["duration_ms"].is_u64());
 }
 
 /// Lines of a transcript, as Claude Code writes them.

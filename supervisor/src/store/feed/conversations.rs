@@ -22,37 +22,43 @@ impl Feeder {
         let Some(known) = conversations.known(session).await? else {
             return Ok(());
         };
-        let sources = self
-            .setup
-            .store
-            .sources(&origin(session, &known, ""))
-            .await?;
-        let present = known.agent_session_id().map(str::to_owned);
-        // A conversation that was cleared may have ended with words that were not read yet.
-        let mut transcripts: Vec<&str> = sources
-            .iter()
-            .map(String::as_str)
-            .filter(|name| !name.contains('/') && Some(*name) != present.as_deref())
-            .collect();
-        transcripts.extend(present.as_deref());
-        for transcript in transcripts {
-            let known = known.with_conversation(transcript);
-            let Some(path) = conversations.transcript(session, &known, None).await? else {
-                continue;
-            };
-            if let Some(directory) = path.parent() {
-                self.watch(directory, session).await;
-            }
-            self.transcript(session, &known, None, &path).await?;
-            for subagent in self.subagents(session, &known, &path).await? {
-                let own = conversations
-                    .transcript(session, &known, Some(&subagent))
+        let Some(present) = known.agent_session_id().map(str::to_owned) else {
+            return Ok(());
+        };
+        if self.read.get(session) != Some(&present) {
+            // A conversation that was cleared may have ended with words that were not read yet.
+            let all = origin(session, &known, "");
+            let sources = self.setup.store.sources(&all).await?;
+            let before = sources
+                .iter()
+                .filter(|name| !name.contains('/') && **name != present);
+            for transcript in before {
+                self.conversation(session, &known.with_conversation(transcript))
                     .await?;
-                // Without one its turns are among those of the session.
-                if let Some(path) = own {
-                    self.transcript(session, &known, Some(&subagent), &path)
-                        .await?;
-                }
+            }
+            self.read.insert(session.to_owned(), present);
+        }
+        self.conversation(session, &known).await
+    }
+
+    /// Reads what one conversation of a session has more of, and its sub-agents.
+    async fn conversation(&mut self, session: &str, known: &Known) -> Result<(), FeedError> {
+        let conversations = self.setup.conversations.clone();
+        let Some(path) = conversations.transcript(session, known, None).await? else {
+            return Ok(());
+        };
+        if let Some(directory) = path.parent() {
+            self.watch(directory, session).await;
+        }
+        self.transcript(session, known, None, &path).await?;
+        for subagent in self.subagents(session, known, &path).await? {
+            let own = conversations
+                .transcript(session, known, Some(&subagent))
+                .await?;
+            // Without one its turns are among those of the session.
+            if let Some(path) = own {
+                self.transcript(session, known, Some(&subagent), &path)
+                    .await?;
             }
         }
         Ok(())

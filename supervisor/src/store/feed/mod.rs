@@ -102,6 +102,7 @@ impl Feed {
                 ..Dirty::default()
             },
             seen: HashMap::new(),
+            read: BTreeMap::new(),
             watched: BTreeMap::new(),
             secrets: None,
             failing: false,
@@ -207,6 +208,8 @@ struct Feeder {
     dirty: Dirty,
     /// Files as they were when they were read to their end.
     seen: HashMap<PathBuf, Stamp>,
+    /// Sessions, and their conversations when all those before it had been read.
+    read: BTreeMap<String, String>,
     /// Directories and the sessions whose transcripts are in them.
     watched: BTreeMap<PathBuf, BTreeSet<String>>,
     /// The store as it was when `seen` began.
@@ -226,7 +229,7 @@ impl Feeder {
                 let due = self.dirty.any();
                 tokio::select! {
                     ask = asks.recv() => match ask {
-                        Some(ask) => self.answer(ask).await,
+                        Some(ask) => self.answer(ask, &mut asks).await,
                         // Nobody can search any more.
                         None => std::future::pending().await,
                     },
@@ -264,28 +267,37 @@ impl Feeder {
         tokio::select! {
             () = settled => {}
             ask = asks.recv() => if let Some(ask) = ask {
-                self.answer(ask).await;
+                self.answer(ask, asks).await;
             },
         }
     }
 
-    async fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::CatchUp(done) => {
-                self.dirty.shells = true;
-                self.dirty.sessions.extend(self.live());
-                let all = self.pass().await;
-                // Who asked may have given up waiting.
-                let _ = done.send(all);
+    /// One pass for all that wait: whoever asked before it begins is answered by it.
+    async fn answer(&mut self, first: Ask, asks: &mut mpsc::Receiver<Ask>) {
+        let mut waiting = Vec::new();
+        let mut next = Some(first);
+        while let Some(ask) = next {
+            match ask {
+                Ask::CatchUp(done) => waiting.push(done),
+                Ask::Rebuild(done) => {
+                    let answer = match self.setup.store.clear().await {
+                        Ok(()) => Ok(self.pass().await),
+                        Err(error) => Err(error),
+                    };
+                    drop(done.send(answer));
+                }
             }
-            Ask::Rebuild(done) => {
-                let cleared = self.setup.store.clear().await;
-                let answer = match cleared {
-                    Ok(()) => Ok(self.pass().await),
-                    Err(error) => Err(error),
-                };
-                drop(done.send(answer));
-            }
+            next = asks.try_recv().ok();
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        self.dirty.shells = true;
+        self.dirty.sessions.extend(self.live());
+        let all = self.pass().await;
+        for done in waiting {
+            // Who asked may have given up waiting.
+            let _ = done.send(all);
         }
     }
 
@@ -423,6 +435,7 @@ impl Feeder {
         if begun != self.begun {
             self.begun = begun;
             self.seen.clear();
+            self.read.clear();
             self.dirty.all = true;
         }
     }
