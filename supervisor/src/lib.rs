@@ -32,6 +32,7 @@ pub mod rotated;
 pub mod sessions;
 pub mod spending;
 pub mod state;
+pub mod store;
 pub mod supervise;
 pub mod terminals;
 

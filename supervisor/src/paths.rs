@@ -113,6 +113,18 @@ impl Paths {
         self.state().join("journal")
     }
 
+    /// The embedded store; made anew from the rest whenever it is missing.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.state().join("store.db")
+    }
+
+    /// Where shells keep their histories: the agents' user's.
+    #[must_use]
+    pub fn histories(&self) -> PathBuf {
+        self.home.join(".local/state/whim/history")
+    }
+
     #[must_use]
     pub fn session(&self, id: &str) -> PathBuf {
         self.state().join("sessions").join(id)

@@ -9,6 +9,7 @@
 
 mod end;
 mod failure;
+mod searching;
 mod secrets;
 mod services;
 mod task;
@@ -53,12 +54,15 @@ use crate::sessions::Sessions;
 use crate::sessions::shells::Shells;
 use crate::spending::Spending;
 use crate::state::publish::{StateFiles, publish};
+use crate::store::feed;
+use crate::store::mask::Mask;
 use crate::terminals::set::TerminalSet;
 pub use failure::Failure;
 pub use services::Addresses;
 
 use end::{end, wait_for_end};
 use failure::at;
+use searching::Searching;
 use secrets::{control_token, preview_secret};
 use services::{Services, announce, bind, remove_ready, write_ready};
 use told::{Told, read, remember};
@@ -229,6 +233,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         Secret::new(token.clone()),
         Secret::new(String::from_utf8_lossy(&preview_secret).into_owned()),
     ];
+    let mut hidden = Mask::default();
+    hidden.learn(&token);
+    hidden.learn(&String::from_utf8_lossy(&preview_secret));
     let secrets = boot::credentials::GitCredentials::default();
     let rotated = Rotated::open(keeper.clone(), &mut held)
         .map_err(|error| Failure::new(70, error.to_string()))?;
@@ -278,11 +285,23 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         identity.binary.clone(),
         identity.credentials(),
     );
+    let conversations = Conversations::new(helper.clone(), paths.clone());
+    let git_credentials = Arc::new(secrets);
+    let hidden = feed::Secrets::new(hidden, rotated.clone(), git_credentials.clone());
+    let fed_by = |store, secrets| feed::Setup {
+        store,
+        conversations: conversations.clone(),
+        helper: helper.clone(),
+        board: board.clone(),
+        paths: paths.clone(),
+        secrets,
+    };
+    let searching = Searching::start(fed_by, &paths.store(), hidden, &tasks, &stop)?;
     let api = Arc::new(Api {
         board: board.clone(),
         sessions: sessions.clone(),
-        conversations: Conversations::new(helper.clone(), paths.clone()),
-        git_credentials: Arc::new(secrets),
+        conversations,
+        git_credentials,
         spending: spending.clone(),
         gate,
         claim,
@@ -291,6 +310,8 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         previews,
         terminals: terminals.clone(),
         backups: backups.clone(),
+        store: searching.store.clone(),
+        feed: searching.feed.clone(),
     });
     let services = Services {
         settings: &settings,
@@ -372,6 +393,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
                 remember(keeper, &given, &settings).await?;
             }
         }
+        searching.task(&settings);
         let mode = settings.agent.mode;
         boot::run(&grounds, &settings, processes)
             .await

@@ -23,6 +23,7 @@ mod platform;
 mod ports;
 mod provider;
 mod refusals;
+mod search;
 mod sessions;
 mod shells;
 mod steering;

@@ -103,6 +103,28 @@ export interface ConversationPage {
   subagents?: Subagent[];
 }
 
+/** What was found: a turn of a conversation, or a command of a shell. */
+export interface Hit {
+  kind: 'conversation' | 'shell';
+  session: string;
+  task?: string;
+  agent: string | null;
+  at: string | null;
+  role: string | null;
+  subagent?: string;
+  snippet: string;
+  /** Begin and end in characters. */
+  highlights: [number, number][];
+  exit: number | null;
+  directory?: string;
+}
+
+export interface SearchAnswer {
+  results: Hit[];
+  total: number;
+  complete: boolean;
+}
+
 export class ApiError extends Error {
   constructor(readonly status: number, message: string) {
     super(message);
@@ -208,6 +230,11 @@ export class Api {
       query.set('recent', 'true');
     }
     return this.get(`/v1/sessions/${encodeURIComponent(session)}/conversation?${query}`);
+  }
+
+  /** Turns and commands of every session and shell, best first. */
+  search(q: string, limit: number): Promise<SearchAnswer> {
+    return this.get(`/v1/search?${new URLSearchParams({ q, limit: String(limit) })}`);
   }
 
   async terminalToken(id: string): Promise<string> {

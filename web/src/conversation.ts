@@ -3,6 +3,7 @@
 
 import type { Api, ConversationPage, Part, Subagent, ToolResult, Usage } from './api';
 import { h, setText } from './dom';
+import { Search } from './search';
 import { Entry, inputText, startedBy, summary, Thread } from './thread';
 
 /** Entries in the document at once; older ones come with a button. */
@@ -55,6 +56,8 @@ export class Conversation {
   private readonly count = h('span', { class: 'count', role: 'status' });
   private readonly query = h('input', { type: 'search', placeholder: 'Search the conversation', 'aria-label': 'Search the conversation' });
   private readonly earlier = h('button', { type: 'button', class: 'quiet', onclick: () => void this.showEarlier() });
+  private readonly search: Search;
+  private readonly everywhere = h('button', { type: 'button', class: 'quiet', onclick: () => this.findEverywhere() }, 'Search everywhere');
   private readonly nodes = new Map<Entry, HTMLElement>();
   /** Older entries that are not in the document. */
   private dropped = new WeakSet<Entry>();
@@ -66,9 +69,18 @@ export class Conversation {
   private again = false;
 
   constructor(private readonly api: Api) {
+    this.search = new Search(api);
     this.element = h('section', { class: 'conversation', role: 'tabpanel', id: 'panel-conversation', 'aria-label': 'Conversation', tabindex: '0' },
-      h('div', { class: 'search-row' }, this.query, this.count), h('p', { class: 'earlier' }, this.earlier), this.list);
-    this.query.addEventListener('input', () => this.render());
+      h('div', { class: 'search-row' }, this.query, this.everywhere, this.count), this.search.element, h('p', { class: 'earlier' }, this.earlier), this.list);
+    this.query.addEventListener('input', () => {
+      this.search.close();
+      this.render();
+    });
+    this.query.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter') {
+        this.findEverywhere();
+      }
+    });
     this.earlier.hidden = true;
   }
 
@@ -160,6 +172,15 @@ export class Conversation {
       }
     }
     return null;
+  }
+
+  private findEverywhere(): void {
+    const query = this.query.value.trim();
+    if (query) {
+      void this.search.find(query);
+    } else {
+      this.query.focus();
+    }
   }
 
   /** Everything anew: another search, another session, more entries. */

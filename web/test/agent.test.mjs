@@ -94,7 +94,21 @@ test('the conversation shows prompt, tool and answer, and its search finds them'
   assert.ok(await turns.locator('mark').first().isVisible(), 'what was found is not folded away');
   await search.fill('nobody said this');
   await panel.getByText('0 found', { exact: true }).waitFor();
+
+  // The server's search finds words in any order, with where and by whom they were said.
+  const everywhere = panel.getByRole('region', { name: 'Found everywhere' });
+  await search.fill('made-by-agent touch');
+  assert.equal(await everywhere.isVisible(), false);
+  await panel.getByRole('button', { name: 'Search everywhere' }).click();
+  const hit = everywhere.getByRole('listitem').filter({ hasText: 'touch made-by-agent' }).first();
+  await hit.waitFor();
+  assert.match((await hit.textContent()) ?? '', /main.*assistant/);
+  assert.deepEqual([...new Set(await hit.locator('mark').allTextContents())].sort().join(' '), 'made-by-agent touch');
+  await search.fill('nobody said this');
+  await search.press('Enter');
+  await everywhere.getByText('0 found everywhere', { exact: true }).waitFor();
   await search.fill('');
+  assert.equal(await everywhere.isVisible(), false);
 
   // What is said while it is shown comes by itself, once.
   await prompt('say hello once more');

@@ -9,7 +9,7 @@ use crate::{Failed, machine, web, workspace};
 /// Options of `cargo xtask bench`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// generation, local, ports or terminal
+    /// generation, local, ports, search or terminal
     name: Option<String>,
     /// Arguments of the measurement itself
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -22,7 +22,7 @@ type Measurement = (
     fn(&[String]) -> Result<(), Failed>,
 );
 
-const ALL: [Measurement; 4] = [
+const ALL: [Measurement; 5] = [
     (
         "generation",
         "the generation proxy beside nginx and others: [--rounds N] [--seconds S] [--only NAME,…]",
@@ -37,6 +37,11 @@ const ALL: [Measurement; 4] = [
         "ports",
         "the port monitor's delay and cost: [ROUNDS]",
         ports,
+    ),
+    (
+        "search",
+        "the search among many turns, beside looking through all of them: [TURNS] [ROUNDS]",
+        search,
     ),
     (
         "terminal",
@@ -84,6 +89,13 @@ fn ports(arguments: &[String]) -> Result<(), Failed> {
     // The library embeds the page.
     web::build()?;
     let bench = built("whim-bench", &["--bin", "bench-ports"], "bench-ports")?;
+    Ok(show(&mut program(bench, arguments))?)
+}
+
+fn search(arguments: &[String]) -> Result<(), Failed> {
+    // The library embeds the page.
+    web::build()?;
+    let bench = built("whim-bench", &["--bin", "bench-search"], "bench-search")?;
     Ok(show(&mut program(bench, arguments))?)
 }
 

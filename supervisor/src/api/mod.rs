@@ -14,6 +14,7 @@ mod health;
 mod openapi;
 mod ports;
 pub mod problem;
+mod search;
 pub mod serve;
 mod sessions;
 mod spend;
@@ -49,6 +50,8 @@ pub struct Api {
     pub previews: crate::previews::Previews,
     pub terminals: crate::terminals::set::TerminalSet,
     pub backups: crate::backup::agent::Backups,
+    pub store: crate::store::Store,
+    pub feed: crate::store::feed::Feed,
 }
 
 type Shared = State<Arc<Api>>;
@@ -89,6 +92,8 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/credentials", put(credentials::rotate))
         .route("/v1/generations", get(spend::generations))
         .route("/v1/spend", get(spend::totals))
+        .route("/v1/search", get(search::get))
+        .route("/v1/search/rebuild", post(search::rebuild))
         .route("/v1/ports", get(ports::list))
         .route("/v1/ports/{port}/links", post(ports::link))
         .route("/v1/ports/{port}/links/{id}", delete(ports::revoke))

@@ -13,6 +13,7 @@ use whim_wire::conversation::Conversation;
 use whim_wire::event::Event;
 use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
 use whim_wire::port::Port;
+use whim_wire::search::{Answer, Rebuilt};
 use whim_wire::spec::Spec;
 use whim_wire::state::{SessionState, StateObject};
 
@@ -136,6 +137,17 @@ const CALLS: &[Call] = &[
     call("put", "/v1/budget", "Raise or lower the cap; outlives restarts")
         .takes(of::<BudgetUpdate>)
         .gives("200", Some(of::<Spend>)),
+    call(
+        "get",
+        "/v1/search",
+        "Turns of conversations and commands of shells, best first. `q` is words, all of which must be there, a \"phrase\", \
+         or the beginning of a word as `begin*`; `kind` is `conversation` or `shell`; `session` is a session's or a \
+         terminal's id; `since` and `until` are times, dates, or ages as `2h`; `limit` is 20, at most 200",
+    )
+    .query("q kind session agent since until limit")
+    .gives("200", Some(of::<Answer>)),
+    call("post", "/v1/search/rebuild", "Forget the search's index and fill it again from transcripts and histories")
+        .gives("200", Some(of::<Rebuilt>)),
     call("get", "/v1/ports", "What listens, with preview addresses").gives("200", Some(of::<Vec<Port>>)),
     call("post", "/v1/ports/{port}/links", "A link that opens one port for a while")
         .takes(of::<ports::NewLink>)

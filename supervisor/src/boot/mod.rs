@@ -323,6 +323,11 @@ async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(),
     }
     shell::write(&grounds.paths)
         .map_err(|(path, source)| BootError::Environment { path, source })?;
+    // There before the first shell is, so that what it runs is noticed.
+    let histories = grounds.paths.histories();
+    if let Err(error) = grounds.helper.make_directory(&histories, 0o700).await {
+        tracing::warn!(%error, "shells may have no history");
+    }
     let edits = shell::start_files(&grounds.paths, shell::is_installed);
     home::apply(&grounds.helper, &edits)
         .await

@@ -1,7 +1,8 @@
 //! What shells read at their start: the bashrc addition of the layers, and our integration with terminals.
 //!
 //! The integration marks prompts and commands with OSC 133, the sequences that FinalTerm began and terminals such as
-//! VS Code, kitty and WezTerm understand, and keeps histories apart. It is ours alone to change: the agents' user reads it.
+//! VS Code, kitty and WezTerm understand, keeps histories apart, and notes each command with its time, directory and exit
+//! status for the search (`store::commands` reads that). It is ours alone to change: the agents' user reads it.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod git_credential;
 pub mod hook;
 mod listing;
 mod prompt;
+mod search;
 mod share;
 mod status;
 pub mod text;
@@ -32,10 +33,21 @@ Examples:
   whim attach
   whim events -f --json
   whim conversation --format markdown > conversation.md
+  whim search '\"connection refused\"' --since 3d
 
 Exit codes of `whim run`: 0 ended well, 64 wrong option, 65 wrong spec, 69 repository or provider unreachable, 70 internal
 error, 71 init.sh failed, 73 port or directory cannot be had, 75 budget spent (oneshot), 78 agent or git not usable,
 128+N ended by signal N; in oneshot mode the agent's own.";
+
+const SEARCH: &str = "\
+Examples:
+  whim search retry timeout
+  whim search '\"connection refused\"' --kind conversation --since 3d
+  whim search 'migrat*' --agent codex --json
+  whim search cargo test --kind shell --session shell-1
+  whim search --rebuild
+
+All words must be there; case and accents make no difference, and no word is an operator.";
 
 /// The agent host: runs an AI coding agent on a repository, as PID 1 of its container.
 #[derive(Debug, Parser)]
@@ -125,6 +137,14 @@ enum Command {
         /// The agent's bookkeeping too.
         #[arg(long)]
         all: bool,
+    },
+    /// Find what was said in conversations and typed in shells; exit 0 found, 1 nothing found.
+    #[command(after_help = SEARCH)]
+    Search {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        wanted: search::Wanted,
     },
     /// Interrupt the agent's turn.
     Interrupt {
@@ -380,6 +400,7 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
             format,
             all,
         } => conversation::run(&place.client(), &session, format, all).await?,
+        Command::Search { place, wanted } => search::run(&place.client(), &wanted).await?,
         Command::Interrupt { place, session } => {
             prompt::act(&place.client(), &session, "interrupt").await?
         }

@@ -100,9 +100,11 @@ async fn newest_first(helper: &Helper, directory: &Path) -> Result<Vec<PathBuf>,
     Ok(names.into_iter().map(|name| directory.join(name)).collect())
 }
 
-/// Claude Code's directory of a session's sub-agents.
-fn subagents_of(transcript: &Path) -> PathBuf {
-    transcript.with_extension("").join("subagents")
+/// The directory of a session's sub-agents, where its kind of agent keeps one.
+#[must_use]
+pub fn subagents_of(kind: AgentKind, transcript: &Path) -> Option<PathBuf> {
+    matches!(kind, AgentKind::Claude | AgentKind::Ccr)
+        .then(|| transcript.with_extension("").join("subagents"))
 }
 
 /// A sub-agent's own transcript, where its kind of agent keeps one.
@@ -120,7 +122,8 @@ pub async fn find_subagent(
     }
     match whose.kind {
         AgentKind::Claude | AgentKind::Ccr => {
-            let path = subagents_of(transcript).join(format!("agent-{id}.jsonl"));
+            let path = transcript.with_extension("").join("subagents");
+            let path = path.join(format!("agent-{id}.jsonl"));
             Ok(is_file(helper, &path).await?.then_some(path))
         }
         AgentKind::Codex => rollout(helper, &whose.home, id).await,
@@ -137,19 +140,10 @@ pub async fn subagents(
     kind: AgentKind,
     transcript: &Path,
 ) -> Result<Vec<Subagent>, HelperError> {
-    if !matches!(kind, AgentKind::Claude | AgentKind::Ccr) {
+    let Some(directory) = subagents_of(kind, transcript) else {
         return Ok(Vec::new());
-    }
-    let directory = subagents_of(transcript);
-    let mut files: Vec<(String, Entry)> = entries(helper, &directory)
-        .await?
-        .into_iter()
-        .filter_map(|entry| {
-            let name = entry.name.strip_prefix("agent-")?.strip_suffix(".jsonl")?;
-            is_plain(name).then(|| (name.to_owned(), entry.clone()))
-        })
-        .collect();
-    files.sort_by_key(|(_, entry)| entry.stamp.modified);
+    };
+    let files = subagent_files(helper, kind, transcript).await?;
     let skipped = files.len().saturating_sub(Conversation::SUBAGENTS_MAX);
     let mut found = Vec::new();
     for (id, entry) in files.into_iter().skip(skipped) {
@@ -173,6 +167,30 @@ pub async fn subagents(
         });
     }
     Ok(found)
+}
+
+/// Ids of a session's sub-agents and their transcripts, the one that wrote last at the end.
+///
+/// # Errors
+/// As [`find`].
+pub async fn subagent_files(
+    helper: &Helper,
+    kind: AgentKind,
+    transcript: &Path,
+) -> Result<Vec<(String, Entry)>, HelperError> {
+    let Some(directory) = subagents_of(kind, transcript) else {
+        return Ok(Vec::new());
+    };
+    let mut files: Vec<(String, Entry)> = entries(helper, &directory)
+        .await?
+        .into_iter()
+        .filter_map(|entry| {
+            let name = entry.name.strip_prefix("agent-")?.strip_suffix(".jsonl")?;
+            is_plain(name).then(|| (name.to_owned(), entry.clone()))
+        })
+        .collect();
+    files.sort_by_key(|(_, entry)| entry.stamp.modified);
+    Ok(files)
 }
 
 async fn is_file(helper: &Helper, path: &Path) -> Result<bool, HelperError> {

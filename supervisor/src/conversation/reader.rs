@@ -64,6 +64,23 @@ pub struct Known {
     agent_session_id: Option<String>,
 }
 
+impl Known {
+    /// What the agent calls the session; none until it said so.
+    #[must_use]
+    pub fn agent_session_id(&self) -> Option<&str> {
+        self.agent_session_id.as_deref()
+    }
+
+    /// The same session with another conversation of its agent's, as before it was cleared.
+    #[must_use]
+    pub fn with_conversation(&self, agent_session_id: &str) -> Self {
+        Self {
+            agent_session_id: Some(agent_session_id.to_owned()),
+            ..self.clone()
+        }
+    }
+}
+
 /// A page, and how far it reaches.
 #[derive(Debug)]
 pub struct Reached {
@@ -151,12 +168,7 @@ impl Conversations {
         let Some(id) = known.agent_session_id.clone() else {
             return Ok(empty(page));
         };
-        let whose = Whose {
-            kind: known.agent,
-            home: self.0.paths.home().to_owned(),
-            cwd: known.directory.clone(),
-            id,
-        };
+        let whose = self.whose(known, id);
         let Some(main) = self.place(session, &whose, None).await? else {
             return Ok(empty(page));
         };
@@ -204,6 +216,38 @@ impl Conversations {
         }
         reached.page.agent_session_id = Some(whose.id);
         Ok(reached)
+    }
+
+    /// Where the session's transcript is, or that of a sub-agent which has its own.
+    ///
+    /// # Errors
+    /// [`ReadError::Helper`].
+    pub async fn transcript(
+        &self,
+        session: &str,
+        known: &Known,
+        subagent: Option<&str>,
+    ) -> Result<Option<PathBuf>, ReadError> {
+        let Some(id) = known.agent_session_id.clone() else {
+            return Ok(None);
+        };
+        let whose = self.whose(known, id);
+        let main = self.place(session, &whose, None).await?;
+        match (main, subagent) {
+            (Some(main), Some(subagent)) => {
+                self.place(session, &whose, Some((subagent, &main))).await
+            }
+            (main, _) => Ok(main),
+        }
+    }
+
+    fn whose(&self, known: &Known, id: String) -> Whose {
+        Whose {
+            kind: known.agent,
+            home: self.0.paths.home().to_owned(),
+            cwd: known.directory.clone(),
+            id,
+        }
     }
 
     async fn read(

@@ -9,6 +9,7 @@ pub mod generation;
 pub mod money;
 pub mod platform;
 pub mod port;
+pub mod search;
 pub mod spec;
 pub mod state;
 pub mod time;

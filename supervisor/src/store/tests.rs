@@ -1,0 +1,593 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::query::Asked;
+use super::*;
+use proptest::prelude::*;
+use whim_wire::search::{Hit, Kind};
+
+fn origin(session: &str) -> Origin {
+    Origin {
+        task: None,
+        kind: Kind::Conversation,
+        session: session.into(),
+        agent: Some("claude".into()),
+        agent_session_id: Some(format!("id-{session}")),
+        name: "transcript".into(),
+    }
+}
+
+fn turn(place: u64, at: &str, text: &str) -> Document {
+    Document {
+        place,
+        at: Some(at.parse().unwrap()),
+        text: text.into(),
+        what: What::Turn {
+            id: place.to_string(),
+            role: "user".into(),
+            subagent: None,
+        },
+    }
+}
+
+fn batch(session: &str, after: Option<&str>, cursor: &str, documents: Vec<Document>) -> Batch {
+    Batch {
+        origin: origin(session),
+        after: after.map(str::to_owned),
+        anew: false,
+        documents,
+        cursor: Some(cursor.into()),
+        names: Vec::new(),
+    }
+}
+
+fn asked(asked: &Asked<'_>) -> Query {
+    Query::parse(asked, "2026-11-22T12:00:00Z".parse().unwrap()).unwrap()
+}
+
+fn words(q: &str) -> Query {
+    asked(&Asked {
+        q: Some(q),
+        ..Asked::default()
+    })
+}
+
+struct Place {
+    directory: tempfile::TempDir,
+    store: Store,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(&directory.path().join("store.db")).unwrap();
+        Self { directory, store }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
+
+    async fn found(&self, q: &str) -> Vec<Hit> {
+        self.store.search(words(q)).await.unwrap().results
+    }
+}
+
+const AT: &str = "2026-11-22T10:00:00.000Z";
+
+#[tokio::test]
+async fn words_phrases_beginnings_and_accents_are_found() {
+    let place = Place::new();
+    let documents = vec![
+        turn(
+            0,
+            AT,
+            "The Café opens src/main.rs and says: naïve AND clever",
+        ),
+        turn(1, AT, "nothing of interest here"),
+    ];
+    place
+        .store
+        .append(batch("main", None, "1", documents))
+        .await
+        .unwrap();
+    for (q, hits) in [
+        ("cafe", 1),
+        ("CAFÉ opens", 1),
+        ("opens café", 1),
+        ("\"opens café\"", 0),
+        ("\"café opens\"", 1),
+        ("src/main.rs", 1),
+        ("main/src.rs", 0),
+        ("naïv*", 1),
+        ("naiv", 0),
+        ("\"says naïv\"*", 1),
+        ("and", 1),
+        ("clever OR interest", 0),
+        ("interest -clever", 0),
+        ("here", 1),
+        ("cafe interest", 0),
+    ] {
+        assert_eq!(place.found(q).await.len(), hits, "{q}");
+    }
+    let hit = place.found("clever").await.remove(0);
+    assert_eq!(
+        (
+            hit.session.as_str(),
+            hit.agent.as_deref(),
+            hit.agent_session_id.as_deref()
+        ),
+        ("main", Some("claude"), Some("id-main"))
+    );
+    assert_eq!((hit.role.as_deref(), hit.exit), (Some("user"), None));
+    assert_eq!(hit.at.unwrap().to_string(), AT);
+    let shown: Vec<char> = hit.snippet.chars().collect();
+    let [begin, end] = hit.highlights[0].map(|place| place as usize);
+    assert_eq!(shown[begin..end].iter().collect::<String>(), "clever");
+    assert!(hit.score > 0.0);
+}
+
+#[tokio::test]
+async fn a_long_text_is_shown_at_the_place_that_fits() {
+    let place = Place::new();
+    let long = format!("{} needle {}", "before ".repeat(500), "after ".repeat(500));
+    place
+        .store
+        .append(batch("main", None, "1", vec![turn(0, AT, &long)]))
+        .await
+        .unwrap();
+    let hit = place.found("needle").await.remove(0);
+    assert!(
+        hit.snippet.starts_with("… before") && hit.snippet.ends_with("after …"),
+        "{}",
+        hit.snippet
+    );
+    let shown: Vec<char> = hit.snippet.chars().collect();
+    let [begin, end] = hit.highlights[0].map(|place| place as usize);
+    assert_eq!(shown[begin..end].iter().collect::<String>(), "needle");
+}
+
+#[tokio::test]
+async fn filters_narrow_and_the_total_counts_all() {
+    let place = Place::new();
+    let many = (0..30).map(|n| turn(n, AT, "common word")).collect();
+    place
+        .store
+        .append(batch("main", None, "1", many))
+        .await
+        .unwrap();
+    let mut other = batch(
+        "s2",
+        None,
+        "1",
+        vec![turn(0, "2026-11-20T00:00:00.000Z", "common word")],
+    );
+    other.origin.agent = Some("codex".into());
+    place.store.append(other).await.unwrap();
+    let shell = Batch {
+        origin: Origin {
+            kind: Kind::Shell,
+            agent: None,
+            agent_session_id: None,
+            ..origin("shell-1")
+        },
+        documents: vec![Document {
+            what: What::Command {
+                directory: "/app/repo".into(),
+                exit: 3,
+                duration_ms: Some(1500),
+            },
+            ..turn(0, AT, "echo common word")
+        }],
+        ..batch("", None, "1", Vec::new())
+    };
+    place.store.append(shell).await.unwrap();
+    let found = async |ask: Asked<'static>| {
+        place
+            .store
+            .search(asked(&Asked {
+                q: Some("common"),
+                ..ask
+            }))
+            .await
+            .unwrap()
+    };
+    let all = found(Asked::default()).await;
+    assert_eq!((all.total, all.results.len()), (32, query::DEFAULT));
+    let of = async |ask| found(ask).await.total;
+    let ask = Asked::default;
+    assert_eq!(
+        of(Asked {
+            kind: Some("shell"),
+            ..ask()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        of(Asked {
+            session: Some("s2"),
+            ..ask()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        of(Asked {
+            agent: Some("claude"),
+            ..ask()
+        })
+        .await,
+        30
+    );
+    assert_eq!(
+        of(Asked {
+            since: Some("1d"),
+            ..ask()
+        })
+        .await,
+        31
+    );
+    assert_eq!(
+        of(Asked {
+            until: Some("1d"),
+            ..ask()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        of(Asked {
+            agent: Some("copilot"),
+            ..ask()
+        })
+        .await,
+        0
+    );
+    let shell = found(Asked {
+        kind: Some("shell"),
+        ..ask()
+    })
+    .await
+    .results
+    .remove(0);
+    assert_eq!(
+        (shell.exit, shell.directory.as_deref(), shell.duration_ms),
+        (Some(3), Some("/app/repo"), Some(1500))
+    );
+    assert_eq!((shell.agent, shell.role), (None, None));
+}
+
+#[tokio::test]
+async fn better_ones_come_first_and_of_equal_ones_the_newest() {
+    let place = Place::new();
+    let documents = vec![
+        turn(0, "2026-11-22T10:00:00.000Z", "rare once"),
+        turn(1, "2026-11-22T11:00:00.000Z", "rare once"),
+        turn(2, "2026-11-21T10:00:00.000Z", "rare rare"),
+        turn(3, "2026-11-20T10:00:00.000Z", "rare once"),
+    ];
+    place
+        .store
+        .append(batch("main", None, "1", documents))
+        .await
+        .unwrap();
+    let turns: Vec<String> = place
+        .found("rare")
+        .await
+        .into_iter()
+        .map(|hit| hit.turn.unwrap())
+        .collect();
+    assert_eq!(turns, ["2", "1", "0", "3"]);
+}
+
+#[tokio::test]
+async fn of_very_many_the_last_are_ranked_and_all_are_counted() {
+    let place = Place::new();
+    let many = find::CANDIDATES as u64 + 50;
+    let documents = (0..many).map(|n| turn(n, AT, "everywhere")).collect();
+    place
+        .store
+        .append(batch("main", None, "1", documents))
+        .await
+        .unwrap();
+    let answer = place.store.search(words("everywhere")).await.unwrap();
+    assert_eq!(answer.total, many);
+    assert_eq!(
+        answer.results[0].turn.as_deref(),
+        Some((many - 1).to_string().as_str())
+    );
+    let filtered = Query {
+        kind: Some(Kind::Conversation),
+        ..words("everywhere")
+    };
+    assert_eq!(place.store.search(filtered).await.unwrap().total, many);
+}
+
+#[tokio::test]
+async fn rows_and_their_cursor_go_in_together_or_not_at_all() {
+    let place = Place::new();
+    let store = &place.store;
+    store
+        .append(batch("main", None, "10", vec![turn(0, AT, "first")]))
+        .await
+        .unwrap();
+    // Repeated after a crash, or by one who began before a rebuild.
+    let again = store
+        .append(batch("main", None, "10", vec![turn(0, AT, "first")]))
+        .await;
+    assert!(matches!(again, Err(StoreError::Elsewhere(_))), "{again:?}");
+    let jumped = store
+        .append(batch("main", Some("7"), "20", vec![turn(15, AT, "lost")]))
+        .await;
+    assert!(matches!(jumped, Err(StoreError::Elsewhere(_))));
+    store
+        .append(batch(
+            "main",
+            Some("10"),
+            "20",
+            vec![turn(10, AT, "second")],
+        ))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.cursor(&origin("main")).await.unwrap().as_deref(),
+        Some("20")
+    );
+    assert_eq!(store.count().await.unwrap(), 2);
+    assert_eq!(place.found("lost").await, []);
+}
+
+#[tokio::test]
+async fn a_rewritten_source_replaces_what_was_taken_from_it_only() {
+    let place = Place::new();
+    let store = &place.store;
+    store
+        .append(batch("main", None, "10", vec![turn(0, AT, "old words")]))
+        .await
+        .unwrap();
+    store
+        .append(batch("s2", None, "10", vec![turn(0, AT, "other words")]))
+        .await
+        .unwrap();
+    let anew = Batch {
+        anew: true,
+        ..batch("main", None, "5", vec![turn(0, AT, "new words")])
+    };
+    store.append(anew).await.unwrap();
+    assert_eq!(place.found("old").await, []);
+    assert_eq!(place.found("words").await.len(), 2);
+    assert_eq!(store.count().await.unwrap(), 2);
+    let check = store
+        .ask(|db| {
+            let check = "INSERT INTO found (found, rank) VALUES ('integrity-check', 1)";
+            Ok(db.connection.execute(check, [])?)
+        })
+        .await;
+    check.expect("the index and the texts agree");
+}
+
+#[tokio::test]
+async fn another_tasks_rows_are_told_apart() {
+    let place = Place::new();
+    place
+        .store
+        .describe(Task {
+            id: "ww-1".into(),
+            ..Task::default()
+        })
+        .await
+        .unwrap();
+    place
+        .store
+        .append(batch("main", None, "1", vec![turn(0, AT, "shared")]))
+        .await
+        .unwrap();
+    let mut other = batch("main", None, "1", vec![turn(0, AT, "shared")]);
+    other.origin.task = Some("ww-2".into());
+    place.store.append(other).await.unwrap();
+    let mut tasks: Vec<Option<String>> = place
+        .found("shared")
+        .await
+        .into_iter()
+        .map(|hit| hit.task)
+        .collect();
+    tasks.sort();
+    assert_eq!(tasks, [None, Some("ww-2".to_owned())]);
+}
+
+#[tokio::test]
+async fn the_file_is_ours_alone_and_outlives_its_handle() {
+    let place = Place::new();
+    place
+        .store
+        .append(batch("main", None, "1", vec![turn(0, AT, "kept")]))
+        .await
+        .unwrap();
+    for end in ["", "-wal", "-shm"] {
+        let path = format!("{}{end}", place.path().display());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{path}");
+    }
+    let again = Store::new(&place.path()).unwrap();
+    assert_eq!(again.count().await.unwrap(), 1);
+    assert_eq!(again.begun(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_set_aside() {
+    type Spoil = fn(&Path);
+    let later: Spoil = |path| {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection
+            .pragma_update(None, "user_version", schema::VERSION + 1)
+            .unwrap();
+    };
+    let rubbish: Spoil = |path| std::fs::write(path, "no database ".repeat(1000)).unwrap();
+    for (spoil, kept) in [(later, true), (rubbish, true)] {
+        let place = Place::new();
+        place
+            .store
+            .append(batch("main", None, "1", vec![turn(0, AT, "lost")]))
+            .await
+            .unwrap();
+        let path = place.path();
+        drop(place.store);
+        // The thread closes the file after its last handle is gone.
+        while path.with_file_name("store.db-wal").exists() {
+            tokio::task::yield_now().await;
+        }
+        spoil(&path);
+        let again = Store::new(&path).unwrap();
+        assert_eq!(again.count().await.unwrap(), 0);
+        assert_eq!(again.begun(), 1);
+        assert_eq!(schema::aside(&path).exists(), kept);
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_version_is_begun_anew() {
+    let place = Place::new();
+    let path = place.path();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("CREATE TABLE old (x)").unwrap();
+    drop(connection);
+    assert_eq!(place.store.count().await.unwrap(), 0);
+    assert_eq!(place.store.begun(), 1);
+    assert!(!schema::aside(&path).exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_destroyed_while_it_is_open_is_begun_anew() {
+    type Destroy = fn(&Path);
+    let removed: Destroy = |path| std::fs::remove_file(path).unwrap();
+    let emptied: Destroy = |path| drop(std::fs::File::create(path).unwrap());
+    let replaced: Destroy = |path| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, "rubbish ".repeat(1000)).unwrap();
+    };
+    for (destroy, kept) in [(removed, false), (emptied, false), (replaced, true)] {
+        let place = Place::new();
+        let store = &place.store;
+        let rows = |from: u64| {
+            (from..from + 300)
+                .map(|n| turn(n, AT, "some words"))
+                .collect()
+        };
+        store
+            .append(batch("main", None, "300", rows(0)))
+            .await
+            .unwrap();
+        // Else the log would still have all of it, and nothing would be lost.
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let flushed = store.ask(|db| Ok(db.connection.execute_batch(checkpoint)?));
+        flushed.await.unwrap();
+        let begun = store.begun();
+        destroy(&place.path());
+        assert_eq!(store.cursor(&origin("main")).await.unwrap(), None);
+        assert_eq!(store.begun(), begun + 1);
+        assert_eq!(schema::aside(&place.path()).exists(), kept);
+        store
+            .append(batch("main", None, "300", rows(0)))
+            .await
+            .unwrap();
+        assert_eq!(store.count().await.unwrap(), 300);
+    }
+}
+
+#[tokio::test]
+async fn damage_that_shows_later_is_set_aside_too() {
+    use std::os::unix::fs::FileExt;
+    let place = Place::new();
+    let store = &place.store;
+    let rows = (0..3000)
+        .map(|n| turn(n, AT, &format!("word{n} ").repeat(20)))
+        .collect();
+    store.append(batch("main", None, "1", rows)).await.unwrap();
+    store
+        .ask(|db| {
+            let checkpoint =
+                "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA cache_size = 10; PRAGMA shrink_memory;";
+            Ok(db.connection.execute_batch(checkpoint)?)
+        })
+        .await
+        .unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(place.path())
+        .unwrap();
+    let length = file.metadata().unwrap().len();
+    for page in 1..length / 4096 {
+        file.write_all_at(&[0xff; 4096], page * 4096).unwrap();
+    }
+    let begun = store.begun();
+    let answer = store.search(words("word7")).await;
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(store.begun(), begun + 1);
+    assert_eq!(store.count().await.unwrap(), 0);
+    assert!(schema::aside(&place.path()).exists());
+}
+
+#[tokio::test]
+async fn clearing_forgets_everything() {
+    let place = Place::new();
+    let store = &place.store;
+    store
+        .append(batch("main", None, "1", vec![turn(0, AT, "gone")]))
+        .await
+        .unwrap();
+    let begun = store.begun();
+    store.clear().await.unwrap();
+    assert_eq!(store.begun(), begun + 1);
+    assert_eq!(store.cursor(&origin("main")).await.unwrap(), None);
+    assert_eq!(place.found("gone").await, []);
+}
+
+#[tokio::test]
+async fn sources_that_rows_name_are_remembered() {
+    let place = Place::new();
+    let mut first = batch("main", None, "1", Vec::new());
+    first.names = vec!["transcript/a".into()];
+    place.store.append(first).await.unwrap();
+    let known = place.store.sources(&origin("main")).await.unwrap();
+    assert_eq!(known, ["transcript", "transcript/a"]);
+    assert_eq!(
+        place.store.sources(&origin("s2")).await.unwrap(),
+        Vec::<String>::new()
+    );
+}
+
+fn table() -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    connection
+        .execute_batch(
+            "CREATE VIRTUAL TABLE found USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2');
+             INSERT INTO found VALUES ('some words here');",
+        )
+        .unwrap();
+    connection
+}
+
+proptest! {
+    /// Whatever is typed is a query that FTS5 understands, or a mistake with a name.
+    #[test]
+    fn any_text_is_a_query_or_a_clear_mistake(
+        q in ".{0,60}|[a-c\"*():^{}+,. -]{0,40}|(AND|OR|NOT|NEAR|found|text|:|\"|\\*|\\(|\\)|-| |a){0,12}"
+    ) {
+        let parsed = Query::parse(&Asked { q: Some(&q), ..Asked::default() }, jiff::Timestamp::UNIX_EPOCH);
+        match parsed {
+            Ok(query) => {
+                let matched = table().query_row(
+                    "SELECT count(*) FROM found WHERE found MATCH ?1",
+                    [query.expression()],
+                    |row| row.get::<_, i64>(0),
+                );
+                prop_assert!(matched.is_ok(), "{q:?} -> {}: {matched:?}", query.expression());
+            }
+            Err(mistakes) => {
+                prop_assert_eq!(mistakes.len(), 1);
+                prop_assert_eq!(mistakes[0].field, "q");
+                prop_assert!(!mistakes[0].problem.is_empty() && !mistakes[0].remedy.is_empty());
+            }
+        }
+    }
+}
