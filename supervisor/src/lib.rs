@@ -29,6 +29,7 @@ pub mod readiness;
 pub mod resolve;
 pub mod rest;
 pub mod rotated;
+pub mod secrets;
 pub mod sessions;
 pub mod spending;
 pub mod state;

@@ -50,12 +50,12 @@ use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
 use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
+use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::sessions::shells::Shells;
 use crate::spending::Spending;
 use crate::state::publish::{StateFiles, publish};
 use crate::store::feed;
-use crate::store::mask::Mask;
 use crate::terminals::set::TerminalSet;
 pub use failure::Failure;
 pub use services::Addresses;
@@ -233,9 +233,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         Secret::new(token.clone()),
         Secret::new(String::from_utf8_lossy(&preview_secret).into_owned()),
     ];
-    let mut hidden = Mask::default();
-    hidden.learn(&token);
-    hidden.learn(&String::from_utf8_lossy(&preview_secret));
     let secrets = boot::credentials::GitCredentials::default();
     let rotated = Rotated::open(keeper.clone(), &mut held)
         .map_err(|error| Failure::new(70, error.to_string()))?;
@@ -287,7 +284,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     );
     let conversations = Conversations::new(helper.clone(), paths.clone());
     let git_credentials = Arc::new(secrets);
-    let hidden = feed::Secrets::new(hidden, rotated.clone(), git_credentials.clone());
+    let known = Secrets::new(own_secrets, git_credentials.clone(), rotated.clone());
+    known.learn(&settings);
+    let known = Arc::new(known);
     let fed_by = |store, secrets| feed::Setup {
         store,
         conversations: conversations.clone(),
@@ -296,7 +295,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         paths: paths.clone(),
         secrets,
     };
-    let searching = Searching::start(fed_by, &paths.store(), hidden, &tasks, &stop)?;
+    let searching = Searching::start(fed_by, &paths.store(), known.clone(), &tasks, &stop)?;
     let api = Arc::new(Api {
         board: board.clone(),
         sessions: sessions.clone(),
@@ -393,13 +392,14 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
                 remember(keeper, &given, &settings).await?;
             }
         }
+        known.learn(&settings);
         searching.task(&settings);
         let mode = settings.agent.mode;
         boot::run(&grounds, &settings, processes)
             .await
             .map_err(|error| failed(&board, &error))?;
         // Before the word: whoever waits for it may ask for a backup.
-        start_backups(&grounds, &settings, own_secrets, &stop);
+        start_backups(&grounds, &settings, known.clone(), &stop);
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
         let runner = boot::idle_runner(&grounds, &settings);
@@ -485,15 +485,9 @@ fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables)
 fn start_backups(
     grounds: &Grounds,
     settings: &Settings,
-    own: [Secret; 2],
+    secrets: Arc<Secrets>,
     stop: &CancellationToken,
 ) {
-    let secrets = backup::secrets::Secrets::new(
-        settings,
-        own,
-        grounds.git_credentials.clone(),
-        grounds.rotated.clone(),
-    );
     let setup = backup::agent::Setup {
         settings: settings.backup.clone(),
         variables: grounds.variables.clone(),

@@ -22,7 +22,7 @@ use whim_wire::state::Backup as Standing;
 
 use super::engine::{Done, Engine, EngineError, Setup as EngineSetup};
 use super::known;
-use super::secrets::Secrets;
+use super::mask::Masks;
 use super::sink::{PATIENCE, SPOOL, Sink};
 use super::store::{Store, StoreError};
 use super::{collect::Collector, manifest::Places};
@@ -33,6 +33,7 @@ use crate::config::settings::Backup;
 use crate::helper::{Change, Helper};
 use crate::journal::{Delivery, Entry, Subscription};
 use crate::paths::Paths;
+use crate::secrets::Secrets;
 
 /// Requests that wait.
 const WAITING: usize = 32;
@@ -79,7 +80,7 @@ pub struct Setup {
     pub helper: Helper,
     pub paths: Paths,
     pub board: Arc<Board>,
-    pub secrets: Secrets,
+    pub secrets: Arc<Secrets>,
     pub stop: CancellationToken,
 }
 
@@ -375,7 +376,7 @@ impl Task {
         self.began = Some(began);
         let paths = self.setup.paths.clone();
         let sessions = tokio::task::spawn_blocking(move || known::sessions(&paths)).await;
-        let masks = self.setup.secrets.masks();
+        let masks = Masks::new(&self.setup.secrets.all());
         let done = self
             .engine
             .backup(reason, sessions.unwrap_or_default(), &masks)

@@ -1,15 +1,13 @@
 //! Secrets that the supervisor knows, replaced in what leaves the container. Pure.
 //!
 //! A secret becomes as many bytes as it had, so that offsets in a file are those of its saved copy, and JSON stays JSON:
-//! what takes its place is plain ASCII without quotes. It is looked for as it is, as it stands in JSON, in JSON inside
-//! JSON, and in URLs. What is cut into two chunks is found as well: the end of a chunk waits for the next one.
+//! what takes its place is plain ASCII without quotes. What is cut into two chunks is found as well: the end of a chunk waits for the next one.
 
 use memchr::memmem::Finder;
 
 use crate::config::Secret;
+use crate::secrets;
 
-/// Shorter ones would be found everywhere.
-pub const SHORTEST: usize = 6;
 /// What stands for a secret, as far as it has room, then asterisks.
 const WORDS: &[u8] = b"[secret]";
 
@@ -29,23 +27,10 @@ impl std::fmt::Debug for Masks {
 impl Masks {
     #[must_use]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut forms: Vec<Vec<u8>> = Vec::new();
-        for secret in secrets {
-            let plain = secret.expose();
-            if plain.len() < SHORTEST {
-                continue;
-            }
-            let json = in_json(plain);
-            let url: String = url::form_urlencoded::byte_serialize(plain.as_bytes()).collect();
-            let percent = url.replace('+', "%20");
-            for form in [plain.to_owned(), in_json(&json), json, url, percent] {
-                forms.push(form.into_bytes());
-            }
-            // A secret of several lines is written line by line by what shows it.
-            let lines = plain.lines().map(str::trim);
-            let lines = lines.filter(|line| line.len() >= 4 * SHORTEST && *line != plain);
-            forms.extend(lines.map(|line| line.as_bytes().to_vec()));
-        }
+        let forms = secrets
+            .into_iter()
+            .flat_map(|one| secrets::forms(one.expose()));
+        let mut forms: Vec<Vec<u8>> = forms.map(|form| form.as_bytes().to_vec()).collect();
         forms.sort_unstable();
         forms.dedup();
         Self {
@@ -76,15 +61,6 @@ impl Masks {
         out.extend(masking.finish());
         out
     }
-}
-
-fn in_json(text: &str) -> String {
-    let quoted = serde_json::Value::from(text).to_string();
-    quoted
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(&quoted)
-        .to_owned()
 }
 
 /// A stream under way.

@@ -29,7 +29,6 @@ pub mod mask;
 pub mod objects;
 pub mod pack;
 pub mod retention;
-pub mod secrets;
 pub mod sink;
 pub mod store;
 pub mod verify;

@@ -1,23 +1,16 @@
 //! Secrets known to the supervisor, put out of sight before a text is kept.
-//!
-//! A secret once known stays known for this supervisor's life, also when another took its place: transcripts are older
-//! than keys. Shorter ones than [`SHORTEST`] are words: hiding them would hide half of every text and tell where they
-//! stand.
 
 use std::fmt;
 
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use crate::boot::credentials::Remote;
-use crate::config::Settings;
+use crate::secrets;
 
 /// What stands in a secret's place.
 pub const MASK: &str = "***";
-/// Shortest secret that is hidden, in bytes.
-const SHORTEST: usize = 6;
-/// Most that are known; there are a dozen, and one more for each that is replaced.
-const MOST: usize = 1024;
+/// Most forms that are known.
+const MOST: usize = 4096;
 
 /// The secrets; nothing of them can be printed.
 #[derive(Default)]
@@ -30,63 +23,12 @@ impl fmt::Debug for Mask {
 }
 
 impl Mask {
-    /// Those that the settings hold.
-    pub fn learn_settings(&mut self, settings: &Settings) {
-        let provider = &settings.provider.credentials;
-        let credentials = [
-            &provider.anthropic_api_key,
-            &provider.claude_code_oauth_token,
-            &provider.openai_api_key,
-            &provider.openrouter_api_key,
-            &provider.provider_key,
-            &settings.control_token,
-            &settings.preview.secret,
-        ];
-        let backend = settings.backend.iter().map(|backend| &backend.token);
-        let credentials = credentials.into_iter().flatten().chain(backend);
-        for secret in credentials {
-            self.learn(secret.expose());
-        }
-        for (name, secret) in &settings.backup.environment {
-            // Regions and addresses stand beside them.
-            if ["KEY", "TOKEN", "SECRET", "PASSWORD", "SAS"]
-                .iter()
-                .any(|word| name.contains(word))
-            {
-                self.learn(secret.expose());
-            }
-        }
-        let repo = settings.repo.iter();
-        for url in repo.flat_map(|repo| std::iter::once(&repo.url).chain(&repo.mirror)) {
-            self.learn_login(url.expose());
-        }
-    }
-
     /// A secret, in every way that it is commonly written.
     pub fn learn(&mut self, secret: &str) {
-        let secret = secret.trim();
-        if secret.len() < SHORTEST {
-            return;
-        }
-        let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        let escaped = serde_json::to_string(secret).unwrap_or_default();
-        let escaped = escaped.trim_matches('"').to_owned();
-        for form in [secret.to_owned(), encoded, escaped] {
-            let form = Zeroizing::new(form);
+        for form in secrets::forms(secret) {
             if self.0.len() < MOST && !self.0.contains(&form) {
                 self.0.push(form);
             }
-        }
-    }
-
-    /// The password of a URL, or a token that stands in its user's place.
-    pub fn learn_login(&mut self, url: &str) {
-        if let Some((_, Some((name, password)))) = Remote::parse(url) {
-            self.learn(if password.is_empty() {
-                &name
-            } else {
-                &password
-            });
         }
     }
 
@@ -169,16 +111,6 @@ mod tests {
             .map(|new| (**new).clone())
             .collect();
         assert_eq!(new, ["second-secret"]);
-    }
-
-    #[test]
-    fn a_urls_login_is_known() {
-        let mut mask = Mask::default();
-        mask.learn_login("https://bot:p%40ssword@host/a");
-        mask.learn_login("https://ghp_123456@host/a");
-        mask.learn_login("ssh://gituser@host/a");
-        let hidden = mask.hide("p@ssword p%40ssword ghp_123456 gituser".to_owned());
-        assert_eq!(hidden, "*** *** *** gituser");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! The search: its store, what feeds it, and the secrets that both keep out.
+//! The search: its store and what feeds it.
 
 use std::sync::Arc;
 
@@ -7,43 +7,40 @@ use tokio_util::task::TaskTracker;
 
 use super::failure::{Failure, at};
 use crate::config::Settings;
+use crate::secrets::Secrets;
 use crate::store::Store;
-use crate::store::feed::{self, Feed, Secrets, Setup};
+use crate::store::feed::{self, Feed, Hidden, Setup};
 
 /// See the module's header.
 #[derive(Debug)]
 pub(super) struct Searching {
     pub(super) store: Store,
     pub(super) feed: Feed,
-    secrets: Arc<Secrets>,
     tasks: TaskTracker,
 }
 
 impl Searching {
     /// Nothing waits for the disk here: the first job opens the store.
     pub(super) fn start(
-        setup: impl FnOnce(Store, Arc<Secrets>) -> Setup,
+        setup: impl FnOnce(Store, Arc<Hidden>) -> Setup,
         path: &std::path::Path,
-        secrets: Secrets,
+        known: Arc<Secrets>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
         let store = Store::new(path).map_err(|error| at(path, error))?;
-        let secrets = Arc::new(secrets);
-        let setup = setup(store.clone(), secrets.clone());
+        let setup = setup(store.clone(), Arc::new(Hidden::new(known)));
         let (feed, feeding) = Feed::new(setup, stop.clone());
         drop(tasks.spawn(feeding));
         Ok(Self {
             store,
             feed,
-            secrets,
             tasks: tasks.clone(),
         })
     }
 
-    /// The task is known now. Before its agent starts, which could repeat one of its secrets.
+    /// The task is known now.
     pub(super) fn task(&self, settings: &Settings) {
-        self.secrets.learn_settings(settings);
         let (store, task) = (self.store.clone(), feed::task(settings));
         drop(self.tasks.spawn(async move {
             if let Err(error) = store.describe(task).await {

@@ -25,13 +25,12 @@ use whim_wire::state::{AgentState, Phase, StateObject};
 use super::mask::Mask;
 use super::{Store, StoreError, Task};
 use crate::board::Board;
-use crate::boot::credentials::GitCredentials;
 use crate::config::Settings;
 use crate::conversation::reader::{Conversations, ReadError};
 use crate::helper::{Change, Helper, HelperError, Stamp};
 use crate::journal::{Delivery, Entry, Subscription};
 use crate::paths::Paths;
-use crate::rotated::Rotated;
+use crate::secrets::Secrets;
 
 /// Between two passes: an agent at work writes many times a second.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -77,7 +76,7 @@ pub struct Setup {
     pub helper: Helper,
     pub board: Arc<Board>,
     pub paths: Paths,
-    pub secrets: Arc<Secrets>,
+    pub secrets: Arc<Hidden>,
 }
 
 /// Handle to the task; clones share it.
@@ -137,41 +136,29 @@ impl Feed {
     }
 }
 
-/// The secrets that must not get into the store, from everyone who holds some.
+/// The secrets that must not get into the store.
 #[derive(Debug)]
-pub struct Secrets {
+pub struct Hidden {
     mask: Mutex<Mask>,
-    rotated: Arc<Rotated>,
-    git: Arc<GitCredentials>,
+    known: Arc<Secrets>,
 }
 
-impl Secrets {
-    /// `mask`: those of the container itself.
+impl Hidden {
     #[must_use]
-    pub fn new(mask: Mask, rotated: Arc<Rotated>, git: Arc<GitCredentials>) -> Self {
+    pub fn new(known: Arc<Secrets>) -> Self {
         Self {
-            mask: Mutex::new(mask),
-            rotated,
-            git,
+            mask: Mutex::default(),
+            known,
         }
-    }
-
-    /// Those of a task.
-    pub fn learn_settings(&self, settings: &Settings) {
-        self.lock().learn_settings(settings);
     }
 
     /// The mask as of now.
     fn mask(&self) -> MutexGuard<'_, Mask> {
-        let mut mask = self.lock();
-        for secret in self.rotated.secrets().iter().chain(&self.git.secrets()) {
+        let mut mask = self.mask.lock().unwrap_or_else(PoisonError::into_inner);
+        for secret in self.known.all() {
             mask.learn(secret.expose());
         }
         mask
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mask> {
-        self.mask.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

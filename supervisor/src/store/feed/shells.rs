@@ -124,7 +124,7 @@ impl Feeder {
 }
 
 /// The rows, without secrets.
-fn hidden(documents: Vec<(u64, commands::Command)>, secrets: &super::Secrets) -> Vec<Document> {
+fn hidden(documents: Vec<(u64, commands::Command)>, secrets: &super::Hidden) -> Vec<Document> {
     let mask = secrets.mask();
     let row = |(place, command): (u64, commands::Command)| Document {
         place,
