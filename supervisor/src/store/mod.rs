@@ -182,6 +182,7 @@ impl Store {
     pub async fn search(&self, query: Query) -> Result<Answer, StoreError> {
         let deadline = Instant::now() + PATIENCE;
         self.ask(move |db| {
+            db.connection.execute_batch(schema::LARGE)?;
             let over = move || Instant::now() >= deadline;
             db.connection.progress_handler(STEPS, Some(over))?;
             let answer = find::search(&db.connection, &query);
@@ -212,7 +213,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn rest(&self) -> Result<(), StoreError> {
-        self.ask(|db| Ok(db.connection.execute_batch("PRAGMA shrink_memory")?))
+        self.ask(|db| Ok(db.connection.execute_batch(schema::SMALL)?))
             .await
     }
 

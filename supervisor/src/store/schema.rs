@@ -29,6 +29,11 @@ const MAX_PAGES: u32 = 1 << 20;
 /// Nobody else opens the file; a person's `sqlite3` may.
 const BUSY: Duration = Duration::from_secs(2);
 
+/// Pages in memory while rows are taken in, in KiB: each is written once.
+pub(super) const SMALL: &str = "PRAGMA cache_size = -2048; PRAGMA shrink_memory;";
+/// While something is searched: the same pages are looked at again and again. Until the next rows come.
+pub(super) const LARGE: &str = "PRAGMA cache_size = -16384;";
+
 const TABLES: &str = "
     CREATE TABLE tasks (
         key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT, workspace TEXT, branch TEXT);
@@ -147,8 +152,9 @@ impl Db {
         // What a power cut takes is read again: the cursor goes with the rows.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 16777216;",
+             PRAGMA journal_size_limit = 16777216;",
         )?;
+        connection.execute_batch(SMALL)?;
         connection.pragma_update(None, "max_page_count", MAX_PAGES)?;
         Ok(Self {
             path: path.to_owned(),
