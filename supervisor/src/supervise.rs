@@ -37,6 +37,7 @@ use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
 use crate::claim::Claim;
 use crate::config::settings::LogFormat;
+use crate::config::values::StoreKind;
 use crate::config::{Given, Resolved, Secret, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
@@ -488,8 +489,16 @@ fn start_backups(
     secrets: Arc<Secrets>,
     stop: &CancellationToken,
 ) {
+    let mut store = settings.backup.clone();
+    if let (StoreKind::Backend, Some(backend)) = (store.kind, &settings.backend) {
+        let token = grounds.rotated.token();
+        let token = token.unwrap_or_else(|| backend.token.clone());
+        store
+            .environment
+            .insert(backup::platform::TOKEN.to_owned(), token);
+    }
     let setup = backup::agent::Setup {
-        settings: settings.backup.clone(),
+        settings: store,
         variables: grounds.variables.clone(),
         task: settings
             .task

@@ -11,7 +11,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use whim::backup::objects::Objects;
 use whim::backup::store::Store;
-use whim_kit::{Client, Root, Run, S3, Whim, mounts, wait};
+use whim_kit::backend::{Call, Trouble};
+use whim_kit::{Backend, Client, Root, Run, S3, Whim, mounts, wait};
 
 use crate::support::{PATIENCE, as_agent, custom, ready, root, start_in, state, whim};
 
@@ -526,4 +527,45 @@ fn a_real_s3_keeps_it_and_may_stall() {
         (&json!(true), &json!("ww-1"))
     );
     assert!(verified["bytes"].as_u64().unwrap() > lines(0..3000).len() as u64);
+}
+
+#[test]
+fn the_platform_keeps_it() {
+    let platform = Backend::start("ww-1", "internal-token").unwrap();
+    let run = spec(json!({"interval_s": 3600, "url": platform.url()}))
+        .env("WHIM_BACKEND_URL", platform.url())
+        .env("WHIM_INTERNAL_API_TOKEN", "internal-token");
+    let (root, whim, client) = started(&run);
+    for round in 0..4 {
+        write(&root, TRANSCRIPT, &lines(0..100 * (round + 1)));
+        said(&whim, &["backup", "now"]);
+    }
+    assert!(said(&whim, &["backup", "verify"]).contains("all as they went in"));
+    assert!(
+        client.json("/v1/backups").unwrap()["backups"]
+            .as_array()
+            .unwrap()
+            .len()
+            >= 4
+    );
+
+    // An answer that was lost is no second object; a refusal is owed, told without the token, and made good.
+    platform.trouble(Call::BackupPut, Trouble::Unheard(500), 1);
+    append(&root, TRANSCRIPT, &lines(400..500));
+    drop(command(&whim, &["backup", "now"]));
+    said(&whim, &["backup", "now"]);
+    platform.trouble(Call::BackupPut, Trouble::Status(507), 1);
+    append(&root, TRANSCRIPT, &lines(500..600));
+    let refused = command(&whim, &["backup", "now"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        words.contains("507") && !words.contains("internal-token"),
+        "{words}"
+    );
+    said(&whim, &["backup", "now"]);
+    assert!(said(&whim, &["backup", "verify"]).contains("all as they went in"));
+    assert_eq!(platform.violations(), Vec::<String>::new());
+    said(&whim, &["purge", "--yes"]);
+    assert_eq!(platform.look(|books| books.kept()), 0);
 }

@@ -2,7 +2,7 @@
 //!
 //! - `manifest`: the format of a snapshot: pure, trusts nothing
 //! - `hash`, `mask`, `cut`, `guard`, `pack`: pure: what happens to a file's bytes
-//! - `objects`, `connector`: a place by URL; our way out to it
+//! - `objects`, `connector`, `platform`: a place by URL; our way out to it; the platform's API as such a place
 //! - `store`, `sink`: the snapshots of one task in such a place; the spool while it takes nothing
 //! - `collect`: which files there are, and their bytes, through the helper
 //! - `index`: what is saved of each file
@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod mask;
 pub mod objects;
 pub mod pack;
+pub mod platform;
 pub mod retention;
 pub mod sink;
 pub mod store;

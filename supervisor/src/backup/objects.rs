@@ -1,4 +1,4 @@
-//! A place that holds objects, by URL: a directory, S3 and what speaks like it, GCS, Azure.
+//! A place that holds objects, by URL: a directory, S3 and what speaks like it, GCS, Azure, the platform.
 //!
 //! Objects are written once and never changed: every put is on the condition that there is no such object yet, which is
 //! all the coordination that containers sharing a place need. A put that was acknowledged is durable.
@@ -24,6 +24,7 @@ use url::Url;
 use whim_proxies::http::dial::DialError;
 
 use super::connector::{Connector, DEADLINE};
+use super::platform::{self, Platform};
 use crate::config::settings::Backup;
 use crate::config::values::StoreKind;
 use crate::config::{Secret, Variables, redact};
@@ -93,7 +94,17 @@ pub struct Listed {
 
 /// See the module's header. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Objects {
+pub struct Objects(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Library(Library),
+    Platform(Arc<Platform>),
+}
+
+/// What the library reaches.
+#[derive(Clone, Debug)]
+struct Library {
     library: Arc<dyn ObjectStore>,
     /// Before every name.
     prefix: Path,
@@ -152,11 +163,15 @@ impl Objects {
                     .with_http_connector(connector()?);
                 Arc::new(builder.build().map_err(|error| unusable(&error))?)
             }
-            StoreKind::Backend => return Err(OpenError::Url),
+            StoreKind::Backend => {
+                let token = given.get(platform::TOKEN);
+                let platform = Platform::new(settings.url.expose(), token, connector()?)?;
+                return Ok(Self(Way::Platform(Arc::new(platform))));
+            }
         };
         let prefix = Path::from_url_path(url.path().trim_matches('/'))
             .map_err(|error| OpenError::Settings(cut(&error.to_string())))?;
-        Ok(Self { library, prefix })
+        Ok(Self(Way::Library(Library { library, prefix })))
     }
 
     /// A directory, made if missing with mode 0700. Written objects are synced before they are acknowledged.
@@ -174,18 +189,18 @@ impl Objects {
             source,
         })?;
         let library = LocalFileSystem::new_with_prefix(&path).map_err(|error| unusable(&error))?;
-        Ok(Self {
+        Ok(Self(Way::Library(Library {
             library: Arc::new(library.with_fsync(true)),
             prefix: Path::default(),
-        })
+        })))
     }
 
     #[cfg(test)]
     pub(super) fn of(library: Arc<dyn ObjectStore>) -> Self {
-        Self {
+        Self(Way::Library(Library {
             library,
             prefix: Path::default(),
-        }
+        }))
     }
 
     /// Writes an object unless there is one of that name.
@@ -193,6 +208,64 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Failed`].
     pub async fn put(&self, name: &str, content: Bytes) -> Result<Put, ObjectError> {
+        match &self.0 {
+            Way::Library(library) => library.put(name, content).await,
+            Way::Platform(platform) => platform.put(name, content).await,
+        }
+    }
+
+    /// Reads an object of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn get(&self, name: &str, limit: u64) -> Result<Bytes, ObjectError> {
+        match &self.0 {
+            Way::Library(library) => library.get(name, limit).await,
+            Way::Platform(platform) => platform.get(name, limit).await,
+        }
+    }
+
+    /// All objects whose names begin with the components of `prefix`, by name.
+    ///
+    /// # Errors
+    /// [`ObjectError::Failed`], [`ObjectError::TooMany`].
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
+        match &self.0 {
+            Way::Library(library) => library.list(prefix).await,
+            Way::Platform(platform) => platform.list(prefix).await,
+        }
+    }
+
+    /// Names of the directories right below `prefix`.
+    ///
+    /// # Errors
+    /// [`ObjectError::Failed`]; the platform's API has no such list.
+    pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        match &self.0 {
+            Way::Library(library) => library.directories(prefix).await,
+            Way::Platform(_) => Err(ObjectError::Failed {
+                action: "listing",
+                object: prefix.to_owned(),
+                message: "the platform's API tells of one task only; name it".to_owned(),
+                lasting: true,
+            }),
+        }
+    }
+
+    /// Removes an object; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`ObjectError::Failed`].
+    pub async fn delete(&self, name: &str) -> Result<(), ObjectError> {
+        match &self.0 {
+            Way::Library(library) => library.delete(name).await,
+            Way::Platform(platform) => platform.delete(name).await,
+        }
+    }
+}
+
+impl Library {
+    async fn put(&self, name: &str, content: Bytes) -> Result<Put, ObjectError> {
         let path = self.path(name);
         let options = PutOptions::from(PutMode::Create);
         let put = self.library.put_opts(&path, content.into(), options);
@@ -204,11 +277,7 @@ impl Objects {
         }
     }
 
-    /// Reads an object of at most `limit` bytes.
-    ///
-    /// # Errors
-    /// [`ObjectError`].
-    pub async fn get(&self, name: &str, limit: u64) -> Result<Bytes, ObjectError> {
+    async fn get(&self, name: &str, limit: u64) -> Result<Bytes, ObjectError> {
         let path = self.path(name);
         let get = async {
             let found = self.library.get(&path).await?;
@@ -228,11 +297,7 @@ impl Objects {
         }
     }
 
-    /// All objects whose names begin with the components of `prefix`, by name.
-    ///
-    /// # Errors
-    /// [`ObjectError::Failed`], [`ObjectError::TooMany`].
-    pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
         let path = self.path(prefix);
         let mut stream = self.library.list(Some(&path));
         let mut found = Vec::new();
@@ -264,11 +329,7 @@ impl Objects {
         Ok(found)
     }
 
-    /// Names of the directories right below `prefix`.
-    ///
-    /// # Errors
-    /// [`ObjectError::Failed`].
-    pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+    async fn directories(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
         let path = self.path(prefix);
         match within(self.library.list_with_delimiter(Some(&path))).await {
             Ok(Ok(found)) => {
@@ -280,11 +341,7 @@ impl Objects {
         }
     }
 
-    /// Removes an object; one that is not there is removed already.
-    ///
-    /// # Errors
-    /// [`ObjectError::Failed`].
-    pub async fn delete(&self, name: &str) -> Result<(), ObjectError> {
+    async fn delete(&self, name: &str) -> Result<(), ObjectError> {
         match within(self.library.delete(&self.path(name))).await {
             Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
             Ok(Err(error)) => Err(failed("removing", name, &error)),
@@ -351,7 +408,7 @@ fn failed(action: &'static str, object: &str, error: &object_store::Error) -> Ob
 }
 
 /// An error with its causes; each says its own part only once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

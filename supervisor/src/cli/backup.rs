@@ -15,6 +15,7 @@ use super::text::escape;
 use super::{CliError, Outcome, Place};
 use crate::backup::manifest::SnapshotId;
 use crate::backup::objects::Objects;
+use crate::backup::platform;
 use crate::backup::store::{self, Store};
 use crate::backup::verify::{self, Summary, Verified};
 use crate::config::environment::is_store_variable;
@@ -233,7 +234,9 @@ async fn open(place: &Place, from: &From) -> Result<Store, CliError> {
 fn credentials(kind: StoreKind, variables: &Variables) -> BTreeMap<String, Secret> {
     let given = variables.iter().filter_map(|(name, value)| {
         let (name, value) = (name.to_str()?, value.to_str()?);
-        is_store_variable(kind, name).then(|| (name.to_owned(), Secret::new(value.to_owned())))
+        let wanted = is_store_variable(kind, name)
+            || (kind == StoreKind::Backend && name == platform::TOKEN);
+        wanted.then(|| (name.to_owned(), Secret::new(value.to_owned())))
     });
     given.collect()
 }

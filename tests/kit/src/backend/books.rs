@@ -12,6 +12,10 @@ pub enum Call {
     Events,
     Ports,
     GitCredentials,
+    BackupList,
+    BackupGet,
+    BackupPut,
+    BackupDelete,
 }
 
 impl Call {
@@ -21,6 +25,10 @@ impl Call {
             "events" => Self::Events,
             "ports" => Self::Ports,
             "git_credentials" => Self::GitCredentials,
+            "backup_list" => Self::BackupList,
+            "backup_get" => Self::BackupGet,
+            "backup_put" => Self::BackupPut,
+            "backup_delete" => Self::BackupDelete,
             _ => return None,
         })
     }
@@ -70,6 +78,8 @@ pub struct Stream {
 /// See the module's header.
 #[derive(Debug, Default)]
 pub struct Books {
+    /// Of backups, by kind and name.
+    pub(super) objects: super::objects::Objects,
     /// All calls, oldest first.
     pub calls: Vec<Taken>,
     /// By name, in the order of their first batch.
@@ -88,6 +98,12 @@ pub struct Books {
 }
 
 impl Books {
+    /// Number of the objects of backups.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.objects.len()
+    }
+
     /// The stream that began last.
     #[must_use]
     pub fn stream(&self) -> Stream {

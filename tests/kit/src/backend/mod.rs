@@ -8,6 +8,7 @@
 //! Runs on a thread of its own and stops when dropped.
 
 mod books;
+mod objects;
 mod schema;
 mod serve;
 
@@ -240,7 +241,16 @@ mod tests {
             }
         }
         served.sort_unstable();
-        let all = [Call::Spec, Call::Events, Call::Ports, Call::GitCredentials];
+        let all = [
+            Call::Spec,
+            Call::Events,
+            Call::Ports,
+            Call::GitCredentials,
+            Call::BackupList,
+            Call::BackupGet,
+            Call::BackupPut,
+            Call::BackupDelete,
+        ];
         assert_eq!(served, all);
         let mut found = Vec::new();
         references(&document, &mut found);

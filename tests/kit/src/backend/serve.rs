@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::books::{Books, Call, Taken, Trouble};
-use super::{PREFIX, Shared, schema};
+use super::{PREFIX, Shared, objects, schema};
 
 /// Largest body of the document's (a batch of events).
 const MAX_BODY: usize = 1024 * 1024;
@@ -67,6 +67,9 @@ impl Answer {
 
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    if let Some(place) = objects::place(&head, shared) {
+        return objects::answer(&head, body, &place, shared).await;
+    }
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => {
@@ -206,6 +209,10 @@ fn semantic(call: Call, body: &Value, shared: &Shared) -> Answer {
             books.ports = body.get("ports").and_then(Value::as_array).cloned();
             Answer::new(204, Value::Null)
         }
+        // These have bodies of their own: see `objects`.
+        Call::BackupList | Call::BackupGet | Call::BackupPut | Call::BackupDelete => {
+            Answer::new(500, Value::Null)
+        }
         Call::GitCredentials => {
             let Some((username, life)) = books.login.clone() else {
                 return Answer::new(404, json!({"title": "No repository"}));
@@ -221,7 +228,7 @@ fn semantic(call: Call, body: &Value, shared: &Shared) -> Answer {
     }
 }
 
-fn record(shared: &Shared, call: Call, body: Value, token: String, status: u16) {
+pub(super) fn record(shared: &Shared, call: Call, body: Value, token: String, status: u16) {
     let at_ms = u64::try_from(shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     shared.books().calls.push(Taken {
         call,
@@ -255,7 +262,7 @@ fn response(answer: &Answer) -> Response<Full<Bytes>> {
 }
 
 /// UTC with milliseconds (days to a date: <https://howardhinnant.github.io/date_algorithms.html>, `civil_from_days`).
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs();
     let days = i64::try_from(seconds / 86_400).unwrap_or(0) + 719_468;
