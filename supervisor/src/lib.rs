@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod attachments;
 pub mod board;
 pub mod boot;
 pub mod claim;

@@ -41,6 +41,12 @@ impl Paths {
         self.root.join("app/repo")
     }
 
+    /// Files that people attached, for the agent to read.
+    #[must_use]
+    pub fn attachments(&self) -> PathBuf {
+        self.root.join("app/attachments")
+    }
+
     /// Git worktrees of sessions beside `main`.
     #[must_use]
     pub fn worktrees(&self) -> PathBuf {
@@ -100,6 +106,12 @@ impl Paths {
     #[must_use]
     pub fn terminals(&self) -> PathBuf {
         self.state().join("terminals")
+    }
+
+    /// What is known of the attachments.
+    #[must_use]
+    pub fn attachments_record(&self) -> PathBuf {
+        self.state().join("attachments.json")
     }
 
     #[must_use]

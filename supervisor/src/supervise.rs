@@ -30,6 +30,7 @@ use whim_wire::state::{Phase, StateObject, Supervisor};
 
 use crate::api::Api;
 use crate::api::access::Gate;
+use crate::attachments::{self, Attachments};
 use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
 use crate::claim::Claim;
@@ -271,8 +272,16 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         identity.binary.clone(),
         identity.credentials(),
     );
+    let attachments = Arc::new(Attachments::open(attachments::Setup {
+        helper: helper.clone(),
+        board: board.clone(),
+        variables: variables.clone(),
+        directory: paths.attachments(),
+        record: paths.attachments_record(),
+    }));
     let api = Arc::new(Api {
         board: board.clone(),
+        attachments: attachments.clone(),
         sessions: sessions.clone(),
         conversations: Conversations::new(helper.clone(), paths.clone()),
         git_credentials: Arc::new(secrets),
@@ -313,6 +322,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         keeper: keeper.clone(),
         helper,
         board: board.clone(),
+        attachments,
         spending,
         sessions,
         terminals,

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod attach;
+mod attachments;
 mod conversation;
 mod credentials;
 mod events;
@@ -37,6 +38,7 @@ const BODY: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Api {
     pub board: Arc<Board>,
+    pub attachments: Arc<crate::attachments::Attachments>,
     pub sessions: Sessions,
     pub conversations: crate::conversation::reader::Conversations,
     pub git_credentials: Arc<GitCredentials>,
@@ -85,6 +87,10 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/sessions/{id}/answers", post(sessions::answer))
         .route("/v1/spec", put(credentials::claim))
         .route("/v1/credentials", put(credentials::rotate))
+        .route(
+            "/v1/attachments",
+            get(attachments::list).post(attachments::add),
+        )
         .route("/v1/generations", get(spend::generations))
         .route("/v1/spend", get(spend::totals))
         .route("/v1/ports", get(ports::list))

@@ -6,7 +6,7 @@ use axum::Json;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{credentials, ports, sessions};
+use super::{attachments, credentials, ports, sessions};
 use crate::sessions::{NewSession, Prompt};
 use whim_wire::conversation::Conversation;
 use whim_wire::event::Event;
@@ -128,6 +128,17 @@ const CALLS: &[Call] = &[
     call("put", "/v1/credentials", "Credentials of provider, git and platform, held in memory only")
         .takes(of::<credentials::NewCredentials>)
         .gives("204", None),
+    call("get", "/v1/attachments", "Attached files that are there, and those of the last that could not be had")
+        .gives("200", Some(of::<attachments::Attached>)),
+    call(
+        "post",
+        "/v1/attachments",
+        "Attach files: links in JSON, or with `name` one file as the body (at most 25 MB). 201, or 207 where one is not \
+         there. The session is told by a prompt unless `tell=false`",
+    )
+    .query("name session tell")
+    .takes(of::<attachments::NewAttachments>)
+    .gives("201", Some(of::<attachments::Attached>)),
     call("get", "/v1/generations", "The ledger, oldest first")
         .query("after limit")
         .gives("200", Some(of::<Generations>)),

@@ -27,11 +27,13 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use whim_proxies::local::preview_environment;
 use whim_wire::event::kind;
 use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
 use whim_wire::state::Phase;
 
+use crate::attachments::{self, Attachments};
 use crate::board::Board;
 use crate::config::environment::{self, Environment};
 use crate::config::{Settings, Variables};
@@ -61,6 +63,7 @@ pub struct Grounds {
     pub keeper: Keeper,
     pub helper: Helper,
     pub board: Arc<Board>,
+    pub attachments: Arc<Attachments>,
     pub spending: Arc<Spending>,
     pub sessions: Sessions,
     pub terminals: TerminalSet,
@@ -99,8 +102,9 @@ pub async fn run(
     if !is_untrusted(settings) {
         git_login(grounds, settings);
     }
+    let mut attached = None;
     if left.sessions.is_empty() {
-        steps(grounds, settings, &git, &environment, &mut left.inits).await?;
+        attached = steps(grounds, settings, &git, &environment, &mut left.inits).await?;
     } else {
         login_again(grounds, settings);
         tracing::info!(
@@ -112,7 +116,7 @@ pub async fn run(
         init_script::tend(process, &grounds.paths.logs());
     }
     let shells = std::mem::take(&mut left.shells);
-    agents(grounds, settings, git, environment, left).await?;
+    agents(grounds, settings, git, environment, attached, left).await?;
     for process in shells {
         grounds.shells.take_up(process);
     }
@@ -133,14 +137,17 @@ fn probe(grounds: &Grounds, settings: &Settings) {
     }));
 }
 
+/// Every step before the agent; what its first prompt says of the attachments.
 async fn steps(
     grounds: &Grounds,
     settings: &Settings,
     git: &Git,
     environment: &Environment,
     inits: &mut BTreeMap<String, Process>,
-) -> Result<(), BootError> {
+) -> Result<Option<String>, BootError> {
     let mut progress = Progress::read(&grounds.paths.state(), grounds.started_ms);
+    // Beside the other steps: they need neither each other's network nor each other's files.
+    let attached = fetch_attachments(grounds, settings);
     let mut step = Step {
         grounds,
         begun: Instant::now(),
@@ -162,8 +169,25 @@ async fn steps(
         init_scripts(grounds, settings, environment, inits, &mut progress).await?;
         progress.done("init");
     }
+    step.begin("attachments");
+    let attached = attached.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the attachments' task ended");
+        Vec::new()
+    });
     step.begin("agent");
-    Ok(())
+    Ok(attachments::paragraph(&attached))
+}
+
+/// What the spec names and is not there yet. A link that does not work is told, and stops nothing.
+fn fetch_attachments(
+    grounds: &Grounds,
+    settings: &Settings,
+) -> AbortOnDropHandle<Vec<whim_wire::attachment::Attachment>> {
+    let attachments = grounds.attachments.clone();
+    let wanted = settings.attachments.clone();
+    AbortOnDropHandle::new(tokio::spawn(
+        async move { attachments.of_spec(&wanted).await },
+    ))
 }
 
 /// Names the step in the phase and logs how long the one before took.
@@ -385,6 +409,7 @@ async fn agents(
     settings: &Settings,
     git: Git,
     environment: Environment,
+    attached: Option<String>,
     mut left: Processes,
 ) -> Result<(), BootError> {
     let life = grounds.started_ms;
@@ -416,7 +441,7 @@ async fn agents(
     let plan = Plan {
         setup: ground.setup.clone(),
         record: main,
-        prompt: settings.agent.prompt.clone(),
+        prompt: first_prompt(settings, attached),
     };
     sessions::start(&ground, plan, adopted, inbox)
         .wait()
@@ -452,6 +477,15 @@ async fn agents(
         .collect();
     left.end_others().await;
     Ok(())
+}
+
+/// The task's prompt and what goes with it. Without a prompt there is nothing to go with: the instructions name the place.
+fn first_prompt(settings: &Settings, attached: Option<String>) -> Option<String> {
+    let prompt = settings.agent.prompt.clone()?;
+    Some(match attached {
+        Some(attached) => format!("{prompt}\n\n{attached}"),
+        None => prompt,
+    })
 }
 
 /// How the program of `--idle-action` is run.
