@@ -26,6 +26,7 @@ pub mod ports;
 pub mod previews;
 pub mod random;
 pub mod readiness;
+pub mod reload;
 pub mod resolve;
 pub mod rest;
 pub mod rotated;

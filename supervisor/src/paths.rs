@@ -114,6 +114,12 @@ impl Paths {
         self.state().join("attachments.json")
     }
 
+    /// What was written into files of the agents.
+    #[must_use]
+    pub fn written(&self) -> PathBuf {
+        self.state().join("written.json")
+    }
+
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.state().join("journal")

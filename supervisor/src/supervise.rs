@@ -14,6 +14,7 @@ mod services;
 mod task;
 mod told;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
@@ -24,9 +25,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper};
+use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper, read_memfd};
 use whim_wire::event::kind;
 use whim_wire::state::{Phase, StateObject, Supervisor};
+use zeroize::Zeroizing;
 
 use crate::api::Api;
 use crate::api::access::Gate;
@@ -46,6 +48,7 @@ use crate::listeners::Listeners;
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
+use crate::reload::{self, Reload};
 use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
 use crate::sessions::Sessions;
@@ -238,6 +241,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         }
         _ => (Claim::none(), None),
     };
+    let under_way = interrupted_reload(&mut held)?;
     let mut listeners = Listeners::new(held, keeper.clone());
     let bound = bind(&mut listeners, &settings, &paths).await?;
     let addresses = bound.addresses;
@@ -288,6 +292,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         spending: spending.clone(),
         gate,
         claim,
+        reload: Arc::new(Reload::default()),
         platform: platform.clone(),
         rotated: rotated.clone(),
         previews,
@@ -318,9 +323,10 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     )));
     look_for_weaknesses(&board, &given, &variables);
     let (ended, mut ends) = mpsc::channel(64);
-    let grounds = Grounds {
+    let grounds = Arc::new(Grounds {
         keeper: keeper.clone(),
         helper,
+        written: Arc::new(boot::Written::open(paths.written())),
         board: board.clone(),
         attachments,
         spending,
@@ -337,7 +343,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         ended,
         ports,
         started_ms: hello.started_ms,
-    };
+    });
     let mut settings = settings;
     let mut stopping = keeper.stopping();
     let life = async {
@@ -377,6 +383,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         boot::run(&grounds, &settings, processes)
             .await
             .map_err(|error| failed(&board, &error))?;
+        api.reload
+            .open(grounds.clone(), &given, &settings, under_way)
+            .await;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
         let runner = boot::idle_runner(&grounds, &settings);
@@ -404,6 +413,18 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let deadline = *stopping.borrow();
     end(keeper, &board, &paths, &grounds, deadline, stop, tasks).await;
     Ok(ended_by_us.unwrap_or(0))
+}
+
+/// The layers before a reload that the last supervisor did not finish.
+fn interrupted_reload(
+    held: &mut HashMap<String, OwnedFd>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let Some(memory) = held.remove(reload::UNDER_WAY) else {
+        return Ok(None);
+    };
+    let bytes = read_memfd(&memory, told::ARGUMENTS)
+        .map_err(|error| Failure::new(70, error.to_string()))?;
+    Ok(Some(Zeroizing::new(bytes)))
 }
 
 fn start_log(settings: &Settings) {

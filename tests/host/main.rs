@@ -23,6 +23,7 @@ mod platform;
 mod ports;
 mod provider;
 mod refusals;
+mod reload;
 mod sessions;
 mod shells;
 mod steering;

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod attach;
 mod attachments;
+mod config;
 mod conversation;
 mod credentials;
 mod events;
@@ -45,6 +46,7 @@ pub struct Api {
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
     pub claim: crate::claim::Claim,
+    pub reload: Arc<crate::reload::Reload>,
     pub platform: crate::platform::Platform,
     pub rotated: Arc<crate::rotated::Rotated>,
     pub previews: crate::previews::Previews,
@@ -86,6 +88,7 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/sessions/{id}/stop", post(sessions::stop))
         .route("/v1/sessions/{id}/answers", post(sessions::answer))
         .route("/v1/spec", put(credentials::claim))
+        .route("/v1/config", put(config::put))
         .route("/v1/credentials", put(credentials::rotate))
         .route(
             "/v1/attachments",

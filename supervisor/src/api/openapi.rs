@@ -7,12 +7,13 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{attachments, credentials, ports, sessions};
+use crate::reload::Reloaded;
 use crate::sessions::{NewSession, Prompt};
 use whim_wire::conversation::Conversation;
 use whim_wire::event::Event;
 use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
 use whim_wire::port::Port;
-use whim_wire::spec::Spec;
+use whim_wire::spec::{Layer, Spec};
 use whim_wire::state::{SessionState, StateObject};
 
 /// Lists are objects, so that fields may be added beside them.
@@ -125,6 +126,15 @@ const CALLS: &[Call] = &[
         .takes(of::<sessions::Answer>)
         .gives("202", None),
     call("put", "/v1/spec", "Claim a waiting container, once; 409 after").takes(of::<Spec>).gives("202", None),
+    call(
+        "put",
+        "/v1/config",
+        "Exchange the configuration layers of a running task (the spec's `config`). All or nothing; says what a running agent \
+         does not know before its restart, which `restart=resume` does",
+    )
+    .query("restart")
+    .takes(of::<Vec<Layer>>)
+    .gives("200", Some(of::<Reloaded>)),
     call("put", "/v1/credentials", "Credentials of provider, git and platform, held in memory only")
         .takes(of::<credentials::NewCredentials>)
         .gives("204", None),

@@ -7,6 +7,7 @@
 //! are done are remembered for the life of the keeper, so that an init script does not run twice. After a restart of the
 //! container everything is looked at again: what is there stays, the agent resumes its own session.
 
+pub mod again;
 pub mod credentials;
 pub mod directories;
 mod error;
@@ -18,11 +19,12 @@ mod progress;
 pub mod repository;
 mod setup;
 mod shell;
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::json;
@@ -56,12 +58,15 @@ use init_script::Part;
 use left::Processes;
 use progress::Progress;
 use repository::{Checked, Checkout};
+pub use written::Written;
 
 /// What the boot works with.
 #[derive(Debug)]
 pub struct Grounds {
     pub keeper: Keeper,
     pub helper: Helper,
+    /// What is ours in the agents' files.
+    pub written: Arc<Written>,
     pub board: Arc<Board>,
     pub attachments: Arc<Attachments>,
     pub spending: Arc<Spending>,
@@ -415,6 +420,12 @@ async fn agents(
     let life = grounds.started_ms;
     let runs = left.sessions.contains_key(MAIN);
     let main = setup::main_record(&grounds.paths, settings, life, runs)?;
+    let task = sessions::Task {
+        environment: environment.for_terminal().into_pairs(),
+        setup: setup::setup(grounds, settings, &main),
+        configuration: Arc::new(settings.configuration.clone()),
+    };
+    let setup = task.setup.clone();
     let ground = Arc::new(Ground {
         sessions: grounds.sessions.clone(),
         board: grounds.board.clone(),
@@ -425,9 +436,9 @@ async fn agents(
         spending: grounds.spending.clone(),
         paths: grounds.paths.clone(),
         user: grounds.identity.credentials(),
-        environment: environment.for_terminal().into_pairs(),
+        written: grounds.written.clone(),
+        task: Mutex::new(Arc::new(task)),
         no_new_privs: settings.no_new_privs,
-        setup: setup::setup(grounds, settings, &main),
         agent: settings.agent.kind,
         mode: settings.agent.mode,
         life,
@@ -439,7 +450,7 @@ async fn agents(
     let adopted = left.adopt(MAIN);
     let inbox = grounds.sessions.register(MAIN);
     let plan = Plan {
-        setup: ground.setup.clone(),
+        setup: setup.clone(),
         record: main,
         prompt: first_prompt(settings, attached),
     };
@@ -454,7 +465,7 @@ async fn agents(
         let inbox = grounds.sessions.register(&record.id);
         let id = record.id.clone();
         let plan = Plan {
-            setup: record.setup(&ground.setup),
+            setup: record.setup(&setup),
             record,
             prompt: None,
         };

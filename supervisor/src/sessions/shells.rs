@@ -73,7 +73,7 @@ impl Shells {
         }
         .clamped();
         let id = ground.terminals.next_shell();
-        let mut environment = ground.environment.clone();
+        let mut environment = ground.task().environment.clone();
         // By which the shells' integration knows that it is wanted, and whose history it keeps.
         environment.push(("WHIM_TERMINAL".into(), id.to_string().into()));
         let shell = environment
