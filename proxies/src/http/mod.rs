@@ -3,6 +3,7 @@
 pub mod dial;
 pub mod guard;
 pub mod headers;
+mod outbound;
 mod peer;
 pub mod pool;
 pub mod serve;

@@ -6,8 +6,8 @@
 //! list, in an event and to the agent.
 //!
 //! Bounds: [`MOST`] files lie there at a time, each of at most [`fetch::MOST_BYTES`]; [`CALLS`] calls are under way, one
-//! more is refused; [`AT_ONCE`] links of a call are fetched at once; so this holds at most
-//! `CALLS × AT_ONCE × MOST_BYTES` in memory.
+//! more is refused; [`AT_ONCE`] links of a call are fetched at once, and a file on its way to the disk is there three
+//! times: so this holds at most `CALLS × (AT_ONCE + 2) × MOST_BYTES` in memory.
 
 mod executable;
 pub mod fetch;

@@ -8,6 +8,7 @@
 //! container everything is looked at again: what is there stays, the agent resumes its own session.
 
 pub mod again;
+mod attached;
 pub mod credentials;
 pub mod directories;
 mod error;
@@ -29,7 +30,6 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 use whim_proxies::local::preview_environment;
 use whim_wire::event::kind;
 use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
@@ -152,7 +152,7 @@ async fn steps(
 ) -> Result<Option<String>, BootError> {
     let mut progress = Progress::read(&grounds.paths.state(), grounds.started_ms);
     // Beside the other steps: they need neither each other's network nor each other's files.
-    let attached = fetch_attachments(grounds, settings);
+    let attached = attached::fetch(grounds, settings);
     let mut step = Step {
         grounds,
         begun: Instant::now(),
@@ -181,18 +181,6 @@ async fn steps(
     });
     step.begin("agent");
     Ok(attachments::paragraph(&attached))
-}
-
-/// What the spec names and is not there yet. A link that does not work is told, and stops nothing.
-fn fetch_attachments(
-    grounds: &Grounds,
-    settings: &Settings,
-) -> AbortOnDropHandle<Vec<whim_wire::attachment::Attachment>> {
-    let attachments = grounds.attachments.clone();
-    let wanted = settings.attachments.clone();
-    AbortOnDropHandle::new(tokio::spawn(
-        async move { attachments.of_spec(&wanted).await },
-    ))
 }
 
 /// Names the step in the phase and logs how long the one before took.
@@ -452,7 +440,7 @@ async fn agents(
     let plan = Plan {
         setup: setup.clone(),
         record: main,
-        prompt: first_prompt(settings, attached),
+        prompt: attached::first_prompt(settings, attached),
     };
     sessions::start(&ground, plan, adopted, inbox)
         .wait()
@@ -488,15 +476,6 @@ async fn agents(
         .collect();
     left.end_others().await;
     Ok(())
-}
-
-/// The task's prompt and what goes with it. Without a prompt there is nothing to go with: the instructions name the place.
-fn first_prompt(settings: &Settings, attached: Option<String>) -> Option<String> {
-    let prompt = settings.agent.prompt.clone()?;
-    Some(match attached {
-        Some(attached) => format!("{prompt}\n\n{attached}"),
-        None => prompt,
-    })
 }
 
 /// How the program of `--idle-action` is run.

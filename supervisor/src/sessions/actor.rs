@@ -234,26 +234,6 @@ impl Actor {
         self.restart_at.map_or(by_clock, |at| at.min(by_clock))
     }
 
-    async fn due(&mut self) {
-        self.deliver(&prompt::Event::Tick);
-        if self.restart_at.is_some_and(|at| at <= Instant::now()) {
-            self.restart_at = None;
-            let started = self.start(false).await;
-            for answer in self.restarted.drain(..) {
-                let outcome = match &started {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(SessionError::Start(error.to_string())),
-                };
-                // Whoever asked may have given up waiting.
-                drop(answer.send(outcome));
-            }
-            if let Err(error) = started {
-                self.give_up(&format!("it could not be started again: {error}"))
-                    .await;
-            }
-        }
-    }
-
     /// Starts the agent: for the first time with its prompt, later by resuming its own session.
     async fn start(&mut self, first: bool) -> Result<(), StartError> {
         let first = first && !self.record.prompted;

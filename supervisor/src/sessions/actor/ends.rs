@@ -85,6 +85,27 @@ impl Actor {
         }
     }
 
+    /// A deadline has come: the queue's, or that of a restart.
+    pub(super) async fn due(&mut self) {
+        self.deliver(&prompt::Event::Tick);
+        if self.restart_at.is_some_and(|at| at <= Instant::now()) {
+            self.restart_at = None;
+            let started = self.start(false).await;
+            for answer in self.restarted.drain(..) {
+                let outcome = match &started {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(SessionError::Start(error.to_string())),
+                };
+                // Whoever asked may have given up waiting.
+                drop(answer.send(outcome));
+            }
+            if let Err(error) = started {
+                self.give_up(&format!("it could not be started again: {error}"))
+                    .await;
+            }
+        }
+    }
+
     /// Ends the agent to start it again. The intention is on disk before: the next supervisor takes its end for what it is.
     pub(super) async fn restart(&mut self, answer: answer::Sender<Result<(), SessionError>>) {
         // Whoever asked may have given up waiting.
