@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod attachments;
 pub mod backup;
 pub mod board;
 pub mod boot;
@@ -26,6 +27,7 @@ pub mod ports;
 pub mod previews;
 pub mod random;
 pub mod readiness;
+pub mod reload;
 pub mod resolve;
 pub mod rest;
 pub mod rotated;

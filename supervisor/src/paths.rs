@@ -41,6 +41,12 @@ impl Paths {
         self.root.join("app/repo")
     }
 
+    /// Files that people attached, for the agent to read.
+    #[must_use]
+    pub fn attachments(&self) -> PathBuf {
+        self.root.join("app/attachments")
+    }
+
     /// Git worktrees of sessions beside `main`.
     #[must_use]
     pub fn worktrees(&self) -> PathBuf {
@@ -106,6 +112,18 @@ impl Paths {
     #[must_use]
     pub fn backup(&self) -> PathBuf {
         self.state().join("backup")
+    }
+
+    /// What is known of the attachments.
+    #[must_use]
+    pub fn attachments_record(&self) -> PathBuf {
+        self.state().join("attachments.json")
+    }
+
+    /// What was written into files of the agents.
+    #[must_use]
+    pub fn written(&self) -> PathBuf {
+        self.state().join("written.json")
     }
 
     #[must_use]

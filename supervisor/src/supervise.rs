@@ -15,6 +15,7 @@ mod services;
 mod task;
 mod told;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
@@ -25,12 +26,14 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper};
+use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper, read_memfd};
 use whim_wire::event::kind;
 use whim_wire::state::{Phase, StateObject, Supervisor};
+use zeroize::Zeroizing;
 
 use crate::api::Api;
 use crate::api::access::Gate;
+use crate::attachments::{self, Attachments};
 use crate::backup::agent::Backups;
 use crate::backup::{self};
 use crate::board::Board;
@@ -49,6 +52,7 @@ use crate::listeners::Listeners;
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
+use crate::reload::{self, Reload};
 use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
 use crate::secrets::Secrets;
@@ -249,6 +253,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         }
         _ => (Claim::none(), None),
     };
+    let under_way = interrupted_reload(&mut held)?;
     let mut listeners = Listeners::new(held, keeper.clone());
     let bound = bind(&mut listeners, &settings, &paths).await?;
     let addresses = bound.addresses;
@@ -297,14 +302,23 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         secrets,
     };
     let searching = Searching::start(fed_by, &paths.store(), known.clone(), &tasks, &stop)?;
+    let attachments = Arc::new(Attachments::open(attachments::Setup {
+        helper: helper.clone(),
+        board: board.clone(),
+        variables: variables.clone(),
+        directory: paths.attachments(),
+        record: paths.attachments_record(),
+    }));
     let api = Arc::new(Api {
         board: board.clone(),
+        attachments: attachments.clone(),
         sessions: sessions.clone(),
         conversations,
         git_credentials,
         spending: spending.clone(),
         gate,
         claim,
+        reload: Arc::new(Reload::default()),
         platform: platform.clone(),
         rotated: rotated.clone(),
         previews,
@@ -338,10 +352,12 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     )));
     look_for_weaknesses(&board, &given, &variables);
     let (ended, mut ends) = mpsc::channel(64);
-    let grounds = Grounds {
+    let grounds = Arc::new(Grounds {
         keeper: keeper.clone(),
         helper,
+        written: Arc::new(boot::Written::open(paths.written())),
         board: board.clone(),
+        attachments,
         spending,
         sessions,
         terminals,
@@ -357,7 +373,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         backups,
         ports,
         started_ms: hello.started_ms,
-    };
+    });
     let mut settings = settings;
     let mut stopping = keeper.stopping();
     let life = async {
@@ -401,6 +417,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             .map_err(|error| failed(&board, &error))?;
         // Before the word: whoever waits for it may ask for a backup.
         start_backups(&grounds, &settings, known.clone(), &stop);
+        api.reload
+            .open(grounds.clone(), &given, &settings, under_way)
+            .await;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
         let runner = boot::idle_runner(&grounds, &settings);
@@ -428,6 +447,18 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let deadline = *stopping.borrow();
     end(keeper, &board, &paths, &grounds, deadline, stop, tasks).await;
     Ok(ended_by_us.unwrap_or(0))
+}
+
+/// The layers before a reload that the last supervisor did not finish.
+fn interrupted_reload(
+    held: &mut HashMap<String, OwnedFd>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let Some(memory) = held.remove(reload::UNDER_WAY) else {
+        return Ok(None);
+    };
+    let bytes = read_memfd(&memory, told::ARGUMENTS)
+        .map_err(|error| Failure::new(70, error.to_string()))?;
+    Ok(Some(Zeroizing::new(bytes)))
 }
 
 fn start_log(settings: &Settings) {

@@ -8,6 +8,7 @@
 
 mod agents;
 mod asleep;
+mod attachments;
 mod backup;
 mod checkout;
 mod container;
@@ -23,6 +24,7 @@ mod platform;
 mod ports;
 mod provider;
 mod refusals;
+mod reload;
 mod search;
 mod sessions;
 mod shells;

@@ -125,6 +125,13 @@ export interface SearchAnswer {
   complete: boolean;
 }
 
+/** An attached file, or why it is not there. */
+export interface Attachment {
+  name: string;
+  path: string | null;
+  error: string | null;
+}
+
 export class ApiError extends Error {
   constructor(readonly status: number, message: string) {
     super(message);
@@ -157,13 +164,14 @@ export class Api {
 
   private async call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
     const headers: Record<string, string> = { authorization: `Bearer ${this.token}` };
+    const file = body instanceof Blob;
     if (body !== undefined) {
-      headers['content-type'] = 'application/json';
+      headers['content-type'] = file ? 'application/octet-stream' : 'application/json';
     }
     const response = await fetch(path, {
       method,
       headers,
-      body: body === undefined ? null : JSON.stringify(body),
+      body: body === undefined ? null : file ? body : JSON.stringify(body),
       cache: 'no-store',
       credentials: 'omit',
       signal: signal ?? null,
@@ -235,6 +243,17 @@ export class Api {
   /** Turns and commands of every session and shell, best first. */
   search(q: string, limit: number): Promise<SearchAnswer> {
     return this.get(`/v1/search?${new URLSearchParams({ q, limit: String(limit) })}`);
+  }
+
+  /** Sends a file whole. `tell`: the agent hears of it by a prompt. */
+  async attach(file: File, tell: boolean): Promise<Attachment> {
+    const query = new URLSearchParams({ name: file.name, tell: String(tell) });
+    const answer = (await (await this.call('POST', `/v1/attachments?${query}`, file)).json()) as { attachments: Attachment[] };
+    const [attached] = answer.attachments;
+    if (!attached) {
+      throw new ApiError(502, 'the answer names no file');
+    }
+    return attached;
   }
 
   async terminalToken(id: string): Promise<string> {

@@ -2,6 +2,7 @@
 
 import '@xterm/xterm/css/xterm.css';
 import { Api, ApiError, type Port, type Session, type State, takeToken, type TerminalInfo } from './api';
+import { takeDrops } from './attach';
 import { Conversation } from './conversation';
 import { h, setText } from './dom';
 import { keysBar } from './keys';
@@ -93,6 +94,7 @@ class Page {
       this.conversation = new Conversation(this.api);
       this.conversation.element.hidden = true;
       this.stage.append(this.conversation.element);
+      takeDrops(this.stage, this.api, () => this.views.get(this.shown) ?? null, (text) => this.prompt?.say(text));
     }
     this.root.append(keysBar(() => this.views.get(this.shown) ?? null));
     if (this.prompt) {
@@ -128,7 +130,7 @@ class Page {
         h('button', { type: 'button', 'aria-label': 'Larger', onclick: () => step(1) }, '+'))),
       toggle('Screen reader mode', this.choice.screenReader, (on) => { this.choice.screenReader = on; this.restyle(); }),
       full ? toggle('Notify when the agent needs me', this.choice.notify, (on) => this.setNotify(on)) : null,
-      h('p', { class: 'hint' }, 'Find Ctrl+Shift+F · copy Ctrl+Shift+C · paste Ctrl+Shift+V · other prompts Ctrl+Shift+↑ ↓ · leave the terminal Ctrl+Shift+K'));
+      h('p', { class: 'hint' }, 'Find Ctrl+Shift+F · copy Ctrl+Shift+C · paste Ctrl+Shift+V · other prompts Ctrl+Shift+↑ ↓ · leave the terminal Ctrl+Shift+K · drop a file to attach it'));
     const search = h('button', { type: 'button', class: 'icon', 'aria-label': 'Find', title: 'Find (Ctrl+Shift+F)', onclick: () => this.openSearch() }, '⌕');
     const open = h('button', { type: 'button', class: 'icon', popovertarget: 'menu', 'aria-label': 'Settings', title: 'Settings' }, '⋯');
     return h('div', { class: 'actions' }, search, open, menu);

@@ -37,6 +37,11 @@ export class PromptBox {
     });
   }
 
+  /** A word about something beside the prompts. */
+  say(text: string): void {
+    setText(this.note, text);
+  }
+
   private grow(): void {
     this.input.style.height = 'auto';
     this.input.style.height = `${Math.min(this.input.scrollHeight, 160)}px`;

@@ -299,7 +299,7 @@ export class TerminalView {
 
   private noticeTimer: number | undefined;
 
-  private say(text: string, stays = false): void {
+  say(text: string, stays = false): void {
     clearTimeout(this.noticeTimer);
     setText(this.notice, text);
     if (text && !stays) {

@@ -57,6 +57,28 @@ test('shows what is typed, and finds it again', async () => {
   await view.page.waitForFunction(() => window.whim.term.getSelection() === 'hello-there');
 });
 
+test('takes a file that is dropped, and names it where the person types', async () => {
+  const view = await open();
+  await view.type('clear; file=');
+  const drop = async (name, text) => {
+    const data = await view.page.evaluateHandle(([called, content]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([content], called));
+      return transfer;
+    }, [name, text]);
+    await view.page.dispatchEvent('main.stage', 'drop', { dataTransfer: data });
+  };
+  await drop('my note.txt', 'dropped here');
+  await view.sees(/01-my-note\.txt/);
+  await view.type('; cat $file | tr a-z A-Z; echo\r');
+  await view.sees(/^DROPPED HERE/);
+  // One that is not taken is told, and nothing is typed.
+  await drop('setup.exe', 'x');
+  await view.page.getByText('programs are not taken').waitFor();
+  const { attachments } = await whim.api('/v1/attachments');
+  assert.deepEqual(attachments.map(({ name, word }) => [name, word]), [['01-my-note.txt', null], ['setup.exe', 'executable']]);
+});
+
 test('comes back by itself after the server crashed, with nothing lost and nothing twice', async () => {
   const view = await open();
   await view.type('clear; for i in $(seq 1 4000); do echo "number $i"; [ $((i % 100)) = 0 ] && sleep 0.05; done; echo do""ne\r');

@@ -5,7 +5,9 @@
 
 pub mod access;
 pub mod attach;
+mod attachments;
 mod backups;
+mod config;
 mod conversation;
 mod credentials;
 mod events;
@@ -39,12 +41,14 @@ const BODY: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Api {
     pub board: Arc<Board>,
+    pub attachments: Arc<crate::attachments::Attachments>,
     pub sessions: Sessions,
     pub conversations: crate::conversation::reader::Conversations,
     pub git_credentials: Arc<GitCredentials>,
     pub spending: Arc<crate::spending::Spending>,
     pub gate: Arc<Gate>,
     pub claim: crate::claim::Claim,
+    pub reload: Arc<crate::reload::Reload>,
     pub platform: crate::platform::Platform,
     pub rotated: Arc<crate::rotated::Rotated>,
     pub previews: crate::previews::Previews,
@@ -89,7 +93,12 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/sessions/{id}/stop", post(sessions::stop))
         .route("/v1/sessions/{id}/answers", post(sessions::answer))
         .route("/v1/spec", put(credentials::claim))
+        .route("/v1/config", put(config::put))
         .route("/v1/credentials", put(credentials::rotate))
+        .route(
+            "/v1/attachments",
+            get(attachments::list).post(attachments::add),
+        )
         .route("/v1/generations", get(spend::generations))
         .route("/v1/spend", get(spend::totals))
         .route("/v1/search", get(search::get))

@@ -6,15 +6,16 @@ use axum::Json;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{backups, credentials, ports, sessions};
+use super::{attachments, backups, credentials, ports, sessions};
 use crate::backup;
+use crate::reload::Reloaded;
 use crate::sessions::{NewSession, Prompt};
 use whim_wire::conversation::Conversation;
 use whim_wire::event::Event;
 use whim_wire::generation::{BudgetUpdate, LedgerLine, Spend};
 use whim_wire::port::Port;
 use whim_wire::search::{Answer, Rebuilt};
-use whim_wire::spec::Spec;
+use whim_wire::spec::{Layer, Spec};
 use whim_wire::state::{SessionState, StateObject};
 
 /// Lists are objects, so that fields may be added beside them.
@@ -127,9 +128,29 @@ const CALLS: &[Call] = &[
         .takes(of::<sessions::Answer>)
         .gives("202", None),
     call("put", "/v1/spec", "Claim a waiting container, once; 409 after").takes(of::<Spec>).gives("202", None),
+    call(
+        "put",
+        "/v1/config",
+        "Exchange the configuration layers of a running task (the spec's `config`). All or nothing; says what a running agent \
+         does not know before its restart, which `restart=resume` does",
+    )
+    .query("restart")
+    .takes(of::<Vec<Layer>>)
+    .gives("200", Some(of::<Reloaded>)),
     call("put", "/v1/credentials", "Credentials of provider, git and platform, held in memory only")
         .takes(of::<credentials::NewCredentials>)
         .gives("204", None),
+    call("get", "/v1/attachments", "Attached files that are there, and those of the last that could not be had")
+        .gives("200", Some(of::<attachments::Attached>)),
+    call(
+        "post",
+        "/v1/attachments",
+        "Attach files: links in JSON, or with `name` one file as the body (at most 25 MB). 201, or 207 where one is not \
+         there. The session is told by a prompt unless `tell=false`",
+    )
+    .query("name session tell")
+    .takes(of::<attachments::NewAttachments>)
+    .gives("201", Some(of::<attachments::Attached>)),
     call("get", "/v1/generations", "The ledger, oldest first")
         .query("after limit")
         .gives("200", Some(of::<Generations>)),

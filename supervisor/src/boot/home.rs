@@ -7,6 +7,8 @@ use crate::agents::edit::{EditError, MAX_FILE};
 use crate::clock;
 use crate::helper::{Helper, HelperError};
 
+use super::written::Written;
+
 /// A CLI that rewrites its file all the time must not keep us for ever.
 const ATTEMPTS: usize = 8;
 
@@ -28,12 +30,31 @@ pub enum HomeError {
 /// [`HomeError`] for the first that fails.
 pub async fn apply(helper: &Helper, edits: &[FileEdit]) -> Result<(), HomeError> {
     for edit in edits {
-        merge(helper, edit).await?;
+        merge(helper, edit, None).await?;
     }
     Ok(())
 }
 
-async fn merge(helper: &Helper, edit: &FileEdit) -> Result<(), HomeError> {
+/// As [`apply`], and notes what the files did not hold before.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_noted(
+    helper: &Helper,
+    edits: &[FileEdit],
+    written: &Written,
+) -> Result<(), HomeError> {
+    for edit in edits {
+        merge(helper, edit, Some(written)).await?;
+    }
+    Ok(())
+}
+
+async fn merge(
+    helper: &Helper,
+    edit: &FileEdit,
+    written: Option<&Written>,
+) -> Result<(), HomeError> {
     for _ in 0..ATTEMPTS {
         let old = helper.read_optional(&edit.path, MAX_FILE).await?;
         let content = old.as_ref().map(|(content, _)| content.as_slice());
@@ -54,6 +75,15 @@ async fn merge(helper: &Helper, edit: &FileEdit) -> Result<(), HomeError> {
                 edit.apply(None)?.unwrap_or_default()
             }
         };
+        if let Some(written) = written {
+            // What was damaged is begun anew: all of it is ours.
+            let missing = edit.share()?.missing_in(&edit.path, content);
+            let missing = match missing {
+                Ok(missing) => missing,
+                Err(_) => edit.share()?.fingerprints().cloned().collect(),
+            };
+            written.note(&edit.path, missing);
+        }
         let mode = match &old {
             Some(_) => helper.stat(&edit.path).await?.mode,
             None => edit.mode,

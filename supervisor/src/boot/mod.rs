@@ -7,6 +7,8 @@
 //! are done are remembered for the life of the keeper, so that an init script does not run twice. After a restart of the
 //! container everything is looked at again: what is there stays, the agent resumes its own session.
 
+pub mod again;
+mod attached;
 pub mod credentials;
 pub mod directories;
 mod error;
@@ -18,11 +20,12 @@ mod progress;
 pub mod repository;
 mod setup;
 mod shell;
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::json;
@@ -32,6 +35,7 @@ use whim_wire::event::kind;
 use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
 use whim_wire::state::Phase;
 
+use crate::attachments::{self, Attachments};
 use crate::board::Board;
 use crate::config::environment::{self, Environment};
 use crate::config::{Settings, Variables};
@@ -54,13 +58,17 @@ use init_script::Part;
 use left::Processes;
 use progress::Progress;
 use repository::{Checked, Checkout};
+pub use written::Written;
 
 /// What the boot works with.
 #[derive(Debug)]
 pub struct Grounds {
     pub keeper: Keeper,
     pub helper: Helper,
+    /// What is ours in the agents' files.
+    pub written: Arc<Written>,
     pub board: Arc<Board>,
+    pub attachments: Arc<Attachments>,
     pub spending: Arc<Spending>,
     pub sessions: Sessions,
     pub terminals: TerminalSet,
@@ -100,8 +108,9 @@ pub async fn run(
     if !is_untrusted(settings) {
         git_login(grounds, settings);
     }
+    let mut attached = None;
     if left.sessions.is_empty() {
-        steps(grounds, settings, &git, &environment, &mut left.inits).await?;
+        attached = steps(grounds, settings, &git, &environment, &mut left.inits).await?;
     } else {
         login_again(grounds, settings);
         tracing::info!(
@@ -113,7 +122,16 @@ pub async fn run(
         init_script::tend(process, &grounds.paths.logs());
     }
     let shells = std::mem::take(&mut left.shells);
-    agents(grounds, settings, git, environment, left, provider).await?;
+    agents(
+        grounds,
+        settings,
+        git,
+        environment,
+        attached,
+        left,
+        provider,
+    )
+    .await?;
     for process in shells {
         grounds.shells.take_up(process);
     }
@@ -147,14 +165,17 @@ fn reach(grounds: &Grounds, settings: &Settings, boot: bool) -> Reaching {
     reaching
 }
 
+/// Every step before the agent; what its first prompt says of the attachments.
 async fn steps(
     grounds: &Grounds,
     settings: &Settings,
     git: &Git,
     environment: &Environment,
     inits: &mut BTreeMap<String, Process>,
-) -> Result<(), BootError> {
+) -> Result<Option<String>, BootError> {
     let mut progress = Progress::read(&grounds.paths.state(), grounds.started_ms);
+    // Beside the other steps: they need neither each other's network nor each other's files.
+    let attached = attached::fetch(grounds, settings);
     let mut step = Step {
         grounds,
         begun: Instant::now(),
@@ -176,8 +197,13 @@ async fn steps(
         init_scripts(grounds, settings, environment, inits, &mut progress).await?;
         progress.done("init");
     }
+    step.begin("attachments");
+    let attached = attached.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the attachments' task ended");
+        Vec::new()
+    });
     step.begin("agent");
-    Ok(())
+    Ok(attachments::paragraph(&attached))
 }
 
 /// Names the step in the phase and logs how long the one before took.
@@ -404,12 +430,19 @@ async fn agents(
     settings: &Settings,
     git: Git,
     environment: Environment,
+    attached: Option<String>,
     mut left: Processes,
     provider: Reaching,
 ) -> Result<(), BootError> {
     let life = grounds.started_ms;
     let runs = left.sessions.contains_key(MAIN);
     let main = setup::main_record(&grounds.paths, settings, life, runs)?;
+    let task = sessions::Task {
+        environment: environment.for_terminal().into_pairs(),
+        setup: setup::setup(grounds, settings, &main),
+        configuration: Arc::new(settings.configuration.clone()),
+    };
+    let setup = task.setup.clone();
     let ground = Arc::new(Ground {
         sessions: grounds.sessions.clone(),
         board: grounds.board.clone(),
@@ -420,9 +453,9 @@ async fn agents(
         spending: grounds.spending.clone(),
         paths: grounds.paths.clone(),
         user: grounds.identity.credentials(),
-        environment: environment.for_terminal().into_pairs(),
+        written: grounds.written.clone(),
+        task: Mutex::new(Arc::new(task)),
         no_new_privs: settings.no_new_privs,
-        setup: setup::setup(grounds, settings, &main),
         agent: settings.agent.kind,
         mode: settings.agent.mode,
         life,
@@ -434,9 +467,9 @@ async fn agents(
     let adopted = left.adopt(MAIN);
     let inbox = grounds.sessions.register(MAIN);
     let plan = Plan {
-        setup: ground.setup.clone(),
+        setup: setup.clone(),
         record: main,
-        prompt: settings.agent.prompt.clone(),
+        prompt: attached::first_prompt(settings, attached),
     };
     if adopted.is_none() {
         // The nearer mistake is told first.
@@ -454,7 +487,7 @@ async fn agents(
         let inbox = grounds.sessions.register(&record.id);
         let id = record.id.clone();
         let plan = Plan {
-            setup: record.setup(&ground.setup),
+            setup: record.setup(&setup),
             record,
             prompt: None,
         };

@@ -150,7 +150,7 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         model: agent.model.clone(),
         permission: agent.permission_mode,
         effort: agent.effort.clone(),
-        instructions: configuration.instructions_text(),
+        instructions: instructions(grounds, settings),
         mcp_servers: configuration
             .mcp_servers
             .iter()
@@ -190,6 +190,19 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         router_port: record.router_port,
         custom: agent.command.clone(),
     }
+}
+
+/// The layers' instructions, and where attached files lie: for sessions that begin without a prompt.
+fn instructions(grounds: &Grounds, settings: &Settings) -> Option<String> {
+    let text = settings.configuration.instructions_text();
+    if settings.attachments.is_empty() {
+        return text;
+    }
+    let place = format!(
+        "<!-- attachments -->\nFiles that were attached to this task are in {}.\n",
+        grounds.paths.attachments().display()
+    );
+    Some(text.map_or_else(|| place.clone(), |text| format!("{text}\n{place}")))
 }
 
 /// Whether an unprivileged process may make a user namespace, which Codex's sandbox needs.

@@ -289,6 +289,9 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Azure's metadata and key service ("WireServer"): on a public address, but of the machine itself.
+const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(v4: Ipv4Addr) -> bool {
     let [a, b, c, _] = v4.octets();
     !(v4.is_loopback()
@@ -301,7 +304,9 @@ fn is_public_v4(v4: Ipv4Addr) -> bool {
         || a >= 240
         || (a == 100 && (b & 0xc0) == 64) // RFC 6598, shared address space
         || (a == 192 && b == 0 && c == 0) // RFC 6890, protocol assignments
-        || (a == 198 && (b & 0xfe) == 18)) // RFC 2544, benchmarks
+        || (a == 192 && b == 88 && c == 99) // RFC 7526, a relay to whatever IPv6 it is sent
+        || (a == 198 && (b & 0xfe) == 18) // RFC 2544, benchmarks
+        || v4 == AZURE_HOST)
 }
 
 fn is_public_v6(v6: Ipv6Addr) -> bool {
@@ -313,8 +318,11 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
         // 64:ff9b::/96 (RFC 6052) and 2002::/16 (RFC 3056) carry an IPv4 address.
         (0x64, 0xff9b) => false,
         (0x2002, _) => false,
-        // Documentation (RFC 3849) and Teredo (RFC 4380).
-        (0x2001, 0xdb8 | 0) => false,
+        // Documentation (RFC 3849), and protocol assignments (RFC 2928), Teredo among them, that carry IPv4 addresses.
+        (0x2001, 0xdb8) => false,
+        (0x2001, 0..=0x1ff) => false,
+        // Documentation (RFC 9637).
+        (0x3fff, 0..=0xfff) => false,
         // Only 2000::/3 is assigned as global unicast.
         _ => first & 0xe000 == 0x2000,
     }

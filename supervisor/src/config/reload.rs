@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use whim_wire::spec::{LayerName, Sensitive};
 
@@ -42,6 +43,72 @@ pub struct Change {
     pub name: String,
     pub kind: Kind,
     pub effect: Effect,
+}
+
+/// What of the layers a running agent was started with: a salted fingerprint by JSON pointer, so that it can be told at any
+/// time what it does not know yet. Kept on disk, hence no values.
+pub type Loaded = BTreeMap<String, String>;
+
+impl Change {
+    /// Where the item stands in the merged configuration, which has the members of a layer.
+    pub fn pointer(&self) -> String {
+        pointer(self.item, &self.name)
+    }
+}
+
+fn pointer(item: &str, name: &str) -> String {
+    let base = match item {
+        "env_file" => "/env_files",
+        "skill" => "/skills",
+        "mcp_server" => "/mcp_servers",
+        "plugin" => "/plugins/enabled",
+        "marketplace" => "/plugins/marketplaces",
+        "setting" => "/settings",
+        // `env`, and what has no names.
+        other => return with_name(&format!("/{other}"), name),
+    };
+    with_name(base, name)
+}
+
+fn with_name(base: &str, name: &str) -> String {
+    if name.is_empty() {
+        base.to_owned()
+    } else {
+        super::document::pointer(base, name)
+    }
+}
+
+/// What an agent that starts now is started with. `salt`: a secret of the session, so that short values cannot be
+/// guessed from their fingerprints.
+pub fn loaded(configuration: &Configuration, salt: &str) -> Loaded {
+    let fingerprint = |content: &str| {
+        let mut hash = Sha256::new();
+        hash.update(salt);
+        hash.update([0]);
+        hash.update(content);
+        let hash = hash.finalize();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let at_start = items(configuration)
+        .into_iter()
+        .filter(|(_, effect, _)| *effect == Effect::AgentRestart);
+    let mut all = Loaded::new();
+    for (item, _, contents) in at_start {
+        for (name, content) in contents {
+            all.insert(pointer(item, &name), fingerprint(&content));
+        }
+    }
+    all
+}
+
+/// Pointers of what an agent does not know that was started with `then`, where `now` is what one is started with.
+pub fn unknown(then: &Loaded, now: &Loaded) -> BTreeSet<String> {
+    let differs = |at: &&String| then.get(*at) != now.get(*at);
+    then.keys()
+        .chain(now.keys())
+        .filter(differs)
+        .cloned()
+        .collect()
 }
 
 /// Everything that differs in effect; an item that only moved to another layer does not.
@@ -224,6 +291,39 @@ mod tests {
                 Kind::Changed,
                 Effect::AgentRestart
             )]
+        );
+    }
+
+    #[test]
+    fn what_an_agent_does_not_know_yet_is_told_whatever_came_between() {
+        let started = loaded(&configuration(full("user", "x")), "salt");
+        let now = |text: &str| loaded(&configuration(full("task", text)), "salt");
+        assert!(unknown(&started, &now("x")).is_empty());
+        let pointers: Vec<String> = unknown(&started, &now("y")).into_iter().collect();
+        assert_eq!(
+            pointers,
+            [
+                "/env/A",
+                "/env_files/.env",
+                "/instructions",
+                "/mcp_servers/m",
+                "/plugins/enabled/p@m",
+                "/plugins/marketplaces/k",
+                "/settings/a",
+                "/skills/s"
+            ]
+        );
+        assert!(!format!("{:?}", now("hunter2")).contains("hunter2"));
+        let other = loaded(&configuration(full("user", "x")), "another");
+        assert_eq!(
+            unknown(&started, &other).len(),
+            8,
+            "fingerprints are salted"
+        );
+        let found = changes(&configuration(json!([])), &configuration(full("user", "x")));
+        let pointers: Vec<String> = found.iter().map(Change::pointer).collect();
+        assert!(
+            pointers.contains(&"/bashrc".to_owned()) && pointers.contains(&"/env/A".to_owned())
         );
     }
 

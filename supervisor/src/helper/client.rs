@@ -345,6 +345,23 @@ impl Helper {
         .map(drop)
     }
 
+    /// Removes a directory that is empty.
+    ///
+    /// # Errors
+    /// [`HelperError::Io`], also when something is in it.
+    pub async fn remove_directory(&self, path: &Path) -> Result<(), HelperError> {
+        self.ask(
+            "remove directory",
+            path,
+            Action::RemoveDirectory {
+                path: path.to_owned(),
+            },
+            Vec::new(),
+        )
+        .await
+        .map(drop)
+    }
+
     /// Watches a directory; the watch is set again when the helper is replaced.
     ///
     /// # Errors

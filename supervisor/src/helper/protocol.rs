@@ -65,6 +65,10 @@ pub(super) enum Action {
     Remove {
         path: PathBuf,
     },
+    /// Only if it is empty.
+    RemoveDirectory {
+        path: PathBuf,
+    },
     /// From now on, changes in this directory (not below it) are reported as [`Answer::Changed`].
     Watch {
         directory: PathBuf,

@@ -193,6 +193,10 @@ fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(A
             fs::remove_file(path)?;
             Answer::Done
         }
+        Action::RemoveDirectory { path } => {
+            fs::remove_dir(path)?;
+            Answer::Done
+        }
         Action::Watch { directory } => {
             if watches.directories.len() >= MAX_WATCHES {
                 return Err(Errno::ENOSPC.into());

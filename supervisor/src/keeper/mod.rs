@@ -94,6 +94,12 @@ pub struct Keeper {
 #[derive(Debug)]
 enum Request {
     Tell(ToKeeper, Vec<OwnedFd>),
+    /// Answered when the kernel has it: from there on it reaches the keeper, whatever becomes of us.
+    Hold {
+        name: String,
+        descriptor: OwnedFd,
+        sent: oneshot::Sender<()>,
+    },
     EndNamed {
         name: String,
         grace_ms: u64,
@@ -217,21 +223,22 @@ impl Keeper {
             .map_err(|_| KeeperError::Gone)
     }
 
-    /// Has the keeper hold a descriptor for the next supervisor.
+    /// Has the keeper hold a descriptor for the next supervisor. Once this returns, a crash of ours does not lose it.
     ///
     /// # Errors
     /// When the descriptor cannot be duplicated, or the channel is closed.
     pub async fn hold(&self, name: &str, descriptor: impl AsFd) -> Result<(), KeeperError> {
         let copy = descriptor.as_fd().try_clone_to_owned()?;
+        let (sent, done) = oneshot::channel();
         self.requests
-            .send(Request::Tell(
-                ToKeeper::Hold {
-                    name: name.to_owned(),
-                },
-                vec![copy],
-            ))
+            .send(Request::Hold {
+                name: name.to_owned(),
+                descriptor: copy,
+                sent,
+            })
             .await
-            .map_err(|_| KeeperError::Gone)
+            .map_err(|_| KeeperError::Gone)?;
+        done.await.map_err(|_| KeeperError::Gone)
     }
 
     /// Set once, when the ordered end of the container begins.
@@ -356,7 +363,16 @@ impl Owner {
     }
 
     async fn carry_out(&mut self, request: Request) -> std::io::Result<()> {
+        let mut sent = None;
         let (message, descriptors) = match request {
+            Request::Hold {
+                name,
+                descriptor,
+                sent: waiting,
+            } => {
+                sent = Some(waiting);
+                (ToKeeper::Hold { name }, vec![descriptor])
+            }
             Request::Tell(message, descriptors) => {
                 if let ToKeeper::Acknowledge { process } = &message {
                     self.running.remove(process);
@@ -394,7 +410,12 @@ impl Owner {
             .async_io(Interest::WRITABLE, |_| {
                 self.channel.send(&message, &borrowed)
             })
-            .await
+            .await?;
+        if let Some(sent) = sent {
+            // Whoever asked may have given up waiting.
+            let _ = sent.send(());
+        }
+        Ok(())
     }
 
     fn handle(&mut self, message: FromKeeper, descriptors: Vec<OwnedFd>) {

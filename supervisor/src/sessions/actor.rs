@@ -32,6 +32,7 @@ use crate::agents::prompt::{self, Queue};
 use crate::agents::restart::RestartPolicy;
 use crate::agents::setup::{Setup, Surface};
 use crate::clock::{self, boot_now};
+use crate::config::reload;
 use crate::keeper::{Exit, Process};
 use crate::state::fusion::{Fusion, Verdict};
 use crate::state::moment::Moment;
@@ -58,6 +59,10 @@ pub enum Input {
         answer: answer::Sender<Result<(), SessionError>>,
     },
     Stop {
+        answer: answer::Sender<Result<(), SessionError>>,
+    },
+    /// Answered when the agent runs again.
+    Restart {
         answer: answer::Sender<Result<(), SessionError>>,
     },
     Answer {
@@ -98,6 +103,8 @@ pub(super) struct Actor {
     /// Answers when the terminal took what the queue had written.
     writing: Option<answer::Receiver<bool>>,
     restarts: RestartPolicy,
+    /// Whoever waits for the agent to run again.
+    restarted: Vec<answer::Sender<Result<(), SessionError>>>,
     /// When the agent is to be started again after a crash.
     restart_at: Option<Instant>,
     /// When the present run of the agent began.
@@ -134,6 +141,7 @@ impl Actor {
             queue,
             writing: None,
             restarts,
+            restarted: Vec::new(),
             restart_at: None,
             began: boot_now(),
             typed: Typed::default(),
@@ -226,21 +234,14 @@ impl Actor {
         self.restart_at.map_or(by_clock, |at| at.min(by_clock))
     }
 
-    async fn due(&mut self) {
-        self.deliver(&prompt::Event::Tick);
-        if self.restart_at.is_some_and(|at| at <= Instant::now()) {
-            self.restart_at = None;
-            if let Err(error) = self.start(false).await {
-                self.give_up(&format!("it could not be started again: {error}"))
-                    .await;
-            }
-        }
-    }
-
     /// Starts the agent: for the first time with its prompt, later by resuming its own session.
     async fn start(&mut self, first: bool) -> Result<(), StartError> {
         let first = first && !self.record.prompted;
         let prompt = if first { self.prompt.clone() } else { None };
+        let task = self.ground.task();
+        self.setup = self.record.setup(&task.setup);
+        self.record.loaded = Some(reload::loaded(&task.configuration, &self.record.token));
+        let anew = first || (self.record.restarting && !self.has_conversation().await);
         if first
             && self.record.agent_session_id.is_none()
             && crate::agents::of(self.record.agent).chooses_id()
@@ -254,12 +255,12 @@ impl Actor {
             &self.setup,
             &self.record,
             prompt.as_deref(),
-            first,
+            anew,
         )
         .await?;
         self.note(
             kind::SESSION_STARTED,
-            json!({"pid": launched.process.pid(), "resumed": !first}),
+            json!({"pid": launched.process.pid(), "resumed": !anew}),
         );
         let Launched {
             process,
@@ -276,6 +277,7 @@ impl Actor {
         });
         self.record.began = Some(clock::now());
         self.record.prompted |= first;
+        self.record.restarting = false;
         self.record.exit = None;
         self.watch(process, companions, surface, false).await;
         if let Some(text) = prompt {
@@ -377,6 +379,7 @@ impl Actor {
                 let result = self.stop().await;
                 drop(answer.send(result));
             }
+            Input::Restart { answer } => self.restart(answer).await,
             Input::Answer {
                 dialog,
                 option,

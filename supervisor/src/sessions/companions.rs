@@ -216,7 +216,8 @@ impl Guard {
     async fn start(&self) -> Result<Process, StartError> {
         let command = &self.companion.command;
         let ground = &self.ground;
-        let path = ground
+        let task = ground.task();
+        let path = task
             .environment
             .iter()
             .find(|(name, _)| name == "PATH")
@@ -230,7 +231,7 @@ impl Guard {
         let launch = Launch {
             program: program.clone().into_os_string(),
             arguments: arguments(&program, command),
-            environment: environment(&ground.environment, command),
+            environment: environment(&task.environment, command),
             directory: command.directory.clone(),
             user: ground.user.clone(),
             io: Io::Pipes { stdin: Stdin::Null },

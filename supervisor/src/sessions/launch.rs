@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
@@ -19,8 +19,10 @@ use crate::agents::locate::RealFiles;
 use crate::agents::setup::{Conversation, Setup, Start, Surface};
 use crate::agents::{self, Impossible};
 use crate::board::Board;
+use crate::boot::Written;
 use crate::boot::git::{Git, GitError};
 use crate::boot::home::{self, HomeError};
+use crate::config::layers::Configuration;
 use crate::helper::Helper;
 use crate::keeper::{Keeper, KeeperError, Process};
 use crate::listeners;
@@ -47,11 +49,11 @@ pub struct Ground {
     pub spending: Arc<Spending>,
     pub paths: Paths,
     pub user: Option<Credentials>,
-    /// Environment of the agents' processes, layers merged, without what the agent itself adds.
-    pub environment: Vec<(OsString, OsString)>,
+    /// What is ours in the agents' files.
+    pub written: Arc<Written>,
+    /// What the next agents and shells are started with; a reload puts another in its place.
+    pub task: Mutex<Arc<Task>>,
     pub no_new_privs: bool,
-    /// The task's setup; sessions differ from it by what they were started with.
-    pub setup: Setup,
     pub agent: AgentKind,
     pub mode: Mode,
     /// The container's life, as the keeper numbers it.
@@ -60,6 +62,32 @@ pub struct Ground {
     pub ended: mpsc::Sender<(String, End)>,
     /// Looks for listeners at once when a terminal prints an address.
     pub ports: PortsHandle,
+}
+
+/// What the layers say, as it is used.
+#[derive(Debug)]
+pub struct Task {
+    /// Environment of the agents' processes, layers merged, without what the agent itself adds.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The task's setup; sessions differ from it by what they were started with.
+    pub setup: Setup,
+    pub configuration: Arc<Configuration>,
+}
+
+impl Ground {
+    /// What is to be started with now.
+    #[must_use]
+    pub fn task(&self) -> Arc<Task> {
+        self.task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// From now on agents and shells start with this.
+    pub fn reload(&self, task: Task) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(task);
+    }
 }
 
 /// Why an agent could not be started.
@@ -183,7 +211,7 @@ pub(super) async fn beside(
     let directory = worktree::make(ground, id)
         .await
         .map_err(|error| started(error.into()))?;
-    let task = &ground.setup;
+    let task = &ground.task().setup;
     let agent = new.agent.unwrap_or(ground.agent);
     let same_agent = agent == ground.agent;
     let inherited = |value: &Option<String>| value.clone().filter(|_| same_agent);
@@ -273,12 +301,12 @@ pub(super) async fn launch(
     let agent = agents::of(record.agent);
     let command = command(setup, record, prompt, first)?;
     let program = locate(ground, record.agent, &command, setup)?;
-    home::apply(&ground.helper, &agent.files(setup)).await?;
+    home::apply_noted(&ground.helper, &agent.files(setup), &ground.written).await?;
     let companions = Companions::start(ground, agent.companions(setup), setup).await?;
     let launch = Launch {
         program: program.clone().into_os_string(),
         arguments: arguments(&program, &command),
-        environment: environment(&ground.environment, &command),
+        environment: environment(&ground.task().environment, &command),
         directory: command.directory.clone(),
         user: ground.user.clone(),
         io: match command.surface {
@@ -346,7 +374,7 @@ pub(super) fn locate(
     let agent = agents::of(kind);
     match agent.program() {
         Some(program) => {
-            let path = variable(&ground.environment, "PATH").unwrap_or_default();
+            let path = variable(&ground.task().environment, "PATH").unwrap_or_default();
             let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
             Ok(program.locate(&path, &setup.home, &RealFiles)?.path)
         }

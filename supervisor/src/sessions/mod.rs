@@ -31,7 +31,7 @@ use whim_wire::state::{AgentState, SessionState};
 pub use actor::{End, Input};
 pub(crate) use companions::session_of_companion;
 pub use evidence::Evidence;
-pub use launch::{Adopted, Ground, Plan, StartError, is_main, session_of};
+pub use launch::{Adopted, Ground, Plan, StartError, Task, is_main, session_of};
 pub(crate) use launch::{check, start};
 pub use prompts::{Progress, Prompt, PromptError};
 pub use record::Record;
@@ -120,6 +120,11 @@ impl Sessions {
     pub fn open(&self, ground: Arc<Ground>) {
         // The boot runs once; a second ground would be a fault of ours and changes nothing.
         drop(self.ground.set(ground));
+    }
+
+    /// What sessions stand on, once the boot is done.
+    pub(crate) fn ground(&self) -> Option<Arc<Ground>> {
+        self.ground.get().cloned()
     }
 
     /// From now on a session that is not registered does not exist.
@@ -219,6 +224,15 @@ impl Sessions {
     /// [`SessionError`].
     pub async fn stop(&self, id: &str) -> Result<(), SessionError> {
         self.ask(id, |answer| Input::Stop { answer }).await?
+    }
+
+    /// Ends the agent and starts it again on its own conversation, with the files and the environment of now. What it was
+    /// doing is interrupted; prompts that wait are kept. Returns when it runs again.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
+        self.ask(id, |answer| Input::Restart { answer }).await?
     }
 
     /// Answers the dialog that the session shows.

@@ -182,6 +182,12 @@ impl Prompts {
 
     /// Those that are not done, for the queue of a later supervisor.
     #[must_use]
+    pub fn any_reached(&self) -> bool {
+        self.known
+            .iter()
+            .any(|known| known.prompt.state != Progress::Queued)
+    }
+
     pub fn saved(&self) -> Vec<Saved> {
         let open = self
             .known

@@ -11,6 +11,7 @@ use super::actor::End;
 use super::prompts::Prompts;
 use crate::agents::restart::Counted;
 use crate::agents::setup::{SessionToken, Setup};
+use crate::config::reload::Loaded;
 use crate::state::fusion::Remembered;
 
 /// Name of the file in the session's directory.
@@ -68,6 +69,12 @@ pub struct Record {
     /// When the agent was started last.
     #[serde(default)]
     pub began: Option<Time>,
+    /// It is being ended to be started again at once: its end is no crash.
+    #[serde(default)]
+    pub restarting: bool,
+    /// What of the layers it was started with, as fingerprints; `None`: not known.
+    #[serde(default)]
+    pub loaded: Option<Loaded>,
     /// Crashes of the agent that still count.
     #[serde(default)]
     pub restarts: Counted,
@@ -110,6 +117,8 @@ impl Record {
             bracketed_paste: false,
             draft: false,
             began: None,
+            restarting: false,
+            loaded: None,
             restarts: Counted::default(),
             prompts: Prompts::default(),
         }

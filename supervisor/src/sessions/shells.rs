@@ -74,7 +74,7 @@ impl Shells {
         .clamped();
         let name = ground.terminals.next_shell();
         let id = name.id().clone();
-        let mut environment = ground.environment.clone();
+        let mut environment = ground.task().environment.clone();
         // By which the shells' integration knows that it is wanted, and whose history it keeps.
         environment.push(("WHIM_TERMINAL".into(), id.to_string().into()));
         let shell = environment

@@ -11,7 +11,7 @@ use crate::config::{Given, Request, Resolved, Settings, Variables};
 use crate::keeper::Keeper;
 
 /// Largest argv and environment.
-const ARGUMENTS: usize = 64 * 1024 * 1024;
+pub(super) const ARGUMENTS: usize = 64 * 1024 * 1024;
 
 /// What the keeper was started with, or was given since.
 pub(super) struct Told {

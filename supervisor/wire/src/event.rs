@@ -18,6 +18,15 @@ pub mod kind {
     pub const STATE_CHANGED: &str = "state.changed";
     /// `phase`, with `step` and `error` where they apply.
     pub const PHASE_CHANGED: &str = "phase.changed";
+    /// A file was attached: `name`, `path`, `bytes`, `origin`.
+    pub const ATTACHMENT_STORED: &str = "attachment.stored";
+    /// A file could not be attached: `name`, `word`, `error`, `origin`.
+    pub const ATTACHMENT_FAILED: &str = "attachment.failed";
+    /// The layers were exchanged while running: JSON pointers `applied`, `needs_restart`, `next_boot`, and the sessions
+    /// `restarted`.
+    pub const CONFIG_CHANGED: &str = "config.changed";
+    /// A reload that an earlier supervisor began could not be finished: `error`.
+    pub const CONFIG_FAILED: &str = "config.failed";
     /// `paths` of the repository's submodules that could not be had.
     pub const SUBMODULES_MISSING: &str = "submodules.missing";
     pub const SUPERVISOR_STARTED: &str = "supervisor.started";

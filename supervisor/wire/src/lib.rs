@@ -3,6 +3,7 @@
 //! Owns names and shapes only: no I/O, no clock, no policy. Readers ignore fields they do not know, so fields may be
 //! added; a changed or dropped one breaks other programs.
 
+pub mod attachment;
 pub mod conversation;
 pub mod event;
 pub mod generation;

@@ -33,6 +33,8 @@ pub use target::{Target, TargetError};
 /// How long sent bytes may stay without acknowledgement.
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How long a name that a proxy will look up is looked up here.
+const PROXIED_LOOKUP: Duration = Duration::from_secs(2);
 
 /// Turns names into addresses. The program brings its own (a static binary must not load the image's NSS plug-ins).
 pub trait Resolve: fmt::Debug + Send + Sync {
@@ -75,6 +77,14 @@ pub enum DialError {
         host: String,
         /// What the resolver said.
         source: io::Error,
+    },
+    /// The name leads where this dialer must not go, see [`Dialer::only_to`].
+    #[error("{target} leads to an address that is not permitted")]
+    Forbidden {
+        /// Target.
+        target: Target,
+        /// The address; not for those who chose the name: it tells them what the resolver knows.
+        address: IpAddr,
     },
     /// No address accepted.
     #[error("cannot connect to {target}")]
@@ -131,6 +141,7 @@ pub struct Dialer {
     extra_roots: Vec<CertificateDer<'static>>,
     tls: OnceLock<Arc<rustls::ClientConfig>>,
     deadline: Duration,
+    permitted: Option<fn(IpAddr) -> bool>,
 }
 
 impl Dialer {
@@ -157,7 +168,19 @@ impl Dialer {
             extra_roots,
             tls: OnceLock::new(),
             deadline,
+            permitted: None,
         })
+    }
+
+    /// Dials only where `permitted` says so of every address of the target: a name with one good and one bad address is
+    /// refused, because which of them answers is up to whoever serves the name. What is checked is what is dialled; there
+    /// is no second look-up between. Outbound proxies themselves may be anywhere. For a target behind one, the proxy
+    /// looks the name up: then what can be learned here is checked, and a name that is not known here is the proxy's to
+    /// judge.
+    #[must_use]
+    pub fn only_to(mut self, permitted: fn(IpAddr) -> bool) -> Self {
+        self.permitted = Some(permitted);
+        self
     }
 
     /// Opens a connection that is ready for a request.
@@ -166,9 +189,17 @@ impl Dialer {
     /// [`DialError`] names the step.
     pub async fn dial(&self, target: &Target) -> Result<Stream, DialError> {
         let tcp = match self.proxies.pick(target) {
-            None => self.connect(&target.host, target.port, target).await?,
+            None => {
+                let addresses = self.addresses(&target.host, target).await?;
+                self.check(&addresses, target)?;
+                self.connect(addresses, target.port, target).await?
+            }
             Some(proxy) => {
-                let tcp = self.connect(&proxy.host, proxy.port, target).await?;
+                if self.permitted.is_some() {
+                    self.check_before_proxy(target).await?;
+                }
+                let addresses = self.addresses(&proxy.host, target).await?;
+                let tcp = self.connect(addresses, proxy.port, target).await?;
                 self.bounded("the tunnel to", target, tunnel(tcp, proxy, target))
                     .await?
             }
@@ -206,25 +237,46 @@ impl Dialer {
             .unwrap_or_else(|_| Err(late()))
     }
 
+    async fn addresses(&self, host: &str, target: &Target) -> Result<Vec<IpAddr>, DialError> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![address]);
+        }
+        let lookup = async {
+            let found = self.resolver.resolve(host).await;
+            found.map_err(|source| DialError::Resolve {
+                host: host.to_owned(),
+                source,
+            })
+        };
+        self.bounded("resolving", target, lookup).await
+    }
+
+    fn check(&self, addresses: &[IpAddr], target: &Target) -> Result<(), DialError> {
+        let Some(permitted) = self.permitted else {
+            return Ok(());
+        };
+        match addresses.iter().find(|address| !permitted(**address)) {
+            None => Ok(()),
+            Some(address) => Err(DialError::Forbidden {
+                target: target.clone(),
+                address: *address,
+            }),
+        }
+    }
+
+    async fn check_before_proxy(&self, target: &Target) -> Result<(), DialError> {
+        match timeout(PROXIED_LOOKUP, self.addresses(&target.host, target)).await {
+            Ok(Ok(addresses)) => self.check(&addresses, target),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+
     async fn connect(
         &self,
-        host: &str,
+        addresses: Vec<IpAddr>,
         port: u16,
         target: &Target,
     ) -> Result<TcpStream, DialError> {
-        let addresses = match host.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => {
-                let lookup = async {
-                    let found = self.resolver.resolve(host).await;
-                    found.map_err(|source| DialError::Resolve {
-                        host: host.to_owned(),
-                        source,
-                    })
-                };
-                self.bounded("resolving", target, lookup).await?
-            }
-        };
         let race = async {
             let tcp = race(alternate(addresses), port).await;
             let tcp = tcp.map_err(|source| DialError::Connect {

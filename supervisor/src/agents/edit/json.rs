@@ -13,7 +13,7 @@ use super::EditError;
 
 /// Comments and trailing commas, but none of JSON5's other liberties: what a CLI itself would not read is better
 /// reported than repaired.
-const JSONC: ParseOptions = ParseOptions {
+pub(super) const JSONC: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_loose_object_property_names: false,
     allow_trailing_commas: true,

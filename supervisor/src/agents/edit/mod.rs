@@ -8,6 +8,7 @@
 
 mod block;
 mod json;
+mod share;
 mod toml;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 pub use block::{Block, Comment, Position};
 pub use json::{JsonChange, JsonEdit};
+pub use share::{Left, Share};
 pub use toml::{TomlChange, TomlEdit};
 
 /// Largest file that is edited, in bytes. Claude Code's `.claude.json` reaches a few megabytes in long use.

@@ -1,16 +1,19 @@
 //! What the session's task does when its agent ends: start it again, or end with it.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::sync::oneshot as answer;
 use tokio::time::Instant;
 use whim_wire::event::kind;
 use whim_wire::spec::Mode;
 
-use super::{Actor, End};
+use super::{Actor, End, STOP_GRACE};
 use crate::agents::prompt;
 use crate::agents::restart::{self, Decision};
 use crate::clock::{self, boot_now};
 use crate::keeper::Exit;
-use crate::sessions::launch;
+use crate::sessions::{SessionError, launch};
 use crate::state::observation::{self, Observation};
 
 impl Actor {
@@ -25,6 +28,12 @@ impl Actor {
         let decision =
             if with_container || (self.record.mode == Mode::Oneshot && !self.record.ended) {
                 None
+            } else if self.record.restarting && !self.record.ended {
+                Some(Decision::Restart {
+                    after: Duration::ZERO,
+                    resume: self.record.agent_session_id.is_some(),
+                    reason: "restarted, to load its configuration anew".into(),
+                })
             } else {
                 Some(self.decide(exit))
             };
@@ -73,6 +82,69 @@ impl Actor {
                 self.restart_at = Some(Instant::now() + after);
                 self.save();
             }
+        }
+    }
+
+    /// A deadline has come: the queue's, or that of a restart.
+    pub(super) async fn due(&mut self) {
+        self.deliver(&prompt::Event::Tick);
+        if self.restart_at.is_some_and(|at| at <= Instant::now()) {
+            self.restart_at = None;
+            let started = self.start(false).await;
+            for answer in self.restarted.drain(..) {
+                let outcome = match &started {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(SessionError::Start(error.to_string())),
+                };
+                // Whoever asked may have given up waiting.
+                drop(answer.send(outcome));
+            }
+            if let Err(error) = started {
+                self.give_up(&format!("it could not be started again: {error}"))
+                    .await;
+            }
+        }
+    }
+
+    /// Ends the agent to start it again. The intention is on disk before: the next supervisor takes its end for what it is.
+    pub(super) async fn restart(&mut self, answer: answer::Sender<Result<(), SessionError>>) {
+        // Whoever asked may have given up waiting.
+        if self.record.mode == Mode::Oneshot {
+            let why = "a oneshot session is one run: it cannot be restarted";
+            drop(answer.send(Err(SessionError::Invalid(why.into()))));
+            return;
+        }
+        if self.running.is_none() && self.restart_at.is_none() {
+            drop(answer.send(Err(SessionError::NotRunning(self.record.id.clone()))));
+            return;
+        }
+        self.restarted.push(answer);
+        // One that crashed comes back anyway, and with all that is new.
+        if self.running.is_none() {
+            return;
+        }
+        self.record.restarting = true;
+        self.save();
+        let ended = match &self.running {
+            Some(running) => running.process().end(STOP_GRACE).await,
+            None => Ok(()),
+        };
+        if let Err(error) = ended {
+            self.record.restarting = false;
+            self.save();
+            for answer in self.restarted.drain(..) {
+                drop(answer.send(Err(SessionError::Start(error.to_string()))));
+            }
+        }
+    }
+
+    /// Whether there is something to resume: an agent that was never asked anything has written no transcript, and most
+    /// refuse to resume what is not there.
+    pub(super) async fn has_conversation(&self) -> bool {
+        match &self.record.transcript {
+            Some(path) => self.ground.helper.stat(path).await.is_ok(),
+            // It never said where: then what it was asked decides.
+            None => self.record.prompts.any_reached(),
         }
     }
 
@@ -146,6 +218,11 @@ impl Actor {
 
     pub(super) async fn finish(&mut self, end: End) {
         self.record.ended = true;
+        self.record.restarting = false;
+        for answer in self.restarted.drain(..) {
+            let ended = SessionError::NotRunning(self.record.id.clone());
+            drop(answer.send(Err(ended)));
+        }
         self.record.end = Some(end);
         self.writing = None;
         if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
