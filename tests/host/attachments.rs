@@ -268,7 +268,13 @@ fn the_specs_files_are_there_before_the_agent_which_hears_what_is_missing() {
             "read the plan",
         ]);
     let (whim, client) = start(&run);
-    word(&client, &whim, "idle");
+    let asked = upstream.wait_for("the prompt", PATIENCE, |all| {
+        let mut turns = all.iter().filter(|one| one.is_turn());
+        turns
+            .any(|turn| turn.mentions("read the plan"))
+            .then_some(())
+    });
+    asked.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
     let plan = whim.root().at("/app/attachments/01-plan.md");
     assert_eq!(std::fs::read(&plan).unwrap(), b"the plan");
     let turns = upstream.turns();

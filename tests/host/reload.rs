@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use whim_kit::{Client, Root, Run, Upstream, Whim, proc, wait};
 
 use crate::support::{
-    PATIENCE, agent, custom, kill_supervisor, ready, repository, says, start, start_in, whim, word,
+    PATIENCE, agent, custom, kill_supervisor, ready, repository, says, start, start_in, state,
+    whim, word,
 };
 
 fn layer(text: &str) -> Value {
@@ -15,7 +16,8 @@ fn layer(text: &str) -> Value {
         "init_script": format!("echo {text}\n"),
         "skills": [{"name": format!("skill-{text}"), "files": {
             "SKILL.md": format!("---\nname: skill-{text}\ndescription: does {text}\n---\nBody.\n"),
-            "more/notes.md": "notes"}}],
+            "more/notes.md": "notes"}},
+            {"name": "plain", "files": {"any.md": format!("# Plainly {text}\n\nBody.\n")}}],
         "mcp_servers": {format!("server-{text}"): {"command": "/bin/false", "args": ["x"]}},
         "settings": {"cleanupPeriodDays": 77, "permissions": {"allow": [format!("Bash(echo {text})")]}}})
 }
@@ -99,13 +101,14 @@ fn ask(client: &Client, upstream: &Upstream, text: &str) {
     .unwrap();
 }
 
-const AT_RESTART: [&str; 8] = [
+const AT_RESTART: [&str; 9] = [
     "/env/MARK",
     "/env_files/.env",
     "/instructions",
     "/mcp_servers/server-one",
     "/mcp_servers/server-two",
     "/settings/permissions",
+    "/skills/plain",
     "/skills/skill-one",
     "/skills/skill-two",
 ];
@@ -137,7 +140,9 @@ fn claude_knows_the_new_layers_once_it_is_resumed_and_what_is_others_stays() {
     ask(&client, &upstream, "the first question");
     let turns = upstream.turns();
     assert!(
-        turns.iter().any(|turn| turn.mentions("Rule one.")),
+        turns
+            .iter()
+            .any(|turn| turn.mentions("Rule one.") && turn.mentions("Plainly one")),
         "{:?}\n{}",
         turns
             .iter()
@@ -217,6 +222,51 @@ fn claude_knows_the_new_layers_once_it_is_resumed_and_what_is_others_stays() {
     assert!(!root.at("/whim/env-files/.env").exists() && !root.at("/whim/bashrc").exists());
     let events = client.json("/v1/events?limit=1000").unwrap().to_string();
     assert!(events.contains("config.changed") && !events.contains("FROM_FILE=two"));
+}
+
+/// One turn, other instructions, a restart: the next turn knows them and what was said before.
+fn resumed_with_the_new_rules(kind: &str) {
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let repository = repository();
+    let rule = |text: &str| json!([{"layer": "team", "instructions": format!("Rule {text}.")}]);
+    let run = agent(kind, &upstream, repository.path()).args(["--permission-mode", "bypass"]);
+    let (whim, client) = start(&with_layers(run, rule("one")).arg("the first question"));
+    let state = state(&client, &whim, "the first turn's end", |state| {
+        state["state"] == "idle" && !upstream.turns().is_empty()
+    });
+    let (status, answer) = put(&client, "/v1/config?restart=resume", &rule("two"));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(pointers(&answer, "restarted"), ["main"], "{answer}");
+    assert_eq!(pointers(&answer, "applied"), ["/instructions"]);
+    upstream.forget();
+    word(&client, &whim, "idle");
+    ask(&client, &upstream, "the second question");
+    let turns = upstream.turns();
+    let last = turns
+        .iter()
+        .find(|turn| turn.mentions("the second question"))
+        .unwrap();
+    for part in ["Rule two.", "the first question"] {
+        assert!(last.mentions(part), "{kind}: {part}\n{}", whim.output());
+    }
+    let after = word(&client, &whim, "idle");
+    let id = |state: &Value| state["sessions"][0]["agent_session_id"].clone();
+    assert_eq!(id(&after), id(&state), "{kind}");
+}
+
+#[test]
+fn codex_is_resumed_with_the_new_rules() {
+    resumed_with_the_new_rules("codex");
+}
+
+#[test]
+fn the_router_is_resumed_with_the_new_rules() {
+    resumed_with_the_new_rules("ccr");
+}
+
+#[test]
+fn copilot_is_resumed_with_the_new_rules() {
+    resumed_with_the_new_rules("copilot");
 }
 
 #[test]

@@ -31,10 +31,11 @@ pub(super) fn skills(setup: &Setup, directory: &Path) -> Vec<FileEdit> {
         .skills
         .iter()
         .flat_map(|skill| {
-            skill.files.iter().map(|(name, content)| FileEdit {
+            let files = super::skill::files(&skill.name, &skill.files);
+            files.into_iter().map(|(name, content)| FileEdit {
                 path: directory.join(&skill.name).join(name),
                 mode: PUBLIC,
-                edit: Edit::Replace(content.clone().into_bytes()),
+                edit: Edit::Replace(content.into_bytes()),
             })
         })
         .collect()

@@ -10,6 +10,7 @@
 //! - [`hook`]: what the CLIs tell at each step of a turn, and how they are told to.
 //! - [`observe`]: their other signals: session files, escape sequences, transcripts, dialogs on the screen.
 //! - [`prompt`]: a prompt's way into a terminal.
+//! - `skill`: skills in the form that all of them read.
 //! - [`restart`]: whether a crashed agent comes back.
 //! - [`oneshot`]: structured output of a run without a terminal.
 //!
@@ -34,6 +35,7 @@ pub mod oneshot;
 pub mod prompt;
 pub mod restart;
 pub mod setup;
+mod skill;
 
 pub use command::{Command, Companion, PromptRoute, Readiness};
 pub use edit::FileEdit;

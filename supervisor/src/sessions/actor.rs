@@ -411,6 +411,9 @@ impl Actor {
         if let Evidence::Typed(typed) = evidence {
             return self.typed(typed);
         }
+        if self.is_of_the_run_before(&evidence) {
+            return;
+        }
         let told = match &evidence {
             Evidence::Hook { event, .. } if event.subagent.is_none() => Some(event.signal.clone()),
             // One that is read late may be about the turn before.

@@ -9,12 +9,16 @@ use whim_wire::event::kind;
 use whim_wire::spec::Mode;
 
 use super::{Actor, End, STOP_GRACE};
+use crate::agents::hook::Signal;
 use crate::agents::prompt;
 use crate::agents::restart::{self, Decision};
 use crate::clock::{self, boot_now};
 use crate::keeper::Exit;
-use crate::sessions::{SessionError, launch};
+use crate::sessions::{Evidence, SessionError, launch};
 use crate::state::observation::{self, Observation};
+
+/// No agent ends its session of its own accord so soon after its start.
+const LATE: Duration = Duration::from_secs(2);
 
 impl Actor {
     pub(super) async fn exited(&mut self, exit: Exit) {
@@ -136,6 +140,17 @@ impl Actor {
                 drop(answer.send(Err(SessionError::Start(error.to_string()))));
             }
         }
+    }
+
+    /// Whether a hook was told by the run before and delivered late: an agent that is ended to be started again says that
+    /// its session ends, which would make the one that starts look ready.
+    pub(super) fn is_of_the_run_before(&self, evidence: &Evidence) -> bool {
+        let Evidence::Hook { at, event } = evidence else {
+            return false;
+        };
+        let ends = matches!(event.signal, Signal::SessionEnded { .. });
+        let early = ends && self.record.mode != Mode::Oneshot && *at < self.began + LATE;
+        self.running.is_some() && (*at < self.began || early)
     }
 
     /// Whether there is something to resume: an agent that was never asked anything has written no transcript, and most
