@@ -442,9 +442,10 @@ impl Task {
 
     fn failed(&mut self, error: &str, pending_bytes: u64) {
         let again = AGAIN.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
+        // Once until it works again: the words differ from object to object.
+        let news = self.failures == 0;
         self.failures = self.failures.saturating_add(1);
         self.due = Some(Instant::now() + again);
-        let news = self.standing.error.as_deref() != Some(error);
         self.standing.error = Some(error.to_owned());
         self.standing.pending_bytes = pending_bytes;
         self.setup.board.backup(self.standing.clone());
@@ -525,4 +526,38 @@ fn is_turn_end(entry: &Entry) -> bool {
         Some(matches!(state, "idle" | "needs_input" | "stopped"))
     };
     &*entry.kind == kind::STATE_CHANGED && session() == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn entry(event: &Value) -> Entry {
+        Entry {
+            seq: 1,
+            kind: event["type"].as_str().unwrap().into(),
+            json: event.to_string().into(),
+        }
+    }
+
+    #[test]
+    fn only_the_end_of_a_turn_asks_for_a_backup() {
+        let at = "2026-11-22T03:04:05.678Z";
+        let state = |session: Option<&str>, state: &str| json!({"seq": 1, "at": at, "type": kind::STATE_CHANGED, "session": session, "state": state});
+        for ended in ["idle", "needs_input", "stopped"] {
+            assert!(is_turn_end(&entry(&state(Some("main"), ended))), "{ended}");
+        }
+        assert!(!is_turn_end(&entry(&state(Some("main"), "working"))));
+        // Its own events least of all: each backup would ask for the next.
+        for own in [
+            kind::BACKUP_FINISHED,
+            kind::BACKUP_FAILED,
+            kind::BACKUP_GUARDED,
+        ] {
+            let event =
+                json!({"seq": 1, "at": at, "type": own, "session": "main", "state": "idle"});
+            assert!(!is_turn_end(&entry(&event)), "{own}");
+        }
+    }
 }

@@ -308,6 +308,14 @@ async fn a_full_spool_gives_up_nothing() {
         ),
         "{full:?}"
     );
+    // What a backup that failed half way left in the spool does not stay there, and what counts does.
+    let left = disk
+        .state("backup/spool/tasks/t/segments")
+        .join("a".repeat(64));
+    fs::write(&left, "left").unwrap();
+    let full = engine.backup("now", Vec::new(), &disk.masks).await;
+    assert!(full.is_err() && !left.exists());
+    assert!(engine.setup.sink.spooled() > 0);
     assert!(engine.owed().await > noise.len() as u64);
     fs::remove_file(disk.directory.path().join("store")).unwrap();
     assert_eq!(disk.backup(&mut engine).await.owed, None);

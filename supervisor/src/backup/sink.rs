@@ -6,6 +6,7 @@
 //! they wait where they are. At [`SPOOL`] bytes the spool takes no more; then what is owed waits in the agents' own
 //! files, and nothing that is saved is given up for it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -118,8 +119,26 @@ impl Sink {
         self.failed = None;
         if let Err(error) = self.drain().await {
             self.fail(&error);
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(%error, "the spool is not swept");
+            }
         }
         self.spooled = self.spool_size().await;
+    }
+
+    /// Removes from the spool what no snapshot in it names: what a backup left that failed half way.
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let mut named = HashSet::new();
+        for id in self.spool.list_manifests().await? {
+            let manifest = self.spool.get_manifest(&id).await?;
+            named.extend(manifest.segments.into_iter().map(|segment| segment.name));
+        }
+        for segment in self.spool.list_segments().await? {
+            if !named.contains(&segment.name) {
+                self.spool.delete_segment(&segment.name).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn spool_size(&self) -> u64 {
