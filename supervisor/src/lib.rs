@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod backup;
 pub mod board;
 pub mod boot;
 pub mod claim;

@@ -507,7 +507,7 @@ fn records(paths: &Paths, life: u64) -> Vec<Record> {
 fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
     let environment = environment_for(grounds, settings, &mut Vec::new());
     Git {
-        keeper: grounds.keeper.clone(),
+        runner: git::Runner::Keeper(grounds.keeper.clone()),
         user: grounds.identity.credentials(),
         environment: setup::plain(&environment),
         credential_helper: setup::credential_helper(&grounds.identity.binary, &grounds.paths),

@@ -11,6 +11,7 @@
 
 mod client;
 mod protocol;
+mod put;
 mod server;
 
 pub use client::{Change, Helper, HelperError};
