@@ -139,20 +139,17 @@ impl Git {
         deadline: Duration,
     ) -> Result<Captured, GitError> {
         let launch = self.launch(directory, arguments);
-        let keeper = match &self.runner {
-            Runner::Keeper(keeper) => keeper,
+        let run = match &self.runner {
+            Runner::Keeper(keeper) => keeper.run("git", &launch, deadline, OUTPUT).await,
             #[cfg(test)]
-            Runner::Test => return Ok(testing::run(&launch)),
+            Runner::Test => Ok(testing::run(&launch)),
         };
-        keeper
-            .run("git", &launch, deadline, OUTPUT)
-            .await
-            .map_err(|error| match error {
-                RunError::Keeper(KeeperError::Spawn { step, source, .. }) if step == "exec" => {
-                    GitError::Missing { source }
-                }
-                other => GitError::Run(other),
-            })
+        run.map_err(|error| match error {
+            RunError::Keeper(KeeperError::Spawn { step, source, .. }) if step == "exec" => {
+                GitError::Missing { source }
+            }
+            other => GitError::Run(other),
+        })
     }
 
     /// How one call is started.

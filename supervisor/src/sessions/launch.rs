@@ -13,10 +13,10 @@ use whim_wire::state::SessionState;
 use super::actor::{Actor, End, Input};
 use super::companions::Companions;
 use super::record::{Chosen, Record};
-use super::{MAIN, NewSession, SessionError, Sessions, worktree};
+use super::{MAIN, NewSession, SessionError, Sessions, beginning, worktree};
 use crate::agents::command::{Command, PromptRoute};
 use crate::agents::locate::RealFiles;
-use crate::agents::setup::{Conversation, Setup, Start, Surface};
+use crate::agents::setup::{Setup, Start, Surface};
 use crate::agents::{self, Impossible};
 use crate::board::Board;
 use crate::boot::git::{Git, GitError};
@@ -236,13 +236,7 @@ pub(super) async fn launch(
     } else {
         Surface::Terminal
     };
-    let conversation = match &record.agent_session_id {
-        Some(id) if !first => Conversation::Resume { id: id.clone() },
-        Some(id) => Conversation::New { id: id.clone() },
-        None => Conversation::New {
-            id: super::record::fresh_id(),
-        },
-    };
+    let conversation = beginning::conversation(ground, record, first).await;
     let command = agent.command(
         setup,
         &Start {
