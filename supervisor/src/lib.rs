@@ -28,6 +28,7 @@ pub mod random;
 pub mod readiness;
 pub mod resolve;
 pub mod rest;
+pub mod restore;
 pub mod rotated;
 pub mod sessions;
 pub mod spending;

@@ -1,0 +1,3 @@
+//! Bringing a task back from a backup.
+
+pub mod repository;
