@@ -1,3 +1,5 @@
 //! Bringing a task back from a backup.
 
+pub mod brief;
+pub mod plan;
 pub mod repository;
