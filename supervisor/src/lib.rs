@@ -47,6 +47,7 @@ pub fn main() -> ExitCode {
         .and_then(std::ffi::OsStr::to_str)
     {
         Some("supervise") => supervise::main(),
+        Some("restoring") => cli::restore::main(),
         Some("helper") => helper::main(),
         Some("hook") => cli::hook::main(),
         _ => cli::main(),

@@ -22,6 +22,7 @@ mod platform;
 mod ports;
 mod provider;
 mod refusals;
+mod restore;
 mod sessions;
 mod shells;
 mod steering;

@@ -515,6 +515,37 @@ fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
     }
 }
 
+/// Git as the boot runs it, without a supervisor that could be asked for a login.
+///
+/// # Errors
+/// When its configuration cannot be written.
+pub fn plain_git(
+    keeper: &Keeper,
+    identity: &Identity,
+    paths: &Paths,
+    variables: &Variables,
+    settings: &Settings,
+) -> std::io::Result<Git> {
+    let configuration = paths.git_configuration();
+    git::write_configuration(&configuration, paths.home())?;
+    let mut user = identity.user.clone();
+    user.home = paths.home().to_owned();
+    let built = environment::build(
+        variables,
+        settings.backup.kind,
+        &settings.pass_env,
+        &settings.configuration,
+        &user,
+    );
+    Ok(Git {
+        runner: git::Runner::Keeper(keeper.clone()),
+        user: identity.credentials(),
+        environment: setup::plain(&built.environment),
+        credential_helper: setup::credential_helper(&identity.binary, paths),
+        configuration,
+    })
+}
+
 /// The environment of the agents' processes; `files` gets the environment files as shell text.
 fn environment_for(
     grounds: &Grounds,

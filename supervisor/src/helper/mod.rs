@@ -16,4 +16,5 @@ mod server;
 
 pub use client::{Change, Helper, HelperError};
 pub use protocol::{Entry, EntryKind, Stamp};
+pub(crate) use put::put;
 pub use server::main;

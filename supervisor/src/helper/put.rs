@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 
 /// See [`super::protocol::Action::Put`]. The piece file has a fixed name, so that a repetition after a crash begins anew
 /// and leaves nothing behind.
-pub(super) fn put(path: &Path, mode: u32, offset: u64, last: bool, body: &[u8]) -> io::Result<()> {
+pub(crate) fn put(path: &Path, mode: u32, offset: u64, last: bool, body: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(Errno::EINVAL)?;
     let name = path.file_name().ok_or(Errno::EINVAL)?.to_string_lossy();
     let pieces = path.with_file_name(format!(".{name}.whim-part"));

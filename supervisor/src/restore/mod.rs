@@ -1,5 +1,13 @@
-//! Bringing a task back from a backup.
+//! Bringing a task back from a backup: as it was, or as a fork.
+//!
+//! - `plan`: which file goes where, and what the session begins with. Pure; trusts no manifest
+//! - `brief`: a conversation told to a session that was not there. Pure
+//! - `source`: which snapshot is meant
+//! - `repository`: the checkout, from remote and bundle
+//! - `carry`: carrying the plan out
 
 pub mod brief;
+pub mod carry;
 pub mod plan;
 pub mod repository;
+pub mod source;

@@ -8,6 +8,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backup::code::{Code, Invalid};
 use crate::boot::git::{Git, GitError, QUICK};
 use crate::boot::repository::{BEGUN, Checkout, DONE, MARK, MARK_SIZE};
@@ -31,7 +33,7 @@ pub struct Repository<'a> {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Checked out; `None`: a detached `HEAD`.
     pub branch: Option<String>,

@@ -1,0 +1,166 @@
+//! A task that ended in one root goes on in another: resumed, forked, or told to another agent.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use whim::backup::manifest::{self, Manifest};
+use whim::backup::objects::Objects;
+use whim::backup::store::{Store, segment_name};
+use whim_kit::{Client, Root, Upstream, Whim};
+
+use crate::support::{PATIENCE, agent, repository, root, says, start, start_in, state, whim};
+
+/// The transcript and what lies beside it, by agent.
+const CONVERSATIONS: [&str; 3] = [".claude/projects", ".codex/sessions", ".copilot/session-state"];
+
+/// Saves what a restore needs of a root, as a snapshot in a store of its own.
+fn save(root: &Root, session: &Value) -> tempfile::TempDir {
+    let store = tempfile::tempdir().unwrap();
+    let home = root.at("/home/node");
+    let state = root.at("/whim/state");
+    let mut content = Vec::new();
+    let mut files = Vec::new();
+    let mut take = |place: &str, base: &Path, path: PathBuf, kind: &str| {
+        let bytes = std::fs::read(&path).unwrap();
+        if bytes.is_empty() {
+            return;
+        }
+        files.push(json!({
+            "place": place, "path": path.strip_prefix(base).unwrap(), "kind": kind, "mode": 0o600,
+            "bytes": bytes.len(), "sha256": segment_name(&bytes), "pieces": [[0, content.len(), bytes.len()]],
+        }));
+        content.extend(bytes);
+    };
+    for below in CONVERSATIONS {
+        for path in walk(&home.join(below)) {
+            take("home", &home, path, "conversation");
+        }
+    }
+    take("state", &state, state.join("generations.jsonl"), "ledger");
+    for path in walk(&state.join("journal")) {
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            take("state", &state, path, "journal");
+        }
+    }
+    let stored = zstd(&content);
+    let manifest: Manifest = serde_json::from_value(json!({
+        "version": manifest::VERSION, "task": "ww-1", "id": "20261122T120000.000Z-0123abcd",
+        "taken_at": "2026-11-22T12:00:00.000Z", "reason": "stop", "whim": "0.1.0",
+        "places": {"home": home, "checkout": root.at("/app/repo"), "state": state},
+        "sessions": [{"id": "main", "agent": session["agent"], "agent_session_id": session["agent_session_id"],
+            "cwd": root.at("/app/repo"), "transcript": null}],
+        "segments": [{"name": segment_name(&stored), "bytes": stored.len(), "content_bytes": content.len()}],
+        "files": files,
+    }))
+    .unwrap();
+    let objects = Objects::directory(store.path().to_owned()).unwrap();
+    let tasks = Store::of(objects, "ww-1").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        tasks.put_segment(&segment_name(&stored), stored.into()).await.unwrap();
+        tasks.put_manifest(&manifest).await.unwrap();
+    });
+    store
+}
+
+fn zstd(content: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(content, 1).unwrap()
+}
+
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let entries = entries.map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| if path.is_dir() { walk(&path) } else { vec![path] };
+    entries.flat_map(below).collect()
+}
+
+/// Runs `whim restore` in a new root; what it printed.
+fn restore(root: &Root, arguments: &[&str], code: i32) -> String {
+    let run = whim().command("restore").args(arguments.iter().copied());
+    let mut whim = run.start(root.clone()).unwrap();
+    let ended = whim.ended(PATIENCE).unwrap();
+    assert_eq!(ended, code, "{}", whim.output());
+    whim.output()
+}
+
+/// A first turn that tells the agent a word, and the session as it was at its end.
+fn first_turn(kind: &str, upstream: &Upstream, repository: &Path) -> (Whim, Value) {
+    let run = agent(kind, upstream, repository).args([
+        "--permission-mode",
+        "bypass",
+        "remember the word ORCHIDEE",
+    ]);
+    let (mut whim, client) = start(&run);
+    let idle = answered(&client, &whim);
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    (whim, idle["sessions"][0].clone())
+}
+
+fn answered(client: &Client, whim: &Whim) -> Value {
+    state(client, whim, "the turn's end", |state| {
+        state["state"] == "idle"
+            && state["sessions"][0]["spend"]["requests"].as_u64() > Some(0)
+            && state["sessions"][0]["agent_session_id"].is_string()
+    })
+}
+
+/// Starts the agent in a restored root with another prompt; the session after its turn.
+fn second_turn(kind: &str, upstream: &Upstream, repository: &Path, root: &Root) -> Value {
+    let before = upstream.turns().len();
+    let run = agent(kind, upstream, repository).args([
+        "--permission-mode",
+        "bypass",
+        "say the word again",
+    ]);
+    let (whim, client) = start_in(&run, root);
+    let idle = state(&client, &whim, "the second turn", |state| {
+        let asked = upstream.turns().iter().skip(before).any(|turn| turn.mentions("say the word again"));
+        asked && state["state"] == "idle" && state["sessions"][0]["agent_session_id"].is_string()
+    });
+    let knows = upstream
+        .turns()
+        .iter()
+        .skip(before)
+        .any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"));
+    assert!(knows, "{kind} does not know what was said before\n{}", whim.output());
+    idle["sessions"][0].clone()
+}
+
+fn goes_on_elsewhere(kind: &str) {
+    let upstream = Upstream::start(says("noted")).unwrap();
+    let repository = repository();
+    let (first, session) = first_turn(kind, &upstream, repository.path());
+    let store = save(first.root(), &session);
+    let store = store.path().to_str().unwrap();
+    let run = whim();
+
+    let resumed = root(&run);
+    let said = restore(&resumed, &[store], 0);
+    let id = session["agent_session_id"].as_str().unwrap();
+    assert!(said.contains(id), "{said}");
+    let after = second_turn(kind, &upstream, repository.path(), &resumed);
+    assert_eq!(after["agent_session_id"], id, "{kind}: another session went on");
+
+    let forked = root(&run);
+    restore(&forked, &["--mode", "fork", store], 0);
+    let after = second_turn(kind, &upstream, repository.path(), &forked);
+    assert_ne!(after["agent_session_id"], id, "{kind}: the fork has the id of its source");
+}
+
+#[test]
+fn claude_goes_on_elsewhere() {
+    goes_on_elsewhere("claude");
+}
+
+#[test]
+fn codex_goes_on_elsewhere() {
+    goes_on_elsewhere("codex");
+}
+
+#[test]
+fn copilot_goes_on_elsewhere() {
+    goes_on_elsewhere("copilot");
+}
