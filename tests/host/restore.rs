@@ -11,7 +11,11 @@ use whim_kit::{Client, Root, Upstream, Whim};
 use crate::support::{PATIENCE, agent, repository, root, says, start, start_in, state, whim};
 
 /// The transcript and what lies beside it, by agent.
-const CONVERSATIONS: [&str; 3] = [".claude/projects", ".codex/sessions", ".copilot/session-state"];
+const CONVERSATIONS: [&str; 3] = [
+    ".claude/projects",
+    ".codex/sessions",
+    ".copilot/session-state",
+];
 
 /// Saves what a restore needs of a root, as a snapshot in a store of its own.
 fn save(root: &Root, session: &Value) -> tempfile::TempDir {
@@ -38,7 +42,10 @@ fn save(root: &Root, session: &Value) -> tempfile::TempDir {
     }
     take("state", &state, state.join("generations.jsonl"), "ledger");
     for path in walk(&state.join("journal")) {
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "jsonl")
+        {
             take("state", &state, path, "journal");
         }
     }
@@ -55,9 +62,15 @@ fn save(root: &Root, session: &Value) -> tempfile::TempDir {
     .unwrap();
     let objects = Objects::directory(store.path().to_owned()).unwrap();
     let tasks = Store::of(objects, "ww-1").unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        tasks.put_segment(&segment_name(&stored), stored.into()).await.unwrap();
+        tasks
+            .put_segment(&segment_name(&stored), stored.into())
+            .await
+            .unwrap();
         tasks.put_manifest(&manifest).await.unwrap();
     });
     store
@@ -72,7 +85,13 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let entries = entries.map(|entry| entry.unwrap().path());
-    let below = |path: PathBuf| if path.is_dir() { walk(&path) } else { vec![path] };
+    let below = |path: PathBuf| {
+        if path.is_dir() {
+            walk(&path)
+        } else {
+            vec![path]
+        }
+    };
     entries.flat_map(below).collect()
 }
 
@@ -117,7 +136,11 @@ fn second_turn(kind: &str, upstream: &Upstream, repository: &Path, root: &Root) 
     ]);
     let (whim, client) = start_in(&run, root);
     let idle = state(&client, &whim, "the second turn", |state| {
-        let asked = upstream.turns().iter().skip(before).any(|turn| turn.mentions("say the word again"));
+        let asked = upstream
+            .turns()
+            .iter()
+            .skip(before)
+            .any(|turn| turn.mentions("say the word again"));
         asked && state["state"] == "idle" && state["sessions"][0]["agent_session_id"].is_string()
     });
     let knows = upstream
@@ -125,7 +148,11 @@ fn second_turn(kind: &str, upstream: &Upstream, repository: &Path, root: &Root) 
         .iter()
         .skip(before)
         .any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"));
-    assert!(knows, "{kind} does not know what was said before\n{}", whim.output());
+    assert!(
+        knows,
+        "{kind} does not know what was said before\n{}",
+        whim.output()
+    );
     idle["sessions"][0].clone()
 }
 
@@ -142,12 +169,18 @@ fn goes_on_elsewhere(kind: &str) {
     let id = session["agent_session_id"].as_str().unwrap();
     assert!(said.contains(id), "{said}");
     let after = second_turn(kind, &upstream, repository.path(), &resumed);
-    assert_eq!(after["agent_session_id"], id, "{kind}: another session went on");
+    assert_eq!(
+        after["agent_session_id"], id,
+        "{kind}: another session went on"
+    );
 
     let forked = root(&run);
     restore(&forked, &["--mode", "fork", store], 0);
     let after = second_turn(kind, &upstream, repository.path(), &forked);
-    assert_ne!(after["agent_session_id"], id, "{kind}: the fork has the id of its source");
+    assert_ne!(
+        after["agent_session_id"], id,
+        "{kind}: the fork has the id of its source"
+    );
 }
 
 #[test]
@@ -163,4 +196,143 @@ fn codex_goes_on_elsewhere() {
 #[test]
 fn copilot_goes_on_elsewhere() {
     goes_on_elsewhere("copilot");
+}
+
+#[test]
+fn another_agent_is_told_of_the_conversation() {
+    let upstream = Upstream::start(says("noted")).unwrap();
+    let repository = repository();
+    let (first, session) = first_turn("claude", &upstream, repository.path());
+    let store = save(first.root(), &session);
+    let told = root(&whim());
+    let said = restore(
+        &told,
+        &["--agent", "codex", store.path().to_str().unwrap()],
+        0,
+    );
+    assert!(said.contains("is told of the one before"), "{said}");
+    let after = second_turn("codex", &upstream, repository.path(), &told);
+    assert_ne!(after["agent_session_id"], session["agent_session_id"]);
+    let turns = upstream.turns();
+    let brief = turns
+        .iter()
+        .find(|turn| turn.mentions("say the word again"))
+        .unwrap();
+    assert!(brief.mentions("What is not here") && brief.mentions("Claude Code"));
+}
+
+/// By the spec, as a platform starts a task again: the prompt that the conversation holds is not given twice, what was
+/// spent counts, and events go on with higher numbers.
+#[test]
+fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
+    let upstream = Upstream::start(says("noted")).unwrap();
+    let repository = repository();
+    let (first, session) = first_turn("claude", &upstream, repository.path());
+    let spent = &session["spend"];
+    let store = save(first.root(), &session);
+    let events = std::fs::read_dir(first.root().at("/whim/state/journal")).unwrap();
+    let newest = events
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "jsonl")
+        })
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines()
+                .map(|line| {
+                    serde_json::from_str::<Value>(line).unwrap()["seq"]
+                        .as_u64()
+                        .unwrap()
+                })
+                .collect::<Vec<_>>()
+        })
+        .max()
+        .unwrap();
+    let from = format!("file://{}", store.path().display());
+    let spec = json!({"version": 1, "restore": {"from": from, "mode": "resume"},
+        "agent": {"kind": "claude", "permission_mode": "bypass", "prompt": "remember the word ORCHIDEE"}});
+    let asked = upstream.turns().len();
+    let run = agent("claude", &upstream, repository.path()).args(["--spec", &spec.to_string()]);
+    let (whim, client) = start(&run);
+    let idle = state(&client, &whim, "the resumed session", |state| {
+        state["phase"] == "ready" && state["state"] == "idle"
+    });
+    assert_eq!(
+        idle["sessions"][0]["agent_session_id"],
+        session["agent_session_id"]
+    );
+    assert_eq!(
+        idle["sessions"][0]["spend"], *spent,
+        "what was spent counts, once"
+    );
+    assert!(idle["seq"].as_u64().unwrap() > newest, "{idle}");
+    assert_eq!(upstream.turns().len(), asked, "the prompt was given twice");
+    let queued = client
+        .post(
+            "/v1/sessions/main/prompts",
+            &json!({"text": "say the word again"}),
+        )
+        .unwrap();
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    state(&client, &whim, "an answer that knows", |_| {
+        let turns = upstream.turns();
+        let mut new = turns.iter().skip(asked);
+        new.any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"))
+    });
+}
+
+#[test]
+fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
+    let upstream = Upstream::start(says("noted")).unwrap();
+    let repository = repository();
+    let (first, session) = first_turn("claude", &upstream, repository.path());
+    let store = save(first.root(), &session);
+    let store = store.path().to_str().unwrap();
+    let run = whim();
+    let fresh = root(&run);
+    for (arguments, code, words) in [
+        (
+            vec!["--task", "other", store],
+            69,
+            "no complete snapshot of task other",
+        ),
+        (
+            vec!["--at", "2020", store],
+            69,
+            "has no snapshot 2020; the newest are: 20261122T120000.000Z-0123abcd",
+        ),
+        (vec!["/nowhere"], 69, "/nowhere is no directory"),
+        (vec![], 64, "say what is to be restored"),
+        (vec!["--branch", "x", store], 64, "only a fork"),
+        (vec!["--mode", "copy", store], 64, "copy"),
+    ] {
+        let said = restore(&fresh, &arguments, code);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    let id = session["agent_session_id"].as_str().unwrap();
+    let project: String = fresh
+        .at("/app/repo")
+        .to_str()
+        .unwrap()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let mine = fresh
+        .write_as_agent(
+            &format!("/home/node/.claude/projects/{project}/{id}.jsonl"),
+            "mine\n",
+        )
+        .unwrap();
+    let said = restore(&fresh, &[store], 73);
+    assert!(said.contains(mine.to_str().unwrap()), "{said}");
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine\n");
+    std::fs::remove_file(&mine).unwrap();
+    restore(&fresh, &[store], 0);
+    // Once more: the same files are there already and stay.
+    restore(&fresh, &[store], 0);
+
+    let (_running, _client) = start(&agent("claude", &upstream, repository.path()));
+    let said = restore(_running.root(), &[store], 73);
+    assert!(said.contains("whim runs in"), "{said}");
 }

@@ -16,6 +16,7 @@ pub mod init_script;
 mod left;
 mod progress;
 pub mod repository;
+pub mod restored;
 mod setup;
 mod shell;
 
@@ -216,9 +217,9 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         path: directory.clone(),
         source,
     })?;
-    let Some(repo) = &settings.repo else {
+    if settings.repo.is_none() && settings.restore.is_none() {
         return Ok(());
-    };
+    }
     let configuration = grounds.paths.git_configuration();
     git::write_configuration(&configuration, grounds.paths.home()).map_err(|source| {
         BootError::Environment {
@@ -226,6 +227,10 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
             source,
         }
     })?;
+    let Some(repo) = &settings.repo else {
+        restored::take_up(grounds, settings, git).await?;
+        return Ok(());
+    };
     git_login(grounds, settings);
     if let Some((remote, _)) = Remote::parse(repo.url.expose()) {
         grounds
@@ -239,12 +244,15 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
             .git_credentials
             .set_mirror(remote, username, password);
     }
+    let restored = restored::take_up(grounds, settings, git).await?;
+    let has_code = restored.is_some_and(|restored| restored.code);
     let checkout = Checkout {
         directory,
         url: credentials::without_login(repo.url.expose()),
         mirror: mirror.map(credentials::without_login),
         source_branch: repo.source_branch.clone(),
-        branch: repo.branch.clone(),
+        // A restored checkout stays on the branch that it came back with.
+        branch: repo.branch.clone().filter(|_| !has_code),
         depth: repo.depth,
     };
     let checked = checkout.run(git, &grounds.helper).await;

@@ -16,9 +16,10 @@ use whim_wire::spec::{Mode, RestoreMode};
 use super::brief::Brief;
 use super::plan::{Begin, Placed, Plan, PlanError, Target, Wish, plan};
 use super::repository::{Outcome, Repository, RepositoryError};
+use super::rewrite::Rewriter;
 use crate::backup::code::{self, Code};
 use crate::backup::manifest::{File, Kind, Manifest, Place};
-use crate::backup::store::{Reader, Store, StoreError};
+use crate::backup::store::{Content, Reader, Store, StoreError};
 use crate::boot::git::Git;
 use crate::conversation::lines::Lines;
 use crate::conversation::turn;
@@ -49,11 +50,13 @@ pub struct Restorer<'a> {
 }
 
 /// What was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub task: String,
     pub snapshot: String,
     pub mode: String,
+    /// The checkout was brought back.
+    pub code: bool,
     /// Branch of the checkout; none: no code was saved, or a detached `HEAD`.
     pub branch: Option<String>,
     pub agent: Option<String>,
@@ -90,6 +93,39 @@ pub enum CarryError {
     NoBundle,
 }
 
+impl Report {
+    fn path(paths: &Paths) -> PathBuf {
+        paths.state().join("restored.json")
+    }
+
+    /// What was restored into this root before.
+    ///
+    /// # Errors
+    /// [`CarryError::State`].
+    pub fn read(paths: &Paths) -> Result<Option<Self>, CarryError> {
+        let path = Self::path(paths);
+        let failed = |source| CarryError::State {
+            path: path.clone(),
+            source,
+        };
+        match std::fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .map(Some)
+                .map_err(|error| failed(error.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn write(&self, paths: &Paths) -> Result<(), CarryError> {
+        let path = Self::path(paths);
+        let written = serde_json::to_vec(self)
+            .map_err(std::io::Error::from)
+            .and_then(|json| crate::files::write(&path, 0o600, &json));
+        written.map_err(|source| CarryError::State { path, source })
+    }
+}
+
 impl<'a> Restorer<'a> {
     /// Restores.
     ///
@@ -106,15 +142,16 @@ impl<'a> Restorer<'a> {
         if !self.with_state {
             plan.placed.retain(|placed| placed.place != Place::State);
         }
-        self.look(&plan).await?;
+        let mut reader = self.store.reader(self.manifest);
+        self.look(&plan, &mut reader).await?;
         let mut report = Report {
             task: self.manifest.task.clone(),
             snapshot: self.manifest.id.to_string(),
             mode: wish.mode.to_string(),
+            code: self.manifest.code.is_some(),
             notes: std::mem::take(&mut plan.notes),
             ..Report::default()
         };
-        let mut reader = self.store.reader(self.manifest);
         if progress.checkout.is_none() {
             progress.checkout = Some(self.code(wish, &mut reader).await?);
             progress.write(self.paths)?;
@@ -129,6 +166,7 @@ impl<'a> Restorer<'a> {
         }
         self.begin(&plan, &mut reader, &progress.fresh, &mut report)
             .await?;
+        report.write(self.paths)?;
         Progress::forget(self.paths)?;
         Ok(report)
     }
@@ -150,7 +188,7 @@ impl<'a> Restorer<'a> {
     }
 
     /// Whether all is free, before anything is written.
-    async fn look(&self, plan: &Plan) -> Result<(), CarryError> {
+    async fn look(&self, plan: &Plan, reader: &mut Reader<'a>) -> Result<(), CarryError> {
         let record = self.paths.session(MAIN);
         match Record::read(&record) {
             Ok(Some(record_there)) if !record_there.awaits_start() => {
@@ -165,13 +203,13 @@ impl<'a> Restorer<'a> {
             }
         }
         for placed in &plan.placed {
-            self.is_free(placed).await?;
+            self.is_free(placed, reader).await?;
         }
         Ok(())
     }
 
     /// Nothing is there, or what is to be there: then true.
-    async fn is_free(&self, placed: &Placed) -> Result<bool, CarryError> {
+    async fn is_free(&self, placed: &Placed, reader: &mut Reader<'a>) -> Result<bool, CarryError> {
         let Some(file) = self.file(placed.file) else {
             return Ok(false);
         };
@@ -179,14 +217,26 @@ impl<'a> Restorer<'a> {
             Place::Home | Place::Code => self.digest_at_home(&placed.to).await?,
             Place::State => digest_of_ours(&placed.to)?,
         };
-        match there {
-            None => Ok(false),
-            // What was changed on its way has another checksum; its name is new and nobody else's.
-            Some(sha256) if sha256 == file.sha256 || placed.renamed.is_some() => Ok(true),
-            Some(_) => Err(CarryError::InTheWay {
-                path: placed.to.clone(),
-            }),
+        let Some(there) = there else {
+            return Ok(false);
+        };
+        let wanted = match &placed.rewrite {
+            None => file.sha256.clone(),
+            Some(_) => {
+                let mut hash = Sha256::new();
+                let mut parts = Parts::new(placed, reader.open(file));
+                while let Some(part) = parts.next().await? {
+                    hash.update(&part);
+                }
+                hex(hash)
+            }
+        };
+        if there == wanted {
+            return Ok(true);
         }
+        Err(CarryError::InTheWay {
+            path: placed.to.clone(),
+        })
     }
 
     async fn digest_at_home(&self, path: &Path) -> Result<Option<String>, CarryError> {
@@ -227,7 +277,7 @@ impl<'a> Restorer<'a> {
             file: bundle,
             to: to.clone(),
             place: Place::Code,
-            renamed: None,
+            rewrite: None,
         };
         let checkout = self.paths.checkout();
         let repository = self.repository(wish, &checkout);
@@ -242,19 +292,14 @@ impl<'a> Restorer<'a> {
         let Some(file) = self.file(placed.file) else {
             return Ok(());
         };
-        if self.is_free(placed).await? {
+        if self.is_free(placed, reader).await? {
             return Ok(());
         }
-        let mut content = reader.open(file);
+        let mut parts = Parts::new(placed, reader.open(file));
         let mut offset = 0_u64;
-        let mut first = true;
         let mut held: Option<Bytes> = None;
         // One part is held back: the last one puts the file in its place, once its checksum is known to be right.
-        while let Some(mut part) = content.next().await? {
-            if first && let Some((old, new)) = &placed.renamed {
-                part = replaced(&part, old, new);
-            }
-            first = false;
+        while let Some(part) = parts.next().await? {
             if let Some(before) = held.replace(part) {
                 offset = self.put(placed, file.mode, offset, false, &before).await?;
             }
@@ -384,6 +429,38 @@ impl<'a> Restorer<'a> {
     }
 }
 
+/// A file's parts as they are to be written.
+#[derive(Debug)]
+struct Parts<'p, 'r, 'a> {
+    content: Content<'r, 'a>,
+    rewriter: Option<Rewriter<'p>>,
+    ended: bool,
+}
+
+impl<'p, 'r, 'a> Parts<'p, 'r, 'a> {
+    fn new(placed: &'p Placed, content: Content<'r, 'a>) -> Self {
+        Self {
+            content,
+            rewriter: placed.rewrite.as_ref().map(Rewriter::new),
+            ended: false,
+        }
+    }
+
+    /// None after the last, and only when what was read was right.
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let part = self.content.next().await?;
+        self.ended = part.is_none();
+        Ok(match (part, &mut self.rewriter) {
+            (part, None) => part,
+            (Some(part), Some(rewriter)) => Some(rewriter.feed(&part).into()),
+            (None, Some(rewriter)) => Some(rewriter.end().into()),
+        })
+    }
+}
+
 /// How far a restore came, so that one that broke off goes on: the same ids, and a checkout that is done stays.
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
@@ -461,18 +538,4 @@ fn hex(hash: Sha256) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// The beginning of a session's files names the session; what follows are its records and only quote it.
-fn replaced(part: &Bytes, old: &str, new: &str) -> Bytes {
-    let mut out = Vec::with_capacity(part.len());
-    let mut rest = part.as_ref();
-    while let Some(at) = memchr::memmem::find(rest, old.as_bytes()) {
-        let (before, after) = rest.split_at(at);
-        out.extend_from_slice(before);
-        out.extend_from_slice(new.as_bytes());
-        rest = after.get(old.len()..).unwrap_or_default();
-    }
-    out.extend_from_slice(rest);
-    out.into()
 }

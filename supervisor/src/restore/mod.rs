@@ -2,6 +2,7 @@
 //!
 //! - `plan`: which file goes where, and what the session begins with. Pure; trusts no manifest
 //! - `brief`: a conversation told to a session that was not there. Pure
+//! - `rewrite`: what a session's files say about where it lives. Pure
 //! - `source`: which snapshot is meant
 //! - `repository`: the checkout, from remote and bundle
 //! - `carry`: carrying the plan out
@@ -10,4 +11,5 @@ pub mod brief;
 pub mod carry;
 pub mod plan;
 pub mod repository;
+pub mod rewrite;
 pub mod source;

@@ -16,6 +16,8 @@ use crate::agents::observe::transcript::{claude_project, is_rollout_of};
 use crate::backup::manifest::{File, Kind, Manifest, Place, Session};
 use crate::conversation::place::is_plain;
 
+use super::rewrite::Rewrite;
+
 /// Where Claude Code keeps its conversations, below the home.
 const PROJECTS: &str = ".claude/projects";
 /// Copilot's.
@@ -60,8 +62,8 @@ pub struct Placed {
     pub file: usize,
     pub to: PathBuf,
     pub place: Place,
-    /// An id that its content names, and what takes that one's place.
-    pub renamed: Option<(String, String)>,
+    /// What it says about where its session lives, said anew.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// What the session `main` begins with.
@@ -136,11 +138,11 @@ pub fn plan(
             Place::Code => continue,
         };
         match found {
-            Some((to, renamed)) => plan.placed.push(Placed {
+            Some(to) => plan.placed.push(Placed {
                 file: index,
+                rewrite: rewrite(path, manifest, target, copied.as_ref()),
                 to,
                 place: file.place,
-                renamed,
             }),
             None if file.kind == Kind::Ledger || file.kind == Kind::Journal => {}
             None => skipped += 1,
@@ -214,15 +216,13 @@ fn projects(manifest: &Manifest, target: &Target) -> Vec<(String, String)> {
         .collect()
 }
 
-type To = (PathBuf, Option<(String, String)>);
-
 fn at_home(
     file: &File,
     path: &Path,
     target: &Target,
     moved: &[(String, String)],
     copied: Option<&(String, String)>,
-) -> Option<To> {
+) -> Option<PathBuf> {
     let (_, places) = HOME.iter().find(|(kind, _)| *kind == file.kind)?;
     let place = places.iter().find(|place| {
         path.strip_prefix(place)
@@ -243,19 +243,59 @@ fn at_home(
     if *place == PROJECTS
         && let Some((_, new)) = moved.iter().find(|(old, _)| old == first)
     {
-        return Some((under(new), None));
+        return Some(under(new));
     }
     if *place == STATES
         && let Some((old, new)) = copied
         && first == old
     {
-        return Some((under(new), Some((old.clone(), new.clone()))));
+        return Some(under(new));
     }
-    Some((base.join(rest), None))
+    Some(base.join(rest))
+}
+
+/// Codex's and Copilot's records of where a session lives, where that changed.
+fn rewrite(
+    path: &Path,
+    manifest: &Manifest,
+    target: &Target,
+    copied: Option<&(String, String)>,
+) -> Option<Rewrite> {
+    let copilot = path.strip_prefix(STATES).ok();
+    let codex = path.starts_with(".codex/sessions") || path.starts_with(".codex/archived_sessions");
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let lines = extension == Some("jsonl");
+    if copilot.is_none() && !(codex && lines) {
+        return None;
+    }
+    let (old, new) = (manifest.places.checkout.as_str(), target.checkout.to_str()?);
+    let mut pairs = Vec::new();
+    if old != new && Path::new(old).components().count() > 1 {
+        // The path and what lies below it, and none that only begins alike.
+        for end in ["\"", "/"] {
+            pairs.push((format!("\"{old}{end}"), format!("\"{new}{end}")));
+        }
+        if !lines {
+            for end in ["\n", "/"] {
+                pairs.push((format!(": {old}{end}"), format!(": {new}{end}")));
+            }
+        }
+    }
+    let own = |(id, _): &&(String, String)| copilot.is_some_and(|rest| rest.starts_with(id));
+    if let Some((id, fresh)) = copied.filter(own) {
+        pairs.push((id.clone(), fresh.clone()));
+    }
+    let only: &'static [&'static str] = match (lines, codex) {
+        (false, _) => &[],
+        (true, true) => &["\"type\":\"session_meta\"", "\"type\":\"turn_context\""],
+        (true, false) => &["\"type\":\"session."],
+    };
+    let text = lines || matches!(extension, Some("yaml" | "yml" | "json"));
+    (text && !pairs.is_empty()).then_some(Rewrite { pairs, only })
 }
 
 /// Ledger and journal belong to the task: a fork is a new one, and begins its own.
-fn in_state(file: &File, path: &Path, target: &Target, mode: RestoreMode) -> Option<To> {
+fn in_state(file: &File, path: &Path, target: &Target, mode: RestoreMode) -> Option<PathBuf> {
     let name = path.to_str()?;
     let fits = match file.kind {
         Kind::Ledger => {
@@ -269,7 +309,7 @@ fn in_state(file: &File, path: &Path, target: &Target, mode: RestoreMode) -> Opt
         Kind::Conversation | Kind::Shell | Kind::Code => false,
     };
     let own = mode == RestoreMode::Resume || file.kind == Kind::Recording;
-    (fits && own).then(|| (target.state.join(path), None))
+    (fits && own).then(|| target.state.join(path))
 }
 
 fn begin(
@@ -287,6 +327,10 @@ fn begin(
         return Ok(None);
     };
     let agent = wish.agent.unwrap_or(before);
+    if agent == AgentKind::Custom {
+        notes.push("a custom agent has no conversation that goes on: main begins anew".into());
+        return Ok(None);
+    }
     let Some(id) = &session.agent_session_id else {
         notes.push("no conversation was saved: main begins a new one".into());
         return Ok(None);

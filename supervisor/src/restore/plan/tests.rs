@@ -137,11 +137,30 @@ fn a_copied_session_gets_a_new_id_everywhere() {
             &format!("{base}/other/events.jsonl"),
         ]
     );
-    assert_eq!(forked.placed[1].renamed, Some((ID.into(), NEW.into())));
-    assert_eq!(forked.placed[2].renamed, None);
+    let ids = (ID.to_owned(), NEW.to_owned());
+    let renames = |placed: &Placed| placed.rewrite.as_ref().unwrap().pairs.contains(&ids);
+    assert!(renames(&forked.placed[0]) && renames(&forked.placed[1]));
+    assert!(!renames(&forked.placed[2]), "another session keeps its id");
     assert_eq!(forked.begin.unwrap().agent_session_id.as_deref(), Some(NEW));
     let resumed = made(&manifest, &wish(RestoreMode::Resume));
     assert_eq!(resumed.begin.unwrap().agent_session_id.as_deref(), Some(ID));
+}
+
+#[test]
+fn where_a_session_lives_is_said_anew_only_where_it_moved() {
+    let rollout = format!(".codex/sessions/2026/11/22/rollout-2026-11-22T02-00-00-{ID}.jsonl");
+    let mut codex = manifest("codex", &[file("home", &rollout, "conversation")]);
+    let moved = made(&codex, &wish(RestoreMode::Resume));
+    let rewrite = moved.placed[0].rewrite.as_ref().unwrap();
+    assert!(
+        rewrite
+            .pairs
+            .contains(&("\"/app/repo\"".into(), "\"/r/app/repo\"".into()))
+    );
+    assert!(!rewrite.only.is_empty());
+    codex.places.checkout = "/r/app/repo".into();
+    let same = made(&codex, &wish(RestoreMode::Resume));
+    assert_eq!(same.placed[0].rewrite, None);
 }
 
 #[test]
