@@ -102,6 +102,12 @@ impl Paths {
         self.state().join("terminals")
     }
 
+    /// The backup's index and spool, and the store where none was named.
+    #[must_use]
+    pub fn backup(&self) -> PathBuf {
+        self.state().join("backup")
+    }
+
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.state().join("journal")

@@ -45,7 +45,7 @@ pub fn uuid() -> String {
     clippy::expect_used,
     reason = "a token that can be guessed is worse than no supervisor"
 )]
-fn bytes<const N: usize>() -> [u8; N] {
+pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("getrandom(2) fails only before the kernel is up");
     bytes

@@ -114,6 +114,16 @@ impl Rotated {
         Some(Secret::new(token.expose().to_owned()))
     }
 
+    /// All of it, to be kept out of what leaves the container.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        let given = self.given();
+        let login = given.git.map(|login| login.password);
+        let all = given.keys.into_values().chain(login).chain(given.platform);
+        all.map(|secret| Secret::new(secret.expose().to_owned()))
+            .collect()
+    }
+
     fn given(&self) -> Given {
         self.given
             .lock()

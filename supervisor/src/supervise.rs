@@ -30,11 +30,13 @@ use whim_wire::state::{Phase, StateObject, Supervisor};
 
 use crate::api::Api;
 use crate::api::access::Gate;
+use crate::backup::agent::Backups;
+use crate::backup::{self};
 use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
 use crate::claim::Claim;
 use crate::config::settings::LogFormat;
-use crate::config::{Given, Resolved, Settings, Variables};
+use crate::config::{Given, Resolved, Secret, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
 use crate::identity::Identity;
@@ -230,6 +232,10 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     )));
     let token = control_token(keeper, &mut held, &settings, &identity, &paths).await?;
     let preview_secret = preview_secret(keeper, &mut held, &settings).await?;
+    let own_secrets = [
+        Secret::new(token.clone()),
+        Secret::new(String::from_utf8_lossy(&preview_secret).into_owned()),
+    ];
     let secrets = boot::credentials::GitCredentials::default();
     let rotated = Rotated::open(keeper.clone(), &mut held)
         .map_err(|error| Failure::new(70, error.to_string()))?;
@@ -237,6 +243,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     // Before anything is served: no call goes out with a key that was replaced.
     rotated.keys(&spending);
     let platform = Platform::new(settings.backend.is_some());
+    let backups = Backups::default();
     let (claim, mut task) = match (settings.wait_for_spec, settings.spec.is_some()) {
         (true, false) => {
             let (claim, task) = Claim::open(given.clone());
@@ -290,6 +297,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         rotated: rotated.clone(),
         previews,
         terminals: terminals.clone(),
+        backups: backups.clone(),
     });
     let services = Services {
         settings: &settings,
@@ -332,6 +340,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         platform: platform.clone(),
         rotated: rotated.clone(),
         ended,
+        backups,
         ports,
         started_ms: hello.started_ms,
     };
@@ -374,6 +383,8 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         boot::run(&grounds, &settings, processes)
             .await
             .map_err(|error| failed(&board, &error))?;
+        // Before the word: whoever waits for it may ask for a backup.
+        start_backups(&grounds, &settings, own_secrets, &stop);
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
         let runner = boot::idle_runner(&grounds, &settings);
@@ -453,6 +464,43 @@ fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables)
         let found = crate::doctor::weaknesses(&subject);
         board.weaknesses(found.iter().map(crate::doctor::Finding::short).collect());
     }));
+}
+
+/// From now on the history is saved. Without it the agent works all the same, and the state says so.
+fn start_backups(
+    grounds: &Grounds,
+    settings: &Settings,
+    own: [Secret; 2],
+    stop: &CancellationToken,
+) {
+    let secrets = backup::secrets::Secrets::new(
+        settings,
+        own,
+        grounds.git_credentials.clone(),
+        grounds.rotated.clone(),
+    );
+    let setup = backup::agent::Setup {
+        settings: settings.backup.clone(),
+        variables: grounds.variables.clone(),
+        task: settings
+            .task
+            .id
+            .clone()
+            .unwrap_or_else(|| backup::NAMELESS.to_owned()),
+        helper: grounds.helper.clone(),
+        paths: grounds.paths.clone(),
+        board: grounds.board.clone(),
+        secrets,
+        stop: stop.clone(),
+    };
+    if let Err(error) = grounds.backups.start(setup) {
+        tracing::error!(%error, "nothing is backed up");
+        let standing = whim_wire::state::Backup {
+            error: Some(error.to_string()),
+            ..whim_wire::state::Backup::default()
+        };
+        grounds.board.backup(standing);
+    }
 }
 
 async fn beat(board: Arc<Board>, stop: CancellationToken) {

@@ -8,6 +8,7 @@
 
 mod agents;
 mod asleep;
+mod backup;
 mod checkout;
 mod container;
 mod conversation;

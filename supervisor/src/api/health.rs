@@ -9,6 +9,7 @@ use whim_wire::state::Phase;
 use super::Shared;
 use super::access::Owner;
 use super::problem::Problem;
+use crate::backup::agent::BackupError;
 
 /// A disk that takes longer is not one to suspend on.
 const QUIESCE: Duration = Duration::from_secs(10);
@@ -49,5 +50,10 @@ pub(super) async fn quiesce(_: Owner, State(api): Shared) -> Result<StatusCode, 
         .flush(QUIESCE)
         .await
         .map_err(|error| owed("the journal", &error))?;
-    Ok(StatusCode::OK)
+    super::backups::started(&api).await;
+    match api.backups.now("quiesce").await {
+        // Nothing was done yet that could be lost.
+        Ok(_) | Err(BackupError::NotReady) => Ok(StatusCode::OK),
+        Err(error) => Err(owed("the history", &error)),
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod attach;
+mod backups;
 mod conversation;
 mod credentials;
 mod events;
@@ -47,6 +48,7 @@ pub struct Api {
     pub rotated: Arc<crate::rotated::Rotated>,
     pub previews: crate::previews::Previews,
     pub terminals: crate::terminals::set::TerminalSet,
+    pub backups: crate::backup::agent::Backups,
 }
 
 type Shared = State<Arc<Api>>;
@@ -91,6 +93,11 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/ports/{port}/links", post(ports::link))
         .route("/v1/ports/{port}/links/{id}", delete(ports::revoke))
         .route("/v1/budget", put(spend::budget))
+        .route(
+            "/v1/backups",
+            get(backups::list).post(backups::now).delete(backups::purge),
+        )
+        .route("/v1/backups/verify", post(backups::verify))
         .route("/v1/quiesce", post(health::quiesce))
         .route("/metrics", get(spend::metrics))
 }

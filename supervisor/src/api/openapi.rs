@@ -6,7 +6,8 @@ use axum::Json;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{credentials, ports, sessions};
+use super::{backups, credentials, ports, sessions};
+use crate::backup;
 use crate::sessions::{NewSession, Prompt};
 use whim_wire::conversation::Conversation;
 use whim_wire::event::Event;
@@ -140,6 +141,16 @@ const CALLS: &[Call] = &[
         .takes(of::<ports::NewLink>)
         .gives("201", None),
     call("delete", "/v1/ports/{port}/links/{id}", "Take a link back").gives("204", None),
+    call("get", "/v1/backups", "How it stands with the backup, and the newest `limit` (50) snapshots of the task, newest first")
+        .query("limit")
+        .gives("200", Some(of::<backups::Listing>)),
+    call("post", "/v1/backups", "Back up now; 200 once every complete record that existed is in the store, else 503")
+        .gives("200", Some(of::<backups::Taken>)),
+    call("post", "/v1/backups/verify", "Read a snapshot back, the newest unless `at` names one; 200 tells what is wrong with it")
+        .query("at")
+        .gives("200", Some(of::<backup::verify::Verified>)),
+    call("delete", "/v1/backups", "Remove all snapshots of the task from the store and the spool")
+        .gives("200", Some(of::<backups::Purged>)),
     call("post", "/v1/quiesce", "Before a suspension: 200 once everything owed is durable, else what is still owed"),
     call("get", "/metrics", "Prometheus text (8081)"),
 ];

@@ -7,9 +7,27 @@
 //! - `code`: what a snapshot of the work tree is: pure
 //! - `snapshot`: taking one, as the agents' user, without touching the checkout
 
+/// The task's id in the store where nobody named one.
+pub const NAMELESS: &str = "task";
+
+pub mod agent;
 pub mod code;
+pub mod collect;
 pub mod connector;
+pub mod cut;
+pub mod draft;
+pub mod engine;
+pub mod guard;
+pub mod hash;
+pub mod index;
+pub mod known;
 pub mod manifest;
+pub mod mask;
 pub mod objects;
+pub mod pack;
+pub mod retention;
+pub mod secrets;
+pub mod sink;
 pub mod snapshot;
 pub mod store;
+pub mod verify;

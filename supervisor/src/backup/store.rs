@@ -35,6 +35,8 @@ pub enum StoreError {
     Manifest { id: String, source: ManifestError },
     #[error(transparent)]
     Task(ManifestError),
+    #[error("the store did not answer within {} s", .0.as_secs())]
+    Slow(std::time::Duration),
     #[error("there is a snapshot {0} already")]
     Exists(SnapshotId),
     #[error("segment {name} is damaged: {what}")]
@@ -217,6 +219,43 @@ impl Store {
         });
         let opened = opened.await.unwrap_or(Err("its content could not be read"));
         opened.map_err(damaged)
+    }
+
+    /// A segment as it is stored, unchecked: for putting it elsewhere.
+    ///
+    /// # Errors
+    /// [`StoreError::Object`].
+    pub async fn stored_segment(&self, name: &str) -> Result<Bytes, StoreError> {
+        Ok(self.objects.get(&self.segment(name), MAX_SEGMENT).await?)
+    }
+
+    /// Whether a snapshot is listed.
+    ///
+    /// # Errors
+    /// [`StoreError::Object`].
+    pub async fn has_manifest(&self, id: &SnapshotId) -> Result<bool, StoreError> {
+        let name = self.manifest(id);
+        match self.objects.get(&name, MAX_STORED as u64).await {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes all snapshots of the task, then their segments. The number of objects that were removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Object`]; what was removed until then is gone.
+    pub async fn purge(&self) -> Result<usize, StoreError> {
+        let ids = self.list_manifests().await?;
+        for id in &ids {
+            self.delete_manifest(id).await?;
+        }
+        let segments = self.list_segments().await?;
+        for segment in &segments {
+            self.delete_segment(&segment.name).await?;
+        }
+        Ok(ids.len() + segments.len())
     }
 
     /// Names and times of all segments of the task.

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::config::Secret;
+
 /// A remote, as git names it when it asks for credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
@@ -124,6 +126,16 @@ impl GitCredentials {
             .flatten()
             .find(|login| login.remote.is(protocol, host, path))?;
         Some((found.username.clone(), found.password.clone()))
+    }
+
+    /// The passwords that are held, to be kept out of what leaves the container.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        let held = self.lock();
+        let logins = [&held.repository, &held.mirror].into_iter().flatten();
+        logins
+            .map(|login| Secret::new(login.password.clone()))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

@@ -76,6 +76,7 @@ pub struct Grounds {
     pub platform: Platform,
     pub rotated: Arc<Rotated>,
     pub ended: mpsc::Sender<(String, End)>,
+    pub backups: crate::backup::agent::Backups,
     pub ports: PortsHandle,
     /// When the keeper started: names its life.
     pub started_ms: u64,

@@ -1,6 +1,7 @@
 //! The command line: what people and scripts type.
 
 mod attach;
+mod backup;
 mod cast;
 pub mod client;
 mod conversation;
@@ -184,6 +185,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The history's backups: take one now, list them, prove one by reading it back.
+    #[command(after_help = backup::EXAMPLES)]
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: backup::Command,
+    },
+    /// Remove everything that is kept of the task's history: its snapshots in the store, and what waits for it here. The
+    /// agents' own files stay, and are saved again when they change.
+    Purge {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        from: backup::From,
+        /// Really.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Can this image or machine host an agent? One line per finding; exit 0 or 1.
     Doctor {
         #[command(flatten)]
@@ -317,6 +337,8 @@ enum CliError {
     Client(#[from] client::ClientError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Backup(String),
 }
 
 async fn run(command: Command) -> Result<Outcome, CliError> {
@@ -396,6 +418,8 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
             }
         },
         Command::Spend { place, json } => listing::spend(&place.client(), json).await?,
+        Command::Backup { place, command } => backup::run(&place, command).await?,
+        Command::Purge { place, from, yes } => backup::purge(&place, &from, yes).await?,
         Command::Doctor { place, json } => doctor(&place, json)?,
         Command::Spec { command } => spec(&command)?,
         Command::GitCredential { place, operation } => {

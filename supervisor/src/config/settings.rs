@@ -222,6 +222,8 @@ pub struct Backup {
     pub url: Sensitive,
     pub kind: StoreKind,
     pub interval: Duration,
+    /// Terminal recordings are saved too.
+    pub recordings: bool,
     /// The container's variables that hold the store's credentials and settings (`AWS_*`, …). They reach the store's
     /// client only.
     pub environment: BTreeMap<String, Secret>,

@@ -125,6 +125,10 @@ pub const VARIABLES: &[Variable] = &[
         "NAME,…: let these reach agents although whim uses them",
     ),
     plain(
+        "WHIM_BACKUP_RECORDINGS",
+        "1: terminal recordings leave the container with the backups [default: 0]",
+    ),
+    plain(
         "WHIM_NO_NEW_PRIVS",
         "1: agents cannot gain privileges; sudo and ping stop working [default: 0]",
     ),

@@ -66,6 +66,17 @@ pub struct Change {
     pub name: String,
 }
 
+/// What is below a directory, by paths below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// All but directories.
+    pub leaves: Vec<Entry>,
+    /// The directory itself has an empty path.
+    pub directories: Vec<String>,
+    /// There is more than one answer holds.
+    pub cut: bool,
+}
+
 /// Handle to the helper; clones share it.
 #[derive(Clone, Debug)]
 pub struct Helper {
@@ -230,6 +241,52 @@ impl Helper {
                 }
                 Ok(entries)
             }
+            other => Err(unexpected("list", path, &other.0)),
+        }
+    }
+
+    /// As [`Helper::read_at`], but not through a symlink at the path's end (`ELOOP`).
+    ///
+    /// # Errors
+    /// [`HelperError::Io`].
+    pub async fn read_plain(
+        &self,
+        path: &Path,
+        offset: u64,
+        limit: usize,
+    ) -> Result<(Vec<u8>, Stamp), HelperError> {
+        let action = Action::ReadPlain {
+            path: path.to_owned(),
+            offset,
+            limit,
+        };
+        match self.ask("read", path, action, Vec::new()).await? {
+            (Answer::Content { stamp }, content) => Ok((content, stamp)),
+            other => Err(unexpected("read", path, &other.0)),
+        }
+    }
+
+    /// Everything below a directory; links are told, not followed.
+    ///
+    /// # Errors
+    /// [`HelperError::Io`].
+    pub async fn tree(&self, path: &Path) -> Result<Tree, HelperError> {
+        let action = Action::Tree {
+            path: path.to_owned(),
+        };
+        match self.ask("list", path, action, Vec::new()).await? {
+            (
+                Answer::Tree {
+                    leaves,
+                    directories,
+                    cut,
+                },
+                _,
+            ) => Ok(Tree {
+                leaves,
+                directories,
+                cut,
+            }),
             other => Err(unexpected("list", path, &other.0)),
         }
     }

@@ -14,7 +14,24 @@ mod protocol;
 mod put;
 mod server;
 
-pub use client::{Change, Helper, HelperError};
+pub use client::{Change, Helper, HelperError, Tree};
 pub use protocol::{Entry, EntryKind, Stamp};
 pub(crate) use put::put;
 pub use server::main;
+
+/// What a helper would say of a directory; for tests that have none.
+#[cfg(test)]
+pub(crate) fn walk(root: &std::path::Path) -> std::io::Result<Tree> {
+    match server::tree(root)? {
+        protocol::Answer::Tree {
+            leaves,
+            directories,
+            cut,
+        } => Ok(Tree {
+            leaves,
+            directories,
+            cut,
+        }),
+        _ => Err(std::io::ErrorKind::InvalidData.into()),
+    }
+}

@@ -40,7 +40,17 @@ pub(super) enum Action {
         mode: u32,
         expect: Option<Option<Stamp>>,
     },
+    /// As [`Action::Read`], but not through a symlink at the path's end.
+    ReadPlain {
+        path: PathBuf,
+        offset: u64,
+        limit: usize,
+    },
     List {
+        path: PathBuf,
+    },
+    /// Everything below a directory. Links are told, not followed; below the directory itself.
+    Tree {
         path: PathBuf,
     },
     /// Follows links; the entry tells the target's kind.
@@ -92,6 +102,12 @@ pub(super) enum Answer {
     },
     Entries {
         entries: Vec<Entry>,
+        cut: bool,
+    },
+    /// Of [`Action::Tree`]: files and links by their paths below it, and the directories, its own with an empty path.
+    Tree {
+        leaves: Vec<Entry>,
+        directories: Vec<String>,
         cut: bool,
     },
     Entry {

@@ -26,7 +26,9 @@ use super::protocol::{
 use super::put;
 
 /// Most watched directories; the kernel's own limit is far higher, a runaway request is refused here.
-const MAX_WATCHES: usize = 256;
+const MAX_WATCHES: usize = 512;
+/// Deepest tree that is walked: agents nest their files four deep.
+const MAX_DEPTH: usize = 16;
 
 /// `whim helper`: serves until its socket closes.
 #[must_use]
@@ -81,7 +83,7 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
             )
         };
         if changed {
-            report_changes(&mut socket, &watches)?;
+            report_changes(&mut socket, &mut watches)?;
         }
         if readable {
             let Some((request, body)) = receive(&mut socket)? else {
@@ -117,7 +119,7 @@ fn receive(socket: &mut UnixStream) -> io::Result<Option<(Request, Vec<u8>)>> {
     Ok(Some((serde_json::from_slice(&part)?, content)))
 }
 
-fn report_changes(socket: &mut UnixStream, watches: &Watches) -> io::Result<()> {
+fn report_changes(socket: &mut UnixStream, watches: &mut Watches) -> io::Result<()> {
     let events = match watches.inotify.read_events() {
         Ok(events) => events,
         Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
@@ -142,6 +144,10 @@ fn report_changes(socket: &mut UnixStream, watches: &Watches) -> io::Result<()> 
             };
             socket.write_all(&encode(&Reply { id: 0, answer }, &[])?)?;
         }
+        // The directory is gone, and its watch with it: it no longer counts.
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            watches.directories.remove(&event.wd);
+        }
     }
     Ok(())
 }
@@ -165,13 +171,16 @@ pub(super) fn perform(
             offset,
             limit,
         } => {
-            let (mut file, stamp) = open_regular(path)?;
-            file.seek(SeekFrom::Start(*offset))?;
-            let mut content = Vec::new();
-            file.take((*limit).min(MAX_BODY) as u64)
-                .read_to_end(&mut content)?;
-            return Ok((Answer::Content { stamp }, content));
+            return read(open_regular(path, OFlag::empty())?, *offset, *limit);
         }
+        Action::ReadPlain {
+            path,
+            offset,
+            limit,
+        } => {
+            return read(open_regular(path, OFlag::O_NOFOLLOW)?, *offset, *limit);
+        }
+        Action::Tree { path } => tree(path)?,
         Action::Write { path, mode, expect } => Answer::Written {
             stamp: write(path, *mode, *expect, body)?,
         },
@@ -247,8 +256,20 @@ fn sizes(directory: &Path, names: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-fn open_regular(path: &Path) -> io::Result<(File, Stamp)> {
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+fn read(
+    (mut file, stamp): (File, Stamp),
+    offset: u64,
+    limit: usize,
+) -> io::Result<(Answer, Vec<u8>)> {
+    file.seek(SeekFrom::Start(offset))?;
+    let mut content = Vec::new();
+    file.take(limit.min(MAX_BODY) as u64)
+        .read_to_end(&mut content)?;
+    Ok((Answer::Content { stamp }, content))
+}
+
+fn open_regular(path: &Path, more: OFlag) -> io::Result<(File, Stamp)> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | more;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits())
@@ -328,6 +349,46 @@ fn list(path: &Path) -> io::Result<Answer> {
         }
     }
     Ok(Answer::Entries { entries, cut })
+}
+
+/// Everything below a directory.
+pub(super) fn tree(root: &Path) -> io::Result<Answer> {
+    let mut leaves = Vec::new();
+    let mut directories = Vec::new();
+    let mut cut = false;
+    let mut open = vec![(String::new(), 0)];
+    while let Some((below, depth)) = open.pop() {
+        let items = match fs::read_dir(root.join(&below)) {
+            Ok(items) => items,
+            Err(error) if below.is_empty() => return Err(error),
+            // Removed since it was seen, or closed to us: what is in it is not there.
+            Err(_) => continue,
+        };
+        for item in items.flatten() {
+            // Names that are no text are nobody's transcripts.
+            let (Ok(name), Ok(metadata)) = (item.file_name().into_string(), item.metadata()) else {
+                continue;
+            };
+            let path = if below.is_empty() {
+                name
+            } else {
+                format!("{below}/{name}")
+            };
+            if leaves.len() + open.len() + directories.len() >= MAX_ENTRIES {
+                cut = true;
+            } else if !metadata.is_dir() {
+                leaves.push(entry(path, &metadata));
+            } else if depth < MAX_DEPTH {
+                open.push((path, depth + 1));
+            }
+        }
+        directories.push(below);
+    }
+    Ok(Answer::Tree {
+        leaves,
+        directories,
+        cut,
+    })
 }
 
 fn entry(name: String, metadata: &fs::Metadata) -> Entry {

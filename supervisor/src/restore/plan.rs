@@ -287,7 +287,12 @@ fn rewrite(
     }
     let only: &'static [&'static str] = match (lines, codex) {
         (false, _) => &[],
-        (true, true) => &["\"type\":\"session_meta\"", "\"type\":\"turn_context\""],
+        (true, true) => &[
+            "\"type\":\"session_meta\"",
+            "\"type\":\"turn_context\"",
+            "\"type\":\"world_state\"",
+            "\"type\":\"thread_settings_applied\"",
+        ],
         (true, false) => &["\"type\":\"session."],
     };
     let text = lines || matches!(extension, Some("yaml" | "yml" | "json"));

@@ -11,7 +11,7 @@ pub mod hooks;
 mod launch;
 mod oneshot;
 mod prompts;
-mod record;
+pub mod record;
 mod running;
 pub mod shells;
 mod tap;

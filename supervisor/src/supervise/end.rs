@@ -20,6 +20,8 @@ use crate::sessions::End;
 
 /// Kept free of the grace for our own exit after everything is flushed.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Kept free of it for telling the platform what came of the last backup.
+const TOLD: Duration = Duration::from_millis(500);
 
 /// Until the session that the container is for has ended in a way that ends the container.
 pub(super) async fn wait_for_end(
@@ -87,7 +89,8 @@ pub(super) async fn end(
     {
         tracing::error!("the time was over before everything was on disk");
     }
-    // The final backup's place: after all that is to be in it is on disk, before the platform is told the last.
+    // After all that is to be in it is on disk, before the platform is told the last.
+    grounds.backups.finish(deadline - LAST_WORDS - TOLD).await;
     grounds.platform.drain(deadline - LAST_WORDS).await;
     remove_ready(paths);
     stop.cancel();

@@ -203,6 +203,9 @@ pub struct Backup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub interval_s: Option<u64>,
+    /// Terminal recordings leave the container too. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recordings: Option<bool>,
 }
 
 /// A value that was none of the words allowed.

@@ -131,10 +131,13 @@ impl Reader<'_> {
             .backup
             .interval_s
             .map_or(settings::BACKUP_INTERVAL, Duration::from_secs);
+        let recordings =
+            self.switch("WHIM_BACKUP_RECORDINGS") || spec.backup.recordings.unwrap_or(false);
         settings::Backup {
             url,
             kind,
             interval,
+            recordings,
             environment: store,
         }
     }

@@ -1,0 +1,429 @@
+//! One backup after the other: list, draft, put, remember.
+//!
+//! Order is everything here. Segments are put before the snapshot that names them; the index on disk follows the
+//! snapshot. Killed at any moment, the next supervisor finds an index that is at most behind: it reads again what was
+//! put already, and no snapshot is ever listed that lacks a byte. A store that lost the newest snapshot is filled anew
+//! from the files.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::collect::{CollectError, Collector, Found};
+use super::draft::{Draft, DraftError, Guarded};
+use super::index::{Entry, Index, Key};
+use super::manifest::{Kind, Manifest, Place, Places, Session, SnapshotId, VERSION};
+use super::mask::Masks;
+use super::retention;
+use super::sink::{Sink, SinkError};
+use super::store::{Store, StoreError};
+use crate::clock;
+
+/// Snapshots that are tried, the newest first, when one cannot be read.
+const TRIED: usize = 5;
+/// Between two tidyings, in backups.
+const TIDY_EVERY: u32 = 60;
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("listing what there is: {0}")]
+    List(#[from] CollectError),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("{}: {source}", path.display())]
+    Index {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an engine works on.
+#[derive(Debug)]
+pub struct Setup {
+    pub task: String,
+    pub collector: Collector,
+    pub sink: Sink,
+    pub index: PathBuf,
+    pub places: Places,
+}
+
+/// What a backup did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// The newest snapshot that holds all there was; none when there was nothing at all.
+    pub snapshot: Option<SnapshotId>,
+    /// It was taken by this backup; else nothing had changed.
+    pub taken: bool,
+    /// Bytes of files that were read.
+    pub read_bytes: u64,
+    /// Bytes of files that are new in it.
+    pub new_bytes: u64,
+    /// Bytes that were put.
+    pub put_bytes: u64,
+    pub files: usize,
+    pub guarded: Vec<Guarded>,
+    /// Files that are in no snapshot because they cannot be read.
+    pub unreadable: Vec<Guarded>,
+    /// Why it is only in the spool.
+    pub owed: Option<String>,
+    /// Directories whose changes matter.
+    pub directories: Vec<PathBuf>,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Engine {
+    setup: Setup,
+    index: Index,
+    /// The index was compared with the store.
+    reconciled: bool,
+    /// There was an index on disk.
+    known: bool,
+    backups: u32,
+}
+
+impl Engine {
+    /// # Errors
+    /// When the index is there and cannot be read for a reason other than its content.
+    pub fn new(setup: Setup) -> Result<Self, EngineError> {
+        let loaded = match Index::load(&setup.index) {
+            Ok(loaded) => loaded,
+            Err(source) if source.raw_os_error().is_some() => {
+                let path = setup.index;
+                return Err(EngineError::Index { path, source });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the backup's index is damaged and made anew");
+                None
+            }
+        };
+        let known = loaded.is_some();
+        let index = loaded.unwrap_or_else(|| {
+            let random = crate::random::token();
+            Index::new(random.get(..8).unwrap_or("00000000").to_owned())
+        });
+        Ok(Self {
+            setup,
+            index,
+            reconciled: false,
+            known,
+            backups: 0,
+        })
+    }
+
+    /// The store, for those who read it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn store(&mut self) -> Result<Store, StoreError> {
+        self.setup.sink.target()
+    }
+
+    /// How long the store may take for one object from now on.
+    pub fn be_patient(&mut self, patience: Duration) {
+        self.setup.sink.be_patient(patience);
+    }
+
+    /// Bytes that exist here only, as far as that is known without reading: what is spooled, and what files have grown.
+    pub async fn owed(&self) -> u64 {
+        let spooled = self.setup.sink.spooled();
+        let Ok(listing) = self.setup.collector.list().await else {
+            return spooled;
+        };
+        let grown = listing.files.iter().map(|found| {
+            let saved = self.index.files.get(&found.key);
+            let saved = saved.map_or(0, |entry| entry.live().bytes);
+            found.stamp.size.saturating_sub(saved)
+        });
+        grown.fold(spooled, u64::saturating_add)
+    }
+
+    /// Saves what changed since the last time. When it returns well, every complete record that existed when it was
+    /// called is durable: in the store, or if [`Done::owed`] says so only in the spool.
+    ///
+    /// # Errors
+    /// [`EngineError`]: then nothing changed but that some segments may have been put, which the next time finds there.
+    pub async fn backup(
+        &mut self,
+        reason: &str,
+        sessions: Vec<Session>,
+        masks: &Masks,
+    ) -> Result<Done, EngineError> {
+        self.setup.sink.begin().await;
+        if self.setup.sink.failed().is_none() {
+            let patience = self.setup.sink.patience();
+            let reconciled = tokio::time::timeout(patience, self.reconcile()).await;
+            let reconciled = reconciled.unwrap_or(Err(StoreError::Slow(patience)));
+            if let Err(error) = reconciled {
+                self.setup.sink.fail(&error);
+            }
+        }
+        let listing = self.setup.collector.list().await?;
+        for root in &listing.cut {
+            tracing::warn!(
+                root,
+                "there are more files than are listed; not all of them are saved"
+            );
+        }
+        let (recordings, files): (Vec<&Found>, Vec<&Found>) = listing
+            .files
+            .iter()
+            .partition(|found| found.kind == Kind::Recording);
+        let Setup {
+            collector, sink, ..
+        } = &mut self.setup;
+        let mut draft = Draft::new(collector, masks, sink);
+        for found in &files {
+            draft
+                .take(found, before(&self.index, found).as_deref())
+                .await?;
+        }
+        let gone = gone(&self.index, &listing.files, &listing.cut);
+        let mut removed = Vec::new();
+        for (key, entry) in gone {
+            if key.place == Place::Home {
+                draft.trouble(key, entry, "it is gone");
+            } else {
+                removed.push(key.clone());
+            }
+        }
+        let mut changes = draft.finish().await?;
+        let mut looks = std::mem::take(&mut draft.looks);
+        let mut done = Done {
+            read_bytes: draft.read,
+            new_bytes: draft.fresh,
+            put_bytes: draft.put,
+            guarded: std::mem::take(&mut draft.guarded),
+            unreadable: std::mem::take(&mut draft.unreadable),
+            directories: listing.directories,
+            ..Done::default()
+        };
+        // Last, and only into the store itself: for them nothing waits.
+        if self.setup.sink.failed().is_none() && !recordings.is_empty() {
+            let Setup {
+                collector, sink, ..
+            } = &mut self.setup;
+            let mut draft = Draft::new(collector, masks, sink);
+            let mut taken = Ok(());
+            for found in &recordings {
+                let before = before(&self.index, found);
+                taken = draft.take(found, before.as_deref()).await;
+                if taken.is_err() {
+                    break;
+                }
+            }
+            let finished = match taken {
+                Ok(()) => draft.finish().await,
+                Err(error) => Err(error),
+            };
+            match finished {
+                Ok(more) => {
+                    changes.extend(more);
+                    looks.append(&mut draft.looks);
+                    done.read_bytes += draft.read;
+                    done.new_bytes += draft.fresh;
+                    done.put_bytes += draft.put;
+                }
+                Err(error) => tracing::warn!(%error, "recordings are not saved this time"),
+            }
+        }
+        let nothing_new = changes.is_empty() && removed.is_empty();
+        let mut next = self.index.clone();
+        for key in removed {
+            next.files.remove(&key);
+        }
+        next.files.extend(looks);
+        next.files.extend(changes);
+        done.files = next.files.len();
+        if nothing_new && (self.index.newest.is_some() || next.files.is_empty()) {
+            self.index = next;
+        } else {
+            self.put(reason, sessions, next).await?;
+            done.taken = true;
+        }
+        done.snapshot = self.index.newest.clone();
+        done.owed = self.setup.sink.failed().map(str::to_owned);
+        self.remember();
+        if done.taken && done.owed.is_none() {
+            self.backups += 1;
+            if self.backups % TIDY_EVERY == 1 {
+                self.tidy().await;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Removes everything of the task: the index, the spool, and what the store has. The number of objects of the store.
+    ///
+    /// # Errors
+    /// [`EngineError`]; what was removed until then is gone.
+    pub async fn purge(&mut self) -> Result<usize, EngineError> {
+        // First what is here: killed in between, it is not taken for what the store has.
+        self.index.forget_stored();
+        self.index
+            .save(&self.setup.index)
+            .map_err(|source| EngineError::Index {
+                path: self.setup.index.clone(),
+                source,
+            })?;
+        self.setup.sink.clear().await?;
+        Ok(self.setup.sink.target()?.purge().await?)
+    }
+
+    /// Puts the snapshot of this index; then it is the one that holds.
+    async fn put(
+        &mut self,
+        reason: &str,
+        sessions: Vec<Session>,
+        mut next: Index,
+    ) -> Result<(), EngineError> {
+        let taken_at = clock::now();
+        let id = SnapshotId::after(next.newest.as_ref(), taken_at, &next.container);
+        let (segments, files) = next.files();
+        let manifest = Manifest {
+            version: VERSION,
+            task: self.setup.task.clone(),
+            id: id.clone(),
+            taken_at,
+            reason: reason.to_owned(),
+            whim: env!("CARGO_PKG_VERSION").to_owned(),
+            places: self.setup.places.clone(),
+            sessions,
+            segments,
+            files,
+            code: None,
+        };
+        match self.setup.sink.finish(&manifest).await {
+            // A name that is taken is passed over the next time.
+            Err(SinkError::Store(StoreError::Exists(taken))) => {
+                self.index.newest = Some(taken.clone());
+                return Err(StoreError::Exists(taken).into());
+            }
+            finished => finished?,
+        }
+        next.newest = Some(id);
+        self.index = next;
+        Ok(())
+    }
+
+    /// The snapshot counts, whether its index is on disk or not: without it more is read the next time.
+    fn remember(&mut self) {
+        match self.index.save(&self.setup.index) {
+            Ok(()) => self.known = true,
+            Err(error) => tracing::warn!(%error, "the backup's index is not on disk"),
+        }
+    }
+
+    async fn tidy(&mut self) {
+        let Ok(store) = self.setup.sink.target() else {
+            return;
+        };
+        match retention::tidy(&store, retention::UNUSED).await {
+            Ok(removed) if removed != retention::Removed::default() => {
+                tracing::info!(?removed, "the past is thinned");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the store is not tidied"),
+        }
+    }
+
+    /// What the store has and we do not know of, and the other way round.
+    async fn reconcile(&mut self) -> Result<(), StoreError> {
+        let store = self.setup.sink.target()?;
+        if self.reconciled {
+            if let Some(newest) = &self.index.newest
+                && !store.has_manifest(newest).await?
+            {
+                tracing::warn!("the store lost the newest snapshot: everything is saved anew");
+                self.index.forget_stored();
+            }
+            return Ok(());
+        }
+        let ids = store.list_manifests().await?;
+        match ids.last() {
+            None => self.index.forget_stored(),
+            Some(newest) if self.index.newest.as_ref() == Some(newest) => {}
+            Some(_) => {
+                let newest = readable(&store, &ids).await?;
+                // Ours that the index had no time to follow: what it says of the files is true, if behind.
+                let ours = newest.id.as_str().ends_with(&self.index.container);
+                if !(self.known && ours) {
+                    let theirs = Index::adopt(self.index.container.clone(), &newest);
+                    for (key, entry) in theirs.files {
+                        self.index.files.entry(key).or_insert(entry);
+                    }
+                }
+                let newest = ids.last().cloned();
+                self.index.newest = newest.max(self.index.newest.take());
+            }
+        }
+        self.reconciled = true;
+        Ok(())
+    }
+}
+
+/// The newest snapshot that can be read.
+async fn readable(store: &Store, ids: &[SnapshotId]) -> Result<Manifest, StoreError> {
+    let mut first = None;
+    for id in ids.iter().rev().take(TRIED) {
+        match store.get_manifest(id).await {
+            Ok(manifest) => return Ok(manifest),
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot cannot be read");
+                first.get_or_insert(error);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| StoreError::Segment {
+        name: String::new(),
+        what: "there is no snapshot",
+    }))
+}
+
+/// What is saved of a file, or of the one that it was before it was renamed (our own files are, at rotation).
+fn before<'a>(index: &'a Index, found: &Found) -> Option<Cow<'a, Entry>> {
+    let inode = |entry: &Entry| entry.live().seen.map(|seen| (seen.device, seen.inode));
+    let wanted = Some((found.stamp.device, found.stamp.inode));
+    let known = index.files.get(&found.key);
+    if found.key.place != Place::State || known.is_some_and(|entry| inode(entry) == wanted) {
+        return known.map(Cow::Borrowed);
+    }
+    let mut same = index
+        .files
+        .iter()
+        .filter(|(key, _)| key.place == Place::State);
+    let moved = same.find(|(_, entry)| entry.kind == found.kind && inode(entry) == wanted);
+    match moved {
+        // Looked at again under its new name, though nothing else changed.
+        Some((_, entry)) => Some(Cow::Owned(Entry {
+            trouble: Some("renamed".to_owned()),
+            ..entry.clone()
+        })),
+        None => known.map(Cow::Borrowed),
+    }
+}
+
+/// Entries whose files are not there any more.
+fn gone<'a>(
+    index: &'a Index,
+    files: &[Found],
+    cut: &[String],
+) -> impl Iterator<Item = (&'a Key, &'a Entry)> {
+    let there: std::collections::HashSet<Key> =
+        files.iter().map(|found| found.key.clone()).collect();
+    let cut = cut.to_vec();
+    index.files.iter().filter(move |(key, _)| {
+        // Where not everything is listed, what is missing says nothing.
+        let unknown = cut.iter().any(|root| key.path.starts_with(root.as_str()));
+        !unknown && !there.contains(*key)
+    })
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -1,0 +1,220 @@
+//! Secrets that the supervisor knows, replaced in what leaves the container. Pure.
+//!
+//! A secret becomes as many bytes as it had, so that offsets in a file are those of its saved copy, and JSON stays JSON:
+//! what takes its place is plain ASCII without quotes. It is looked for as it is, as it stands in JSON, in JSON inside
+//! JSON, and in URLs. What is cut into two chunks is found as well: the end of a chunk waits for the next one.
+
+use memchr::memmem::Finder;
+
+use crate::config::Secret;
+
+/// Shorter ones would be found everywhere.
+pub const SHORTEST: usize = 6;
+/// What stands for a secret, as far as it has room, then asterisks.
+const WORDS: &[u8] = b"[secret]";
+
+/// What is looked for. Shows nothing of it.
+#[derive(Clone, Default)]
+pub struct Masks {
+    finders: Vec<Finder<'static>>,
+    longest: usize,
+}
+
+impl std::fmt::Debug for Masks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Masks({} forms)", self.finders.len())
+    }
+}
+
+impl Masks {
+    #[must_use]
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut forms: Vec<Vec<u8>> = Vec::new();
+        for secret in secrets {
+            let plain = secret.expose();
+            if plain.len() < SHORTEST {
+                continue;
+            }
+            let json = in_json(plain);
+            let url: String = url::form_urlencoded::byte_serialize(plain.as_bytes()).collect();
+            let percent = url.replace('+', "%20");
+            for form in [plain.to_owned(), in_json(&json), json, url, percent] {
+                forms.push(form.into_bytes());
+            }
+            // A secret of several lines is written line by line by what shows it.
+            let lines = plain.lines().map(str::trim);
+            let lines = lines.filter(|line| line.len() >= 4 * SHORTEST && *line != plain);
+            forms.extend(lines.map(|line| line.as_bytes().to_vec()));
+        }
+        forms.sort_unstable();
+        forms.dedup();
+        Self {
+            longest: forms.iter().map(Vec::len).max().unwrap_or(0),
+            finders: forms
+                .iter()
+                .map(|form| Finder::new(form).into_owned())
+                .collect(),
+        }
+    }
+
+    /// Begins with a file, or goes on where its last part ended.
+    #[must_use]
+    pub fn begin(&self) -> Masking<'_> {
+        Masking {
+            masks: self,
+            raw: Vec::new(),
+            covered: Vec::new(),
+            run: 0,
+        }
+    }
+
+    /// A text that is whole.
+    #[must_use]
+    pub fn apply(&self, text: &[u8]) -> Vec<u8> {
+        let mut masking = self.begin();
+        let mut out = masking.push(text);
+        out.extend(masking.finish());
+        out
+    }
+}
+
+fn in_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(&quoted)
+        .to_owned()
+}
+
+/// A stream under way.
+#[derive(Debug)]
+pub struct Masking<'a> {
+    masks: &'a Masks,
+    /// What was not given back yet: its end may be a secret's beginning.
+    raw: Vec<u8>,
+    /// Which of these bytes are a secret's.
+    covered: Vec<bool>,
+    /// Bytes of secrets that were replaced right before.
+    run: usize,
+}
+
+impl Masking<'_> {
+    /// Takes more; gives back what can be said for certain.
+    pub fn push(&mut self, more: &[u8]) -> Vec<u8> {
+        if self.masks.finders.is_empty() {
+            return more.to_vec();
+        }
+        self.raw.extend_from_slice(more);
+        self.covered.resize(self.raw.len(), false);
+        for finder in &self.masks.finders {
+            let length = finder.needle().len();
+            let mut from = 0;
+            while let Some(found) = self.raw.get(from..).and_then(|rest| finder.find(rest)) {
+                let at = from + found;
+                if let Some(place) = self.covered.get_mut(at..at + length) {
+                    place.fill(true);
+                }
+                // The same may begin again within itself.
+                from = at + 1;
+            }
+        }
+        self.give((self.raw.len() + 1).saturating_sub(self.masks.longest))
+    }
+
+    /// What is left at the end.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.give(self.raw.len())
+    }
+
+    fn give(&mut self, bytes: usize) -> Vec<u8> {
+        let mut out: Vec<u8> = self.raw.drain(..bytes).collect();
+        for (byte, covered) in out.iter_mut().zip(self.covered.drain(..bytes)) {
+            if covered {
+                *byte = WORDS.get(self.run).copied().unwrap_or(b'*');
+                self.run += 1;
+            } else {
+                self.run = 0;
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn masks(secrets: &[&str]) -> Masks {
+        let secrets: Vec<Secret> = secrets
+            .iter()
+            .map(|s| Secret::new((*s).to_owned()))
+            .collect();
+        Masks::new(&secrets)
+    }
+
+    #[test]
+    fn secrets_are_found_in_every_form() {
+        let masks = masks(&["hunter2\"\\é+ x", "sk-ant-0123"]);
+        for text in [
+            "a hunter2\"\\é+ x b",
+            r#"{"a":"hunter2\"\\é+ x"}"#,
+            r#"{"a":"{\"b\":\"hunter2\\\"\\\\é+ x\"}"}"#,
+            "https://u:hunter2%22%5C%C3%A9%2B%20x@h/",
+            "?q=hunter2%22%5C%C3%A9%2B+x",
+        ] {
+            let out = masks.apply(text.as_bytes());
+            assert_eq!(out.len(), text.len());
+            let out = String::from_utf8(out).unwrap();
+            assert!(
+                !out.contains("hunter2") && out.contains("[secret]"),
+                "{text}: {out}"
+            );
+            if text.starts_with('{') {
+                serde_json::from_str::<serde_json::Value>(&out).unwrap();
+            }
+        }
+        assert_eq!(masks.apply(b"x sk-ant-0123 y"), b"x [secret]*** y");
+        assert_eq!(masks.apply(b"sk-ant-012"), b"sk-ant-012");
+    }
+
+    #[test]
+    fn short_ones_and_none_change_nothing() {
+        for masks in [masks(&["abc"]), Masks::default()] {
+            assert_eq!(masks.apply(b"abc abc"), b"abc abc");
+        }
+        assert!(!format!("{:?}", masks(&["hunter2222"])).contains("hunter"));
+    }
+
+    #[test]
+    fn overlapping_ones_are_both_replaced() {
+        assert_eq!(
+            masks(&["abcabcab", "cabxyz"]).apply(b"abcabcabxyz"),
+            b"[secret]***"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_make_no_difference(parts in proptest::collection::vec("[ab]{0,9}|aabbaab|bbbabbb", 0..20), cuts in proptest::collection::vec(0_usize..120, 0..8)) {
+            let masks = masks(&["aabbaab", "bbbabbb", "abbbbbba"]);
+            let text = parts.concat();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.sort_unstable();
+            let mut masking = masks.begin();
+            let (mut out, mut from) = (Vec::new(), 0);
+            for cut in cuts.into_iter().chain([text.len()]) {
+                out.extend(masking.push(&text.as_bytes()[from..cut]));
+                from = cut;
+            }
+            out.extend(masking.finish());
+            prop_assert_eq!(&out, &masks.apply(text.as_bytes()));
+            prop_assert_eq!(out.len(), text.len());
+            for secret in ["aabbaab", "bbbabbb", "abbbbbba"] {
+                prop_assert!(!String::from_utf8_lossy(&out).contains(secret));
+            }
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! The history is saved as it grows, and nothing that was acknowledged is ever missing.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use whim::backup::objects::Objects;
+use whim::backup::store::Store;
+use whim_kit::{Client, Root, Run, Whim, mounts, wait};
+
+use crate::support::{PATIENCE, as_agent, custom, ready, root, start_in, state, whim};
+
+const IDLE: &str = "exec sleep 100000";
+const TRANSCRIPT: &str = ".claude/projects/-app-repo/11111111-1111-4111-8111-111111111111.jsonl";
+
+fn line(n: usize) -> String {
+    format!("{{\"type\":\"user\",\"uuid\":\"u{n}\",\"message\":\"what was said {n}\"}}\n")
+}
+
+fn lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(line).collect()
+}
+
+/// A run whose own timer does not come in between.
+fn slowly() -> Run {
+    spec(json!({"interval_s": 3600}))
+}
+
+fn spec(backup: Value) -> Run {
+    let spec = json!({"version": 1, "task": {"id": "ww-1"}, "backup": backup});
+    custom(whim().args(["--spec", &spec.to_string()]), IDLE)
+}
+
+fn started(run: &Run) -> (Root, Whim, Client) {
+    let root = root(&whim());
+    let (whim, client) = start_in(run, &root);
+    ready(&client, &whim);
+    (root, whim, client)
+}
+
+fn home(root: &Root, path: &str) -> PathBuf {
+    root.at("/home/node").join(path)
+}
+
+fn write(root: &Root, path: &str, text: &str) {
+    root.write_as_agent(&format!("/home/node/{path}"), text)
+        .unwrap();
+}
+
+fn append(root: &Root, path: &str, text: &str) {
+    let path = home(root, path);
+    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+fn command(whim: &Whim, arguments: &[&str]) -> Output {
+    whim.whim(Path::new(env!("CARGO_BIN_EXE_whim")), arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(whim: &Whim, arguments: &[&str]) -> String {
+    let output = command(whim, arguments);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {output:?}\n{}",
+        whim.output()
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Paths and contents of the newest snapshot in the store that is this directory, read without the program.
+fn saved(directory: &Path) -> Vec<(String, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = Store::of(Objects::directory(directory.to_owned()).unwrap(), "ww-1").unwrap();
+        let Some(manifest) = store.newest().await.unwrap() else {
+            return Vec::new();
+        };
+        let mut saved = Vec::new();
+        for file in &manifest.files {
+            let content = store.read_file(&manifest, file, u64::MAX).await.unwrap();
+            saved.push((file.path.clone(), String::from_utf8(content).unwrap()));
+        }
+        saved
+    })
+}
+
+fn content(directory: &Path, path: &str) -> String {
+    let saved = saved(directory);
+    let found = saved.iter().find(|(name, _)| name == path);
+    found
+        .unwrap_or_else(|| panic!("{path} is not in {saved:?}"))
+        .1
+        .clone()
+}
+
+fn store(root: &Root) -> PathBuf {
+    root.at("/whim/state/backup")
+}
+
+/// Bytes of the segments.
+fn stored(directory: &Path) -> u64 {
+    let segments = fs::read_dir(directory.join("tasks/ww-1/segments")).unwrap();
+    segments
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum()
+}
+
+fn events(client: &Client, kind: &str) -> Vec<Value> {
+    let events = client.json("/v1/events?limit=10000").unwrap();
+    let all = events["events"].as_array().unwrap().iter();
+    all.filter(|event| event["type"] == kind).cloned().collect()
+}
+
+#[test]
+fn what_grows_is_saved_listed_and_proven() {
+    let (root, whim, client) = started(&slowly());
+    write(&root, TRANSCRIPT, &lines(0..5000));
+    write(
+        &root,
+        ".codex/sessions/2026/11/22/rollout-1.jsonl",
+        "{\"ordinal\":1}\n{\"torn",
+    );
+    write(
+        &root,
+        ".copilot/session-state/x/events.jsonl",
+        "{\"id\":\"1\"}\n",
+    );
+    write(
+        &root,
+        ".copilot/session-state/x/workspace.yaml",
+        "cwd: /app/repo\n",
+    );
+    write(&root, ".local/state/whim/history/shell-1.bash", "#1\nls\n");
+    said(&whim, &["backup", "now"]);
+    let store = store(&root);
+    assert_eq!(content(&store, TRANSCRIPT), lines(0..5000));
+    assert_eq!(
+        content(&store, ".codex/sessions/2026/11/22/rollout-1.jsonl"),
+        "{\"ordinal\":1}\n"
+    );
+    for path in [
+        ".copilot/session-state/x/events.jsonl",
+        ".copilot/session-state/x/workspace.yaml",
+        ".local/state/whim/history/shell-1.bash",
+    ] {
+        assert_eq!(
+            content(&store, path),
+            fs::read_to_string(home(&root, path)).unwrap()
+        );
+    }
+    let names: Vec<String> = saved(&store).into_iter().map(|(path, _)| path).collect();
+    assert!(
+        names.iter().any(|path| path.starts_with("journal/")),
+        "{names:?}"
+    );
+
+    // A hundred bytes more cost a hundred bytes, not the whole.
+    let before = stored(&store);
+    append(&root, TRANSCRIPT, &line(5000));
+    let taken: Value = serde_json::from_str(&said(&whim, &["backup", "now", "--json"])).unwrap();
+    assert_eq!(taken["taken"], true);
+    assert!(
+        stored(&store) - before < 2000,
+        "{} {before}",
+        stored(&store)
+    );
+    append(
+        &root,
+        ".codex/sessions/2026/11/22/rollout-1.jsonl",
+        "\":1}\n",
+    );
+    let answer = client.post("/v1/backups", &json!({})).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(
+        content(&store, ".codex/sessions/2026/11/22/rollout-1.jsonl"),
+        "{\"ordinal\":1}\n{\"torn\":1}\n"
+    );
+
+    let listed = client.json("/v1/backups").unwrap();
+    assert_eq!(listed["backup"]["pending_bytes"], 0);
+    assert!(
+        listed["backup"]["last_ok"].is_string() && listed["backup"]["error"].is_null(),
+        "{listed}"
+    );
+    assert!(listed["backups"].as_array().unwrap().len() >= 3);
+    let newest = listed["backups"][0]["id"].as_str().unwrap();
+    assert!(said(&whim, &["backup", "list"]).contains(newest));
+    let verified: Value =
+        serde_json::from_str(&said(&whim, &["backup", "verify", "--json"])).unwrap();
+    assert_eq!(
+        (&verified["ok"], &verified["snapshot"]),
+        (&json!(true), &json!(newest))
+    );
+
+    // The agents' user may do none of it.
+    let bare = format!(
+        "exec {} backup now --root {}",
+        env!("CARGO_BIN_EXE_whim"),
+        root.path().display()
+    );
+    let refused = as_agent(&root, &bare);
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("may not"),
+        "{refused:?}"
+    );
+
+    // Without a supervisor, from the store alone; and a byte that turned is found.
+    drop(whim);
+    let url = format!("file://{}", store.display());
+    let alone = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_whim"))
+            .args(arguments)
+            .args(["--backup", &url])
+            .env_clear()
+            .output()
+            .unwrap()
+    };
+    assert!(String::from_utf8_lossy(&alone(&["backup", "list"]).stdout).contains("SNAPSHOT"));
+    assert_eq!(alone(&["backup", "verify"]).status.code(), Some(0));
+    assert_eq!(
+        alone(&["backup", "verify", "--task", "none"]).status.code(),
+        Some(1)
+    );
+    let segments = store.join("tasks/ww-1/segments");
+    let largest = fs::read_dir(&segments)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let largest = largest
+        .max_by_key(|path| fs::metadata(path).unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let found = alone(&["backup", "verify"]);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    assert!(
+        String::from_utf8_lossy(&found.stdout).contains(TRANSCRIPT),
+        "{found:?}"
+    );
+    assert_eq!(alone(&["purge"]).status.code(), Some(64));
+    assert_eq!(alone(&["purge", "--yes"]).status.code(), Some(0));
+    assert_eq!(fs::read_dir(&segments).unwrap().count(), 0);
+}
+
+#[test]
+fn changes_are_saved_without_being_asked_for() {
+    let (root, whim, _client) = started(&spec(json!({"interval_s": 1})));
+    let waits = |what: &str, path: &str, wanted: &str| {
+        let store = store(&root);
+        let found = wait::until(what, PATIENCE, || {
+            let there = store.join("tasks/ww-1/manifests").exists();
+            let saved = if there { saved(&store) } else { Vec::new() };
+            saved
+                .into_iter()
+                .find(|(name, content)| name == path && content == wanted)
+        });
+        found.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
+    };
+    // Nothing of it is there at the start, not even the directories.
+    write(&root, TRANSCRIPT, &line(1));
+    waits("the first line", TRANSCRIPT, &line(1));
+    append(&root, TRANSCRIPT, &line(2));
+    waits("the second line", TRANSCRIPT, &lines(1..3));
+    let agent = TRANSCRIPT.replace(".jsonl", "/subagents/agent-1.jsonl");
+    write(&root, &agent, &line(3));
+    waits("a sub-agent's line", &agent, &line(3));
+}
+
+#[test]
+fn a_damaged_transcript_is_kept_beside_the_good_one() {
+    let (root, whim, client) = started(&slowly());
+    write(&root, TRANSCRIPT, &lines(0..40));
+    said(&whim, &["backup", "now"]);
+    write(&root, TRANSCRIPT, &line(0));
+    said(&whim, &["backup", "now"]);
+    let store = store(&root);
+    assert_eq!(content(&store, TRANSCRIPT), lines(0..40));
+    assert_eq!(content(&store, &format!("{TRANSCRIPT}.damaged")), line(0));
+    let guarded = events(&client, "backup.guarded");
+    assert_eq!(guarded.len(), 1, "{guarded:?}");
+    assert_eq!(guarded[0]["path"], TRANSCRIPT);
+    assert_eq!(guarded[0]["reason"], "it lost 39 records");
+
+    // Another one becomes a link to something that is nobody's transcript; root does not follow it.
+    let other = ".codex/sessions/2026/11/22/rollout-2.jsonl";
+    write(&root, other, &line(7));
+    said(&whim, &["backup", "now"]);
+    fs::remove_file(home(&root, other)).unwrap();
+    std::os::unix::fs::symlink("/etc/shadow", home(&root, other)).unwrap();
+    said(&whim, &["backup", "now"]);
+    assert_eq!(content(&store, other), line(7));
+    assert_eq!(events(&client, "backup.guarded")[1]["path"], other);
+
+    // Whole again: the good one follows, and the damaged one is no more.
+    write(&root, TRANSCRIPT, &lines(0..41));
+    said(&whim, &["backup", "now"]);
+    assert_eq!(content(&store, TRANSCRIPT), lines(0..41));
+    assert!(
+        saved(&store)
+            .iter()
+            .all(|(path, _)| !path.ends_with(".damaged"))
+    );
+}
+
+#[test]
+fn secrets_do_not_leave_the_container() {
+    let run = slowly().env("ANTHROPIC_API_KEY", "sk-ant-secret-0123456789");
+    let (root, whim, _client) = started(&run);
+    let token = whim.token().to_owned();
+    write(
+        &root,
+        TRANSCRIPT,
+        &format!("{{\"text\":\"key sk-ant-secret-0123456789, token {token}\"}}\n"),
+    );
+    said(&whim, &["backup", "now"]);
+    let saved = content(&store(&root), TRANSCRIPT);
+    assert!(
+        !saved.contains("sk-ant") && !saved.contains(&token),
+        "{saved}"
+    );
+    assert!(saved.contains("key [secret]"), "{saved}");
+    serde_json::from_str::<Value>(&saved).unwrap();
+}
+
+#[test]
+fn kills_in_the_middle_lose_nothing_that_was_acknowledged() {
+    let (root, whim, client) = started(&slowly());
+    write(&root, TRANSCRIPT, &line(0));
+    let mut written = 1;
+    let mut acknowledged = 0;
+    for round in 0..30_u64 {
+        let some = lines(written..written + 200);
+        written += 200;
+        append(&root, TRANSCRIPT, &some);
+        let binary = Path::new(env!("CARGO_BIN_EXE_whim"));
+        let mut now = whim.whim(binary, &["backup", "now"]);
+        let mut now = now
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // At another moment of it each time; which one is not known, and need not be.
+        std::thread::sleep(Duration::from_millis(round * 7 % 90));
+        let supervisor = Pid::from_raw(whim.supervisor().unwrap());
+        kill(supervisor, Signal::SIGKILL).unwrap();
+        if now.wait().unwrap().success() {
+            acknowledged = written;
+        }
+        state(&client, &whim, "the next supervisor", |state| {
+            state["supervisor"]["restarts"] == round + 1 && state["phase"] == "ready"
+        });
+        if acknowledged > 0 {
+            let saved = content(&store(&root), TRANSCRIPT);
+            assert!(
+                saved.starts_with(&lines(0..acknowledged)),
+                "round {round}: {} of {acknowledged}",
+                saved.lines().count()
+            );
+        }
+    }
+    said(&whim, &["backup", "now"]);
+    assert_eq!(content(&store(&root), TRANSCRIPT), lines(0..written));
+    // No snapshot that is listed is torn.
+    for summary in client.json("/v1/backups?limit=1000").unwrap()["backups"]
+        .as_array()
+        .unwrap()
+    {
+        said(
+            &whim,
+            &["backup", "verify", "--at", summary["id"].as_str().unwrap()],
+        );
+    }
+}
+
+#[test]
+fn the_end_saves_what_is_owed() {
+    let (root, mut whim, _client) = started(&slowly());
+    write(&root, TRANSCRIPT, &line(0));
+    said(&whim, &["backup", "now"]);
+    append(&root, TRANSCRIPT, &lines(1..1000));
+    whim.signal(Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    assert_eq!(content(&store(&root), TRANSCRIPT), lines(0..1000));
+}
+
+#[test]
+fn a_suspension_waits_for_the_backup() {
+    let (root, whim, client) = started(&slowly());
+    write(&root, TRANSCRIPT, &line(0));
+    let answer = whim
+        .platform(PATIENCE)
+        .unwrap()
+        .post("/v1/quiesce", &json!({}))
+        .unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(content(&store(&root), TRANSCRIPT), line(0));
+    drop(client);
+}
+
+#[test]
+fn a_store_that_is_full_or_gone_is_owed_and_gets_everything_later() {
+    mounts::apart(|| {
+        let disk = root(&whim());
+        fs::create_dir_all(disk.at("/store")).unwrap();
+        disk.small_disk("/store", 256 * 1024).unwrap();
+        let url = format!("file://{}", disk.at("/store").display());
+        let run = spec(json!({"interval_s": 1, "url": url}));
+        let (whim, client) = start_in(&run, &disk);
+        ready(&client, &whim);
+        write(&disk, TRANSCRIPT, &line(0));
+        said(&whim, &["backup", "now"]);
+        assert_eq!(content(&disk.at("/store"), TRANSCRIPT), line(0));
+
+        // Full: more than fits, and of the kind that does not compress.
+        let mut noise = vec![0_u8; 600 * 1024];
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut noise)
+            .unwrap();
+        let noise: String = noise
+            .chunks(100)
+            .map(|bytes| {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{{\"uuid\":\"{hex}\"}}\n")
+            })
+            .collect();
+        append(&disk, TRANSCRIPT, &noise);
+        assert_eq!(command(&whim, &["backup", "now"]).status.code(), Some(1));
+        let owed = state(&client, &whim, "what is owed", |state| {
+            state["backup"]["pending_bytes"].as_u64().unwrap() > 0
+        });
+        assert!(
+            owed["backup"]["error"]
+                .as_str()
+                .unwrap()
+                .contains("No space"),
+            "{owed}"
+        );
+        assert!(owed["backup"]["last_ok"].is_string());
+        // What was saved before is as it was.
+        assert_eq!(content(&disk.at("/store"), TRANSCRIPT), line(0));
+        // Damaged while it is owed: what was seen whole is not lost, nor by a crash.
+        write(&disk, TRANSCRIPT, "{\"uuid\":\"stub\"}\n");
+        assert_eq!(command(&whim, &["backup", "now"]).status.code(), Some(1));
+        kill(Pid::from_raw(whim.supervisor().unwrap()), Signal::SIGKILL).unwrap();
+        state(&client, &whim, "the next supervisor", |state| {
+            state["supervisor"]["restarts"] == 1 && state["phase"] == "ready"
+        });
+        mounts::resize(&disk.at("/store"), 64 << 20).unwrap();
+        state(&client, &whim, "everything saved", |state| {
+            state["backup"]["pending_bytes"] == 0
+                && state["backup"]["error"].is_null()
+                && state["backup"]["last_ok"].is_string()
+        });
+        assert_eq!(content(&disk.at("/store"), TRANSCRIPT), line(0) + &noise);
+        assert!(!events(&client, "backup.failed").is_empty());
+
+        // Gone altogether: filled anew from what is here.
+        fs::remove_dir_all(disk.at("/store/tasks")).unwrap();
+        write(&disk, ".codex/sessions/a.jsonl", &line(1));
+        said(&whim, &["backup", "now"]);
+        assert_eq!(
+            content(&disk.at("/store"), ".codex/sessions/a.jsonl"),
+            line(1)
+        );
+        said(&whim, &["backup", "verify"]);
+    })
+    .unwrap();
+}
