@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use whim::backup::objects::Objects;
 use whim::backup::store::Store;
-use whim_kit::{Client, Root, Run, Whim, mounts, wait};
+use whim_kit::{Client, Root, Run, S3, Whim, mounts, wait};
 
 use crate::support::{PATIENCE, as_agent, custom, ready, root, start_in, state, whim};
 
@@ -475,4 +475,55 @@ fn a_store_that_is_full_or_gone_is_owed_and_gets_everything_later() {
         said(&whim, &["backup", "verify"]);
     })
     .unwrap();
+}
+
+#[test]
+fn a_real_s3_keeps_it_and_may_stall() {
+    let s3 = S3::start().unwrap();
+    let mut run = spec(json!({"interval_s": 3600, "url": "s3://history/team/a"}));
+    for (name, value) in s3.environment() {
+        run = run.env(name, value);
+    }
+    let (root, whim, client) = started(&run);
+    write(&root, TRANSCRIPT, &lines(0..1000));
+    said(&whim, &["backup", "now"]);
+    append(&root, TRANSCRIPT, &lines(1000..2000));
+    said(&whim, &["backup", "now"]);
+    assert!(said(&whim, &["backup", "verify"]).contains("all as they went in"));
+
+    // Stalled: the spool has it, the state says so, the agent goes on; then it answers again.
+    s3.freeze().unwrap();
+    append(&root, TRANSCRIPT, &lines(2000..3000));
+    assert_eq!(command(&whim, &["backup", "now"]).status.code(), Some(1));
+    let owed = client.json("/v1/state").unwrap();
+    assert!(
+        owed["backup"]["pending_bytes"].as_u64().unwrap() > 0,
+        "{owed}"
+    );
+    assert!(owed["backup"]["error"].is_string());
+    s3.go_on().unwrap();
+    said(&whim, &["backup", "now"]);
+    assert_eq!(
+        client.json("/v1/state").unwrap()["backup"]["pending_bytes"],
+        0
+    );
+
+    // Read from elsewhere, by whoever has the credentials.
+    drop(whim);
+    let mut alone = std::process::Command::new(env!("CARGO_BIN_EXE_whim"));
+    alone.args([
+        "backup",
+        "verify",
+        "--json",
+        "--backup",
+        "s3://history/team/a",
+    ]);
+    let alone = alone.env_clear().envs(s3.environment()).output().unwrap();
+    let verified: Value =
+        serde_json::from_slice(&alone.stdout).unwrap_or_else(|_| panic!("{alone:?}"));
+    assert_eq!(
+        (&verified["ok"], &verified["task"]),
+        (&json!(true), &json!("ww-1"))
+    );
+    assert!(verified["bytes"].as_u64().unwrap() > lines(0..3000).len() as u64);
 }

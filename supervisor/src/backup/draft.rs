@@ -26,6 +26,9 @@ use crate::helper::Stamp;
 /// What is read of a file at once.
 const CHUNK: usize = 4 * 1024 * 1024;
 
+/// From so many pieces on, a file's small ones are joined.
+const PIECES: usize = 64;
+
 /// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DraftError {
@@ -70,6 +73,8 @@ pub struct Draft<'a> {
     pub read: u64,
     /// Bytes of files that are new in the snapshot.
     pub fresh: u64,
+    /// Bytes of small pieces that became larger ones.
+    pub joined: u64,
     /// Bytes put.
     pub put: u64,
 }
@@ -112,6 +117,7 @@ impl<'a> Draft<'a> {
             unreadable: Vec::new(),
             read: 0,
             fresh: 0,
+            joined: 0,
             put: 0,
         }
     }
@@ -204,6 +210,7 @@ impl<'a> Draft<'a> {
             let mut copy = live.clone();
             let mut fresh = Vec::new();
             if let Grown::Yes = self.grow(found, &mut copy, &mut fresh).await? {
+                self.join(&mut copy, &mut fresh).await?;
                 self.keep_on(found, before, copy, fresh);
                 return Ok(());
             }
@@ -318,6 +325,44 @@ impl<'a> Draft<'a> {
                 self.rewritten(found, before, copy, fresh, verdict);
             }
         }
+        Ok(())
+    }
+
+    /// Many small pieces become one, read back from where they are: the snapshot of a file that grew all day stays small.
+    /// When they cannot be read now, they stay as they are.
+    async fn join(&mut self, copy: &mut Copy, fresh: &mut Vec<Packed>) -> Result<(), DraftError> {
+        if fresh.is_empty() || copy.pieces.len() < PIECES {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        let small = copy.pieces.iter().rev().take_while(|held| {
+            bytes += held.length;
+            bytes <= pack::FULL as u64 / 2
+        });
+        let count = small.count();
+        if count < PIECES / 2 {
+            return Ok(());
+        }
+        let from = copy.pieces.len() - count;
+        let small = copy.pieces.split_off(from);
+        let mut contents = Vec::new();
+        for held in &small {
+            match self.piece(held).await {
+                Ok(content) => contents.push(content),
+                Err(error) => {
+                    tracing::warn!(%error, "small pieces cannot be joined now");
+                    copy.pieces.extend(small);
+                    return Ok(());
+                }
+            }
+        }
+        let mut joined = Vec::new();
+        for content in contents {
+            self.pack(&content, &mut joined).await?;
+        }
+        self.joined += joined.iter().map(|piece| piece.length).sum::<u64>();
+        joined.append(fresh);
+        *fresh = joined;
         Ok(())
     }
 

@@ -196,7 +196,7 @@ impl Engine {
         let mut looks = std::mem::take(&mut draft.looks);
         let mut done = Done {
             read_bytes: draft.read,
-            new_bytes: draft.fresh,
+            new_bytes: draft.fresh - draft.joined.min(draft.fresh),
             put_bytes: draft.put,
             guarded: std::mem::take(&mut draft.guarded),
             unreadable: std::mem::take(&mut draft.unreadable),

@@ -377,6 +377,23 @@ async fn the_ledger_may_be_rotated() {
     );
 }
 
+#[tokio::test]
+async fn many_small_pieces_become_one() {
+    let disk = Disk::new();
+    let mut engine = disk.engine();
+    let mut written = String::new();
+    for n in 0..150 {
+        disk.append(TRANSCRIPT, &line(n));
+        written.push_str(&line(n));
+        let done = disk.backup(&mut engine).await;
+        assert_eq!(done.new_bytes, line(n).len() as u64);
+    }
+    assert_eq!(disk.content(TRANSCRIPT).await, written);
+    let manifest = disk.store().newest().await.unwrap().unwrap();
+    let pieces = manifest.files[0].pieces.len();
+    assert!(pieces <= 65 && manifest.segments.len() <= 65, "{pieces}");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(u8, String),

@@ -2,10 +2,16 @@
 //! and the work tree.
 //!
 //! - `manifest`: the format of a snapshot: pure, trusts nothing
+//! - `hash`, `mask`, `cut`, `guard`, `pack`: pure: what happens to a file's bytes
 //! - `objects`, `connector`: a place by URL; our way out to it
-//! - `store`: the snapshots of one task in such a place
-//! - `code`: what a snapshot of the work tree is: pure
-//! - `snapshot`: taking one, as the agents' user, without touching the checkout
+//! - `store`, `sink`: the snapshots of one task in such a place; the spool while it takes nothing
+//! - `collect`: which files there are, and their bytes, through the helper
+//! - `index`: what is saved of each file
+//! - `draft`, `engine`: one backup, from the listing to the snapshot; one after the other
+//! - `agent`: when one is taken, and what is told of it
+//! - `secrets`, `known`: what must not leave; the sessions as a snapshot names them
+//! - `retention`, `verify`: what goes in time; the proof that it comes back
+//! - `code`, `snapshot`: the work tree: what is told of it, pure; taking it without touching the checkout
 
 /// The task's id in the store where nobody named one.
 pub const NAMELESS: &str = "task";

@@ -4,7 +4,7 @@
 //! API ([`Backend`]), the
 //! repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run` as root, as an ordinary
 //! user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API ([`Client`]), the agent
-//! CLIs and development servers at pinned versions ([`agents`], [`servers`]), a git server ([`GitServer`]), mounts that
+//! CLIs, development servers and an S3 at pinned versions ([`agents`], [`servers`], [`S3`]), a git server ([`GitServer`]), mounts that
 //! one test sees ([`mounts`]), and views of `/proc` ([`proc`]).
 //!
 //! Everything is callable from synchronous and asynchronous tests alike: what needs a runtime runs on a thread of its
@@ -23,6 +23,7 @@ pub mod proc;
 pub mod repo;
 mod root;
 mod run;
+pub mod s3;
 pub mod servers;
 pub mod wait;
 mod whim;
@@ -34,4 +35,5 @@ pub use installed::InstallError;
 pub use model::Upstream;
 pub use root::{AGENTS_USER, Root, RootError, agents_user, give};
 pub use run::Run;
+pub use s3::S3;
 pub use whim::{Ready, Whim, WhimError, reachable};
