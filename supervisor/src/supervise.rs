@@ -490,6 +490,7 @@ fn start_backups(
         helper: grounds.helper.clone(),
         paths: grounds.paths.clone(),
         board: grounds.board.clone(),
+        snapshots: boot::snapshots(grounds, settings),
         secrets,
         stop: stop.clone(),
     };

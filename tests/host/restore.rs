@@ -3,87 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use whim::backup::manifest::{self, Manifest};
-use whim::backup::objects::Objects;
-use whim::backup::store::{Store, segment_name};
-use whim_kit::{Client, Root, Upstream, Whim};
+use whim_kit::{Client, Root, Run, Upstream, Whim};
 
-use crate::support::{PATIENCE, agent, repository, root, says, start, start_in, state, whim};
+use crate::support::{
+    PATIENCE, agent, agents_word, repository, root, says, start, start_in, state, whim,
+};
 
-/// The transcript and what lies beside it, by agent.
-const CONVERSATIONS: [&str; 3] = [
-    ".claude/projects",
-    ".codex/sessions",
-    ".copilot/session-state",
-];
-
-/// Saves what a restore needs of a root, as a snapshot in a store of its own.
-fn save(root: &Root, session: &Value) -> tempfile::TempDir {
-    let store = tempfile::tempdir().unwrap();
-    let home = root.at("/home/node");
-    let state = root.at("/whim/state");
-    let mut content = Vec::new();
-    let mut files = Vec::new();
-    let mut take = |place: &str, base: &Path, path: PathBuf, kind: &str| {
-        let bytes = std::fs::read(&path).unwrap();
-        if bytes.is_empty() {
-            return;
-        }
-        files.push(json!({
-            "place": place, "path": path.strip_prefix(base).unwrap(), "kind": kind, "mode": 0o600,
-            "bytes": bytes.len(), "sha256": segment_name(&bytes), "pieces": [[0, content.len(), bytes.len()]],
-        }));
-        content.extend(bytes);
-    };
-    for below in CONVERSATIONS {
-        for path in walk(&home.join(below)) {
-            take("home", &home, path, "conversation");
-        }
-    }
-    take("state", &state, state.join("generations.jsonl"), "ledger");
-    for path in walk(&state.join("journal")) {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "jsonl")
-        {
-            take("state", &state, path, "journal");
-        }
-    }
-    let stored = zstd(&content);
-    let manifest: Manifest = serde_json::from_value(json!({
-        "version": manifest::VERSION, "task": "ww-1", "id": "20261122T120000.000Z-0123abcd",
-        "taken_at": "2026-11-22T12:00:00.000Z", "reason": "stop", "whim": "0.1.0",
-        "places": {"home": home, "checkout": root.at("/app/repo"), "state": state},
-        "sessions": [{"id": "main", "agent": session["agent"], "agent_session_id": session["agent_session_id"],
-            "cwd": root.at("/app/repo"), "transcript": null}],
-        "segments": [{"name": segment_name(&stored), "bytes": stored.len(), "content_bytes": content.len()}],
-        "files": files,
-    }))
-    .unwrap();
-    let objects = Objects::directory(store.path().to_owned()).unwrap();
-    let tasks = Store::of(objects, "ww-1").unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        tasks
-            .put_segment(&segment_name(&stored), stored.into())
-            .await
-            .unwrap();
-        tasks.put_manifest(&manifest).await.unwrap();
-    });
-    store
-}
-
-fn zstd(content: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(content, 1).unwrap()
+/// The store of a root whose container ended: what was saved before its end.
+fn store(root: &Root) -> PathBuf {
+    root.at("/whim/state/backup")
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
+    let entries = std::fs::read_dir(directory).unwrap();
     let entries = entries.map(|entry| entry.unwrap().path());
     let below = |path: PathBuf| {
         if path.is_dir() {
@@ -104,15 +36,24 @@ fn restore(root: &Root, arguments: &[&str], code: i32) -> String {
     whim.output()
 }
 
+/// Work that is nowhere else: a commit, a staged, a changed, a deleted and a new file, and an ignored one.
+const WORK: &str = "git config user.email a@b.c && git config user.name a && echo one > one && git add one \
+    && git commit -qm One && echo two > two && git add two && echo changed > one && rm README.md && echo new > 'n e w' \
+    && echo ignored > .gitignore && echo secret > ignored";
+/// All of it that git can tell.
+const TOLD: &str = "git status --porcelain=v2 --branch --untracked-files=all | grep -v '^# branch.head' && git log --format='%H %s' \
+    && git diff && git diff --cached && cat 'n e w'";
+
 /// A first turn that tells the agent a word, and the session as it was at its end.
 fn first_turn(kind: &str, upstream: &Upstream, repository: &Path) -> (Whim, Value) {
-    let run = agent(kind, upstream, repository).args([
-        "--permission-mode",
-        "bypass",
-        "remember the word ORCHIDEE",
-    ]);
+    first_turn_of(agent(kind, upstream, repository))
+}
+
+fn first_turn_of(run: Run) -> (Whim, Value) {
+    let run = run.args(["--permission-mode", "bypass", "remember the word ORCHIDEE"]);
     let (mut whim, client) = start(&run);
     let idle = answered(&client, &whim);
+    agents_word(whim.root(), WORK);
     whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
     assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
     (whim, idle["sessions"][0].clone())
@@ -160,8 +101,11 @@ fn goes_on_elsewhere(kind: &str) {
     let upstream = Upstream::start(says("noted")).unwrap();
     let repository = repository();
     let (first, session) = first_turn(kind, &upstream, repository.path());
-    let store = save(first.root(), &session);
-    let store = store.path().to_str().unwrap();
+    let work = agents_word(first.root(), TOLD);
+    let branch = agents_word(first.root(), "git symbolic-ref --short HEAD");
+    let store = store(first.root());
+    let store = store.to_str().unwrap();
+    let before = walk(Path::new(store)).len();
     let run = whim();
 
     let resumed = root(&run);
@@ -203,13 +147,9 @@ fn another_agent_is_told_of_the_conversation() {
     let upstream = Upstream::start(says("noted")).unwrap();
     let repository = repository();
     let (first, session) = first_turn("claude", &upstream, repository.path());
-    let store = save(first.root(), &session);
+    let store = store(first.root());
     let told = root(&whim());
-    let said = restore(
-        &told,
-        &["--agent", "codex", store.path().to_str().unwrap()],
-        0,
-    );
+    let said = restore(&told, &["--agent", "codex", store.to_str().unwrap()], 0);
     assert!(said.contains("is told of the one before"), "{said}");
     let after = second_turn("codex", &upstream, repository.path(), &told);
     assert_ne!(after["agent_session_id"], session["agent_session_id"]);
@@ -227,9 +167,10 @@ fn another_agent_is_told_of_the_conversation() {
 fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
     let upstream = Upstream::start(says("noted")).unwrap();
     let repository = repository();
-    let (first, session) = first_turn("claude", &upstream, repository.path());
+    let run = agent("claude", &upstream, repository.path());
+    let (first, session) = first_turn_of(run.env("WHIM_BACKUP_CODE", "0"));
     let spent = &session["spend"];
-    let store = save(first.root(), &session);
+    let store = store(first.root());
     let events = std::fs::read_dir(first.root().at("/whim/state/journal")).unwrap();
     let newest = events
         .map(|entry| entry.unwrap().path())
@@ -249,7 +190,7 @@ fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
         })
         .max()
         .unwrap();
-    let from = format!("file://{}", store.path().display());
+    let from = format!("file://{}", store.display());
     let spec = json!({"version": 1, "restore": {"from": from, "mode": "resume"},
         "agent": {"kind": "claude", "permission_mode": "bypass", "prompt": "remember the word ORCHIDEE"}});
     let asked = upstream.turns().len();
@@ -275,7 +216,14 @@ fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
         )
         .unwrap();
     assert_eq!(queued.status, 202, "{}", queued.text());
+    let id = queued.json().unwrap()["prompt_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let prompt = format!("/v1/sessions/main/prompts/{id}");
     state(&client, &whim, "an answer that knows", |_| {
+        let told = client.json(&prompt).unwrap();
+        assert_ne!(told["state"], "failed", "{told}\n{}", whim.output());
         let turns = upstream.turns();
         let mut new = turns.iter().skip(asked);
         new.any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"))
@@ -287,8 +235,8 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
     let upstream = Upstream::start(says("noted")).unwrap();
     let repository = repository();
     let (first, session) = first_turn("claude", &upstream, repository.path());
-    let store = save(first.root(), &session);
-    let store = store.path().to_str().unwrap();
+    let store = store(first.root());
+    let store = store.to_str().unwrap();
     let run = whim();
     let fresh = root(&run);
     for (arguments, code, words) in [
@@ -300,7 +248,7 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
         (
             vec!["--at", "2020", store],
             69,
-            "has no snapshot 2020; the newest are: 20261122T120000.000Z-0123abcd",
+            "has no snapshot 2020; the newest are: 2",
         ),
         (vec!["/nowhere"], 69, "/nowhere is no directory"),
         (vec![], 64, "say what is to be restored"),
@@ -329,10 +277,11 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
     assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine\n");
     std::fs::remove_file(&mine).unwrap();
     restore(&fresh, &[store], 0);
-    // Once more: the same files are there already and stay.
-    restore(&fresh, &[store], 0);
+    // Once more: that checkout is somebody's work by now.
+    let said = restore(&fresh, &[store], 73);
+    assert!(said.contains("/app/repo is not empty"), "{said}");
 
-    let (_running, _client) = start(&agent("claude", &upstream, repository.path()));
-    let said = restore(_running.root(), &[store], 73);
+    let (running, _client) = start(&agent("claude", &upstream, repository.path()));
+    let said = restore(running.root(), &[store], 73);
     assert!(said.contains("whim runs in"), "{said}");
 }

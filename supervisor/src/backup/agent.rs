@@ -24,6 +24,7 @@ use super::engine::{Done, Engine, EngineError, Setup as EngineSetup};
 use super::known;
 use super::secrets::Secrets;
 use super::sink::{PATIENCE, SPOOL, Sink};
+use super::snapshot::Snapshots;
 use super::store::{Store, StoreError};
 use super::{collect::Collector, manifest::Places};
 use crate::board::Board;
@@ -80,6 +81,8 @@ pub struct Setup {
     pub paths: Paths,
     pub board: Arc<Board>,
     pub secrets: Secrets,
+    /// None: the work tree is not saved.
+    pub snapshots: Option<Snapshots>,
     pub stop: CancellationToken,
 }
 
@@ -137,6 +140,7 @@ impl Backups {
                 checkout: text(setup.paths.checkout()),
                 state: text(setup.paths.state()),
             },
+            snapshots: setup.snapshots.clone(),
         })?;
         let (requests, inbox) = mpsc::channel(WAITING);
         let running = Running {

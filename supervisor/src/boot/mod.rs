@@ -33,6 +33,8 @@ use whim_wire::event::kind;
 use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
 use whim_wire::state::Phase;
 
+use crate::backup::code::Limits;
+use crate::backup::snapshot::Snapshots;
 use crate::board::Board;
 use crate::config::environment::{self, Environment};
 use crate::config::{Settings, Variables};
@@ -522,6 +524,18 @@ fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
         credential_helper: setup::credential_helper(&grounds.identity.binary, &grounds.paths),
         configuration: grounds.paths.git_configuration(),
     }
+}
+
+/// How the work tree is saved; `None`: it is not to be.
+#[must_use]
+pub fn snapshots(grounds: &Grounds, settings: &Settings) -> Option<Snapshots> {
+    settings.backup.code.then(|| Snapshots {
+        git: git_for(grounds, settings),
+        helper: grounds.helper.clone(),
+        checkout: grounds.paths.checkout(),
+        scratch: grounds.paths.home().join(".cache/whim/snapshot.git"),
+        limits: Limits::default(),
+    })
 }
 
 /// Git as the boot runs it, without a supervisor that could be asked for a login.

@@ -102,9 +102,9 @@ impl Brief {
         // Writing into a String cannot fail.
         let _ = match part {
             Part::Text { text, .. } => match role {
-                Role::User => write!(out, "\nUser: {}\n", self.cut(text, SAID)),
-                Role::Assistant => write!(out, "\nAssistant: {}\n", self.cut(text, SAID)),
-                Role::Tool => write!(out, "  result: {}\n", self.line(text)),
+                Role::User => writeln!(out, "\nUser: {}", self.cut(text, SAID)),
+                Role::Assistant => writeln!(out, "\nAssistant: {}", self.cut(text, SAID)),
+                Role::Tool => writeln!(out, "  result: {}", self.line(text)),
                 // What the program before added belongs to it.
                 Role::System | Role::Record | Role::Unknown => Ok(()),
             },
@@ -118,7 +118,7 @@ impl Brief {
                     other => other.to_string(),
                 };
                 let (name, input) = (self.line(name), self.line(&input));
-                write!(out, "- tool {name}: {input}\n")
+                writeln!(out, "- tool {name}: {input}")
             }
             Part::ToolResult { text, failed, .. } => {
                 let how = if *failed == Some(true) {
@@ -126,23 +126,18 @@ impl Brief {
                 } else {
                     "result"
                 };
-                write!(out, "  {how}: {}\n", self.line(text))
+                writeln!(out, "  {how}: {}", self.line(text))
             }
             Part::Subagent { name, state, .. } => {
                 self.lost.subagents += 1;
-                write!(
-                    out,
-                    "- sub-agent {}: {}\n",
-                    self.line(name),
-                    self.line(state)
-                )
+                writeln!(out, "- sub-agent {}: {}", self.line(name), self.line(state))
             }
             Part::Attachment { name } => {
                 self.lost.attachments += 1;
-                write!(out, "- attachment: {}\n", self.line(name))
+                writeln!(out, "- attachment: {}", self.line(name))
             }
             Part::Notice { kind, text, .. } if role != Role::Record => {
-                write!(out, "- {}: {}\n", self.line(kind), self.cut(text, SAID))
+                writeln!(out, "- {}: {}", self.line(kind), self.cut(text, SAID))
             }
             Part::Notice { .. } | Part::Raw { .. } => Ok(()),
         };

@@ -206,6 +206,9 @@ pub struct Backup {
     /// Terminal recordings leave the container too. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recordings: Option<bool>,
+    /// The work tree is saved too: what is not pushed, not committed, not tracked. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<bool>,
 }
 
 /// A value that was none of the words allowed.
