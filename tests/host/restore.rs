@@ -117,6 +117,12 @@ fn goes_on_elsewhere(kind: &str) {
         after["agent_session_id"], id,
         "{kind}: another session went on"
     );
+    assert_eq!(agents_word(&resumed, TOLD), work, "{kind}: the work tree");
+    assert_eq!(
+        agents_word(&resumed, "git symbolic-ref --short HEAD"),
+        branch
+    );
+    assert!(!resumed.at("/app/repo/ignored").exists());
 
     let forked = root(&run);
     restore(&forked, &["--mode", "fork", store], 0);
@@ -124,6 +130,20 @@ fn goes_on_elsewhere(kind: &str) {
     assert_ne!(
         after["agent_session_id"], id,
         "{kind}: the fork has the id of its source"
+    );
+    assert_eq!(
+        agents_word(&forked, TOLD),
+        work,
+        "{kind}: the fork's work tree"
+    );
+    assert_ne!(
+        agents_word(&forked, "git symbolic-ref --short HEAD"),
+        branch
+    );
+    assert_eq!(
+        walk(Path::new(store)).len(),
+        before,
+        "the source was touched"
     );
 }
 
