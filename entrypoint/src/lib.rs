@@ -26,9 +26,9 @@ use std::process::ExitCode;
 use init::Personality;
 use title::Title;
 
-/// Runs the part of the program that argv asks for when it is one of ours: `run`, `hold`, `init`, or any command line
-/// under the names `tini`, `tini-static` and `dumb-init`. `None` for everything else, and for `run` that only asks for help
-/// or the version: then the command line of the supervisor's crate goes on.
+/// Runs the part of the program that argv asks for when it is one of ours: `run`, `restore`, `hold`, `init`, or any command
+/// line under the names `tini`, `tini-static` and `dumb-init`. `None` for everything else, and for `run` and `restore` that
+/// only ask for help or the version: then the command line of the supervisor's crate goes on.
 ///
 /// To be called first in `main`, with one thread.
 #[must_use]
@@ -47,7 +47,7 @@ pub fn dispatch() -> Option<ExitCode> {
         }
     };
     match role? {
-        Role::Keeper => Some(keeper::run(title)),
+        Role::Keeper(part) => Some(keeper::run(title, part)),
         Role::Holder => Some(holder::run()),
         Role::Init(personality) => {
             let skip = usize::from(personality == Personality::Whim);
@@ -61,9 +61,35 @@ pub fn dispatch() -> Option<ExitCode> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    Keeper,
+    Keeper(Part),
     Holder,
     Init(Personality),
+}
+
+/// What the keeper's supervisor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Run,
+    /// Work that ends by itself, and that no agent is there for.
+    Restore,
+}
+
+impl Part {
+    /// Name of the command.
+    const fn command(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// First argument of the supervisor.
+    const fn supervisor(self) -> &'static str {
+        match self {
+            Self::Run => "supervise",
+            Self::Restore => "restoring",
+        }
+    }
 }
 
 fn role<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<Role> {
@@ -74,13 +100,18 @@ fn role<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<Role> {
         _ => {}
     }
     match arguments.next()? {
-        b"run" => {
+        name @ (b"run" | b"restore") => {
+            let part = if name == b"run" {
+                Part::Run
+            } else {
+                Part::Restore
+            };
             let asks =
                 |argument: &[u8]| matches!(argument, b"-h" | b"--help" | b"--version" | b"-V");
             let only_asks = arguments
                 .take_while(|argument| *argument != b"--")
                 .any(asks);
-            (!only_asks).then_some(Role::Keeper)
+            (!only_asks).then_some(Role::Keeper(part))
         }
         b"hold" => Some(Role::Holder),
         b"init" => Some(Role::Init(Personality::Whim)),
@@ -98,8 +129,16 @@ mod tests {
 
     #[test]
     fn names_and_subcommands_choose_the_role() {
-        assert_eq!(of("/usr/bin/whim run --repo x prompt"), Some(Role::Keeper));
-        assert_eq!(of("whim run -- --help"), Some(Role::Keeper));
+        assert_eq!(
+            of("/usr/bin/whim run --repo x prompt"),
+            Some(Role::Keeper(Part::Run))
+        );
+        assert_eq!(of("whim run -- --help"), Some(Role::Keeper(Part::Run)));
+        assert_eq!(
+            of("whim restore /backups"),
+            Some(Role::Keeper(Part::Restore))
+        );
+        assert_eq!(of("whim restore --help"), None);
         assert_eq!(of("whim run --repo x --help"), None);
         assert_eq!(of("whim run --version"), None);
         assert_eq!(of("whim hold main"), Some(Role::Holder));

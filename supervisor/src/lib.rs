@@ -30,6 +30,7 @@ pub mod readiness;
 pub mod reload;
 pub mod resolve;
 pub mod rest;
+pub mod restore;
 pub mod rotated;
 pub mod secrets;
 pub mod sessions;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         .and_then(std::ffi::OsStr::to_str)
     {
         Some("supervise") => supervise::main(),
+        Some("restoring") => cli::restore::main(),
         Some("helper") => helper::main(),
         Some("hook") => cli::hook::main(),
         _ => cli::main(),

@@ -82,6 +82,15 @@ const TELL_FAILURE: Duration = Duration::from_secs(2);
 /// `whim supervise`, started by the keeper only.
 #[must_use]
 pub fn main() -> ExitCode {
+    under_keeper("whim run", run)
+}
+
+/// Does `work` on the channel to the keeper that started this process; its answer is the exit code. `command`: who starts
+/// such a keeper.
+pub(crate) fn under_keeper<F: Future<Output = u8>>(
+    command: &str,
+    work: impl FnOnce(SupervisorChannel) -> F,
+) -> ExitCode {
     if let Err(error) = protect() {
         complain(&format!("cannot protect its memory: {error}"));
         return ExitCode::from(70);
@@ -95,9 +104,7 @@ pub fn main() -> ExitCode {
     let channel = match channel {
         Ok(channel) => channel,
         Err(error) => {
-            complain(&format!(
-                "`whim supervise` is started by `whim run` only: {error}"
-            ));
+            complain(&format!("it is started by `{command}` only: {error}"));
             return ExitCode::from(64);
         }
     };
@@ -113,7 +120,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(70);
         }
     };
-    let code = runtime.block_on(run(channel));
+    let code = runtime.block_on(work(channel));
     // What still runs is of no use any more; a blocking read must not hold the container.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ExitCode::from(code)
@@ -461,7 +468,7 @@ fn interrupted_reload(
     Ok(Some(Zeroizing::new(bytes)))
 }
 
-fn start_log(settings: &Settings) {
+pub(crate) fn start_log(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
     let filter =
         EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -539,6 +546,7 @@ fn start_backups(
         helper: grounds.helper.clone(),
         paths: grounds.paths.clone(),
         board: grounds.board.clone(),
+        snapshots: boot::snapshots(grounds, settings),
         secrets,
         stop: stop.clone(),
     };

@@ -25,6 +25,7 @@ mod ports;
 mod provider;
 mod refusals;
 mod reload;
+mod restore;
 mod search;
 mod sessions;
 mod shells;

@@ -37,6 +37,7 @@ use nix::libc;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signalfd::SignalFd;
 
+use crate::Part;
 use crate::limits::Limits;
 use crate::log;
 use crate::resident;
@@ -97,8 +98,8 @@ struct Keeper {
 
 /// Runs until the container's end. Before anything else: `title` is where argv and environment lie, to be sealed and
 /// overwritten.
-pub(crate) fn run(title: Option<Title>) -> ExitCode {
-    let mut keeper = match start::start(title) {
+pub(crate) fn run(title: Option<Title>, part: Part) -> ExitCode {
+    let mut keeper = match start::start(title, part) {
         Ok(keeper) => keeper,
         Err(error) => {
             log::line(format_args!("cannot start: {error}"));

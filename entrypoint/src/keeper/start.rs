@@ -25,6 +25,7 @@ use super::supervisor::Supervisor;
 use super::table::Table;
 use super::token::Token;
 use super::{Identity, Keeper};
+use crate::Part;
 use crate::descriptors;
 use crate::limits::Limits;
 use crate::log;
@@ -51,14 +52,14 @@ impl fmt::Display for StartError {
     }
 }
 
-pub(super) fn start(title: Option<Title>) -> Result<Keeper, StartError> {
+pub(super) fn start(title: Option<Title>, part: Part) -> Result<Keeper, StartError> {
     descriptors::fill_standard();
     warn("PR_SET_DUMPABLE", nix::sys::prctl::set_dumpable(false));
     let limits = Limits::current();
     if let Ok(limits) = limits {
         warn("setrlimit", limits.harden());
     }
-    let arguments = seal_arguments(title).map_err(StartError::Arguments)?;
+    let arguments = seal_arguments(title, part).map_err(StartError::Arguments)?;
     let pid = nix::unistd::getpid().as_raw();
     let ignores_hangup = procfs::status(pid).is_some_and(|status| status.ignores(libc::SIGHUP));
     let signals = signals::take_all().map_err(StartError::Signals)?;
@@ -93,7 +94,7 @@ pub(super) fn start(title: Option<Title>) -> Result<Keeper, StartError> {
         },
         epoll,
         signals,
-        supervisor: Supervisor::new(Instant::now()),
+        supervisor: Supervisor::new(part, Instant::now()),
         table: Table::default(),
         held: Held::new(arguments),
         cgroups: Cgroups::new(started_ms),
@@ -116,7 +117,7 @@ fn warn(step: &str, result: nix::Result<()>) -> bool {
     result.is_ok()
 }
 
-fn seal_arguments(title: Option<Title>) -> io::Result<OwnedFd> {
+fn seal_arguments(title: Option<Title>, part: Part) -> io::Result<OwnedFd> {
     let mut bytes = match &title {
         Some(title) => title.encode(2)?,
         None => {
@@ -136,7 +137,7 @@ fn seal_arguments(title: Option<Title>) -> io::Result<OwnedFd> {
     // Or the compiler may leave out the filling of memory that nobody reads again.
     std::hint::black_box(&bytes);
     if let Some(title) = title {
-        title.overwrite(&[OsStr::from_bytes(b"whim"), OsStr::from_bytes(b"run")]);
+        title.overwrite(&[OsStr::from_bytes(b"whim"), OsStr::new(part.command())]);
     }
     sealed
 }

@@ -14,6 +14,7 @@ use super::launching::SELF;
 use super::oom;
 use super::restart::{Exit, Policy, Verdict, reason};
 use super::token::Token;
+use crate::Part;
 use crate::descriptors::standard;
 use crate::log;
 use crate::signals::kill;
@@ -52,6 +53,7 @@ enum State {
 
 #[derive(Debug)]
 pub(super) struct Supervisor {
+    part: Part,
     state: State,
     policy: Policy,
     /// From an upgrade; `None`: our own file.
@@ -71,8 +73,9 @@ pub(super) enum Outcome {
 }
 
 impl Supervisor {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(part: Part, now: Instant) -> Self {
         Self {
+            part,
             state: State::Waiting { until: now },
             policy: Policy::default(),
             program: None,
@@ -177,7 +180,7 @@ impl Supervisor {
         let program = self.program.as_deref().unwrap_or_else(|| Path::new(SELF));
         let mut plan = Plan::own(
             program.as_os_str(),
-            &["whim", "supervise"],
+            &["whim", self.part.supervisor()],
             None,
             standard(),
         )?;

@@ -142,6 +142,10 @@ impl Agent for Ccr {
     fn chooses_id(&self) -> bool {
         true
     }
+
+    fn forks(&self) -> bool {
+        true
+    }
 }
 
 fn router_address(setup: &Setup) -> String {

@@ -127,6 +127,10 @@ impl Agent for Claude {
     fn chooses_id(&self) -> bool {
         true
     }
+
+    fn forks(&self) -> bool {
+        true
+    }
 }
 
 pub(super) fn watch(setup: &Setup) -> Watch {
@@ -218,6 +222,9 @@ pub(super) fn command(setup: &Setup, start: &Start, base: &str, model: Option<&s
     match &start.conversation {
         Conversation::New { id } => add(&["--session-id", id]),
         Conversation::Resume { id } => add(&["--resume", id]),
+        Conversation::Fork { from, id } => {
+            add(&["--resume", from, "--fork-session", "--session-id", id]);
+        }
     }
     if let Some(model) = model {
         add(&["--model", model]);

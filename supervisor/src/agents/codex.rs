@@ -169,6 +169,10 @@ impl Agent for Codex {
     fn chooses_id(&self) -> bool {
         false
     }
+
+    fn forks(&self) -> bool {
+        true
+    }
 }
 
 fn config(setup: &Setup) -> TomlEdit {
@@ -265,9 +269,7 @@ fn command(setup: &Setup, start: &Start) -> Command {
             arguments.push("--json".into());
             // An existing directory need not be a repository, and an untrusted one must not end the run.
             arguments.push("--skip-git-repo-check".into());
-            if let Conversation::Resume { id } = &start.conversation {
-                arguments.extend(["resume".into(), id.clone()]);
-            }
+            arguments.extend(goes_on(&start.conversation));
             // `-` takes the prompt from standard input, which has no length limit and is not listed by ps.
             arguments.push("-".into());
             let prompt = start.prompt.clone().unwrap_or_default();
@@ -275,9 +277,7 @@ fn command(setup: &Setup, start: &Start) -> Command {
         }
         Surface::Terminal => {
             arguments.push("--no-daemon".into());
-            if let Conversation::Resume { id } = &start.conversation {
-                arguments.extend(["resume".into(), id.clone()]);
-            }
+            arguments.extend(goes_on(&start.conversation));
             match &start.prompt {
                 None => (PromptRoute::None, None),
                 Some(prompt) if prompt.len() <= MAX_PROMPT_ARGUMENT => {
@@ -305,6 +305,15 @@ fn command(setup: &Setup, start: &Start) -> Command {
         stdin,
         prompt,
         notes,
+    }
+}
+
+/// The subcommand that takes a session up, with its id.
+fn goes_on(conversation: &Conversation) -> Vec<String> {
+    match conversation {
+        Conversation::New { .. } => Vec::new(),
+        Conversation::Resume { id } => vec!["resume".into(), id.clone()],
+        Conversation::Fork { from, .. } => vec!["fork".into(), from.clone()],
     }
 }
 

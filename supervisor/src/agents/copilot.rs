@@ -162,7 +162,10 @@ fn command(setup: &Setup, start: &Start) -> Command {
     let mut arguments: Vec<String> = Vec::new();
     match &start.conversation {
         Conversation::New { id } => arguments.extend(["--session-id".into(), id.clone()]),
-        Conversation::Resume { id } => arguments.push(format!("--resume={id}")),
+        // It cannot fork: whoever asks for that has copied the session under its new id.
+        Conversation::Resume { id } | Conversation::Fork { from: _, id } => {
+            arguments.push(format!("--resume={id}"));
+        }
     }
     if let Some(effort) = &setup.effort {
         arguments.extend(["--reasoning-effort".into(), effort.clone()]);

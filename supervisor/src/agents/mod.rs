@@ -81,6 +81,11 @@ pub trait Agent: Send + Sync + Debug {
     /// Whether the id of [`setup::Conversation::New`] becomes the agent's own session id. Otherwise the id is learned
     /// from its first signal.
     fn chooses_id(&self) -> bool;
+
+    /// Whether its CLI begins a session from another one. Otherwise a copy under a new id is resumed.
+    fn forks(&self) -> bool {
+        false
+    }
 }
 
 /// A dialog of the start, see [`observe::startup`].

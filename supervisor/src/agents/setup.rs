@@ -103,6 +103,9 @@ pub enum Conversation {
     New { id: String },
     /// The agent's own session of this id goes on.
     Resume { id: String },
+    /// A new one that begins with all that the session `from` holds, which stays as it is. `id` as in `New`. Only where
+    /// [`super::Agent::forks`].
+    Fork { from: String, id: String },
 }
 
 /// One run of the agent.

@@ -24,6 +24,7 @@ use super::engine::{Done, Engine, EngineError, Setup as EngineSetup};
 use super::known;
 use super::mask::Masks;
 use super::sink::{PATIENCE, SPOOL, Sink};
+use super::snapshot::Snapshots;
 use super::store::{Store, StoreError};
 use super::{collect::Collector, manifest::Places};
 use crate::board::Board;
@@ -81,6 +82,8 @@ pub struct Setup {
     pub paths: Paths,
     pub board: Arc<Board>,
     pub secrets: Arc<Secrets>,
+    /// None: the work tree is not saved.
+    pub snapshots: Option<Snapshots>,
     pub stop: CancellationToken,
 }
 
@@ -138,6 +141,7 @@ impl Backups {
                 checkout: text(setup.paths.checkout()),
                 state: text(setup.paths.state()),
             },
+            snapshots: setup.snapshots.clone(),
         })?;
         let (requests, inbox) = mpsc::channel(WAITING);
         let running = Running {

@@ -3,6 +3,8 @@
 //! Nothing of it is in the index before it is all in the store: a backup that fails half way is as if it had not been
 //! begun. Memory: a chunk of a file, an open segment and one on its way.
 
+pub mod bundle;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;

@@ -9,20 +9,30 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::code::Code;
 use super::collect::{CollectError, Collector, Found};
+use super::draft::bundle;
 use super::draft::{Draft, DraftError, Guarded};
 use super::index::{Entry, Index, Key};
 use super::manifest::{Kind, Manifest, Place, Places, Session, SnapshotId, VERSION};
 use super::mask::Masks;
 use super::retention;
 use super::sink::{Sink, SinkError};
+use super::snapshot::{Snapshot, SnapshotError, Snapshots};
 use super::store::{Store, StoreError};
+use crate::boot::git::GitError;
 use crate::clock;
+use crate::helper::Helper;
 
 /// Snapshots that are tried, the newest first, when one cannot be read.
 const TRIED: usize = 5;
 /// Between two tidyings, in backups.
 const TIDY_EVERY: u32 = 60;
+
+/// For the work tree: a first look at a large one takes minutes, after that it costs what changed.
+const LOOK: Duration = Duration::from_secs(45);
+/// At the container's end.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +60,8 @@ pub struct Setup {
     pub sink: Sink,
     pub index: PathBuf,
     pub places: Places,
+    /// None: the work tree is not saved.
+    pub snapshots: Option<Snapshots>,
 }
 
 /// What a backup did.
@@ -175,7 +187,10 @@ impl Engine {
             .iter()
             .partition(|found| found.kind == Kind::Recording);
         let Setup {
-            collector, sink, ..
+            collector,
+            sink,
+            snapshots,
+            ..
         } = &mut self.setup;
         let mut draft = Draft::new(collector, masks, sink);
         for found in &files {
@@ -185,6 +200,17 @@ impl Engine {
         }
         let gone = gone(&self.index, &listing.files, &listing.cut);
         let mut removed = Vec::new();
+        let code = look(snapshots.as_ref(), &self.index, reason).await;
+        match &code {
+            Looked::As => {}
+            Looked::None if self.index.code.is_some() => removed.push(bundle::key()),
+            Looked::None => {}
+            Looked::Taken { bundle, helper, .. } => draft.take_bundle(helper, bundle).await?,
+            Looked::Failed(reason) => draft.unreadable.push(Guarded {
+                key: bundle::key(),
+                reason: reason.clone(),
+            }),
+        }
         for (key, entry) in gone {
             if key.place == Place::Home {
                 draft.trouble(key, entry, "it is gone");
@@ -239,6 +265,11 @@ impl Engine {
         }
         next.files.extend(looks);
         next.files.extend(changes);
+        match code {
+            Looked::Taken { code, .. } => next.code = Some(code),
+            Looked::None => next.code = None,
+            Looked::As | Looked::Failed(_) => {}
+        }
         done.files = next.files.len();
         if nothing_new && (self.index.newest.is_some() || next.files.is_empty()) {
             self.index = next;
@@ -285,6 +316,7 @@ impl Engine {
         let taken_at = clock::now();
         let id = SnapshotId::after(next.newest.as_ref(), taken_at, &next.container);
         let (segments, files) = next.files();
+        let code = next.code.as_ref().map(serde_json::to_value).transpose();
         let manifest = Manifest {
             version: VERSION,
             task: self.setup.task.clone(),
@@ -296,7 +328,10 @@ impl Engine {
             sessions,
             segments,
             files,
-            code: None,
+            code: code.map_err(|source| EngineError::Index {
+                path: self.setup.index.clone(),
+                source: source.into(),
+            })?,
         };
         match self.setup.sink.finish(&manifest).await {
             // A name that is taken is passed over the next time.
@@ -409,6 +444,45 @@ fn before<'a>(index: &'a Index, found: &Found) -> Option<Cow<'a, Entry>> {
 }
 
 /// Entries whose files are not there any more.
+/// What became of a look at the work tree.
+enum Looked {
+    /// It is not looked at, or as it was.
+    As,
+    /// There is no repository, or no git.
+    None,
+    Taken {
+        code: Box<Code>,
+        bundle: PathBuf,
+        helper: Helper,
+    },
+    /// The last snapshot of it stays.
+    Failed(String),
+}
+
+/// Conversations do not wait for the work tree for long, least of all at the container's end.
+async fn look(snapshots: Option<&Snapshots>, index: &Index, reason: &str) -> Looked {
+    let Some(snapshots) = snapshots else {
+        return Looked::As;
+    };
+    let patience = if reason == "stop" { LAST_LOOK } else { LOOK };
+    let last = index.code.as_ref().map(|code| code.fingerprint.as_str());
+    match tokio::time::timeout(patience, snapshots.take(last)).await {
+        Ok(Ok(Snapshot::None)) => Looked::None,
+        Ok(Ok(Snapshot::Unchanged)) => Looked::As,
+        Ok(Ok(Snapshot::Taken { code, bundle })) => Looked::Taken {
+            code,
+            bundle,
+            helper: snapshots.helper.clone(),
+        },
+        Ok(Err(SnapshotError::Git(GitError::Missing { .. }))) => Looked::None,
+        Ok(Err(error)) => Looked::Failed(format!("the work tree is not saved: {error}")),
+        Err(_) => Looked::Failed(format!(
+            "the work tree is not saved: git took longer than {} s",
+            patience.as_secs()
+        )),
+    }
+}
+
 fn gone<'a>(
     index: &'a Index,
     files: &[Found],
@@ -420,7 +494,8 @@ fn gone<'a>(
     index.files.iter().filter(move |(key, _)| {
         // Where not everything is listed, what is missing says nothing.
         let unknown = cut.iter().any(|root| key.path.starts_with(root.as_str()));
-        !unknown && !there.contains(*key)
+        // The bundle is no file that lies somewhere.
+        !unknown && !there.contains(*key) && key.place != Place::Code
     })
 }
 

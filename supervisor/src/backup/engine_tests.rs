@@ -64,6 +64,7 @@ impl Disk {
             interval: Duration::from_secs(30),
             recordings: true,
             environment: std::collections::BTreeMap::default(),
+            code: false,
         };
         let spool = self.state("backup/spool");
         Engine::new(Setup {
@@ -72,6 +73,7 @@ impl Disk {
             sink: Sink::new(settings, Variables::default(), "t", &spool, bound).unwrap(),
             index: self.state("backup/index.json.zst"),
             places: Places::default(),
+            snapshots: None,
         })
         .unwrap()
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::code::Code;
 use super::hash::Running;
 use super::manifest::{self, File, Kind, Manifest, Piece, Place, Segment, SnapshotId};
 use crate::helper::Stamp;
@@ -87,6 +88,8 @@ pub struct Index {
     /// The newest snapshot that is known to have been put, here or in the spool.
     pub newest: Option<SnapshotId>,
     pub files: BTreeMap<Key, Entry>,
+    /// The work tree of the newest snapshot; its bundle is among the files.
+    pub code: Option<Box<Code>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +98,8 @@ struct Saved {
     container: String,
     newest: Option<SnapshotId>,
     files: Vec<(Key, Entry)>,
+    #[serde(default)]
+    code: Option<Box<Code>>,
 }
 
 impl Index {
@@ -105,6 +110,7 @@ impl Index {
             container,
             newest: None,
             files: BTreeMap::new(),
+            code: None,
         }
     }
 
@@ -128,6 +134,7 @@ impl Index {
             container: saved.container,
             newest: saved.newest,
             files: saved.files.into_iter().collect(),
+            code: saved.code,
         }))
     }
 
@@ -145,6 +152,7 @@ impl Index {
                 .iter()
                 .map(|(key, entry)| (key.clone(), entry.clone()))
                 .collect(),
+            code: self.code.clone(),
         };
         let json = serde_json::to_vec(&saved)?;
         crate::files::write(path, 0o600, &zstd::bulk::compress(&json, 1)?)
@@ -252,6 +260,7 @@ impl Index {
     pub fn forget_stored(&mut self) {
         self.newest = None;
         self.files.clear();
+        self.code = None;
     }
 }
 

@@ -1,4 +1,5 @@
-//! History that outlives the container: conversations, shell histories, the ledger and the journal, saved as they grow.
+//! History that outlives the container: conversations, shell histories, the ledger and the journal, saved as they grow,
+//! and the work tree.
 //!
 //! - `manifest`: the format of a snapshot: pure, trusts nothing
 //! - `hash`, `mask`, `cut`, `guard`, `pack`: pure: what happens to a file's bytes
@@ -10,11 +11,13 @@
 //! - `agent`: when one is taken, and what is told of it
 //! - `secrets`, `known`: what must not leave; the sessions as a snapshot names them
 //! - `retention`, `verify`: what goes in time; the proof that it comes back
+//! - `code`, `snapshot`: the work tree: what is told of it, pure; taking it without touching the checkout
 
 /// The task's id in the store where nobody named one.
 pub const NAMELESS: &str = "task";
 
 pub mod agent;
+pub mod code;
 pub mod collect;
 pub mod connector;
 pub mod cut;
@@ -31,5 +34,6 @@ pub mod pack;
 pub mod platform;
 pub mod retention;
 pub mod sink;
+pub mod snapshot;
 pub mod store;
 pub mod verify;

@@ -20,6 +20,8 @@ pub enum BootError {
     Unreachable(String),
     #[error(transparent)]
     Repository(#[from] CheckoutError),
+    #[error(transparent)]
+    Restore(#[from] super::restored::RestoreError),
     #[error("git cannot be set up: {0}")]
     Credentials(HomeError),
     #[error("the environment cannot be written: {path}: {source}", path = path.display())]
@@ -49,6 +51,7 @@ impl BootError {
         match self {
             Self::Provider(_) | Self::Unreachable(_) => "provider",
             Self::Repository(_) | Self::Directory { .. } => "repository",
+            Self::Restore(_) => "restore",
             Self::Credentials(_) => "credentials",
             Self::Environment { .. } | Self::Shell(_) => "environment",
             Self::Init(_) => "init",
@@ -61,6 +64,7 @@ impl BootError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Provider(error) => error.code(),
+            Self::Restore(error) => error.code(),
             Self::Repository(CheckoutError::Git(GitError::Missing { .. })) => 78,
             // What fails here and not at the remote: the directory, the disk.
             Self::Repository(

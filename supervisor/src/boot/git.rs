@@ -67,10 +67,19 @@ impl GitError {
     }
 }
 
+/// Who starts git.
+#[derive(Clone, Debug)]
+pub enum Runner {
+    Keeper(Keeper),
+    /// The test itself, as whoever runs it.
+    #[cfg(test)]
+    Test,
+}
+
 /// Runs git as the agents' user.
 #[derive(Clone, Debug)]
 pub struct Git {
-    pub keeper: Keeper,
+    pub runner: Runner,
     pub user: Option<Credentials>,
     /// Environment of the agents' user without any secret: `PATH`, `HOME`, proxies, certificates.
     pub environment: Vec<(OsString, OsString)>,
@@ -130,15 +139,17 @@ impl Git {
         deadline: Duration,
     ) -> Result<Captured, GitError> {
         let launch = self.launch(directory, arguments);
-        self.keeper
-            .run("git", &launch, deadline, OUTPUT)
-            .await
-            .map_err(|error| match error {
-                RunError::Keeper(KeeperError::Spawn { step, source, .. }) if step == "exec" => {
-                    GitError::Missing { source }
-                }
-                other => GitError::Run(other),
-            })
+        let run = match &self.runner {
+            Runner::Keeper(keeper) => keeper.run("git", &launch, deadline, OUTPUT).await,
+            #[cfg(test)]
+            Runner::Test => Ok(testing::run(&launch)),
+        };
+        run.map_err(|error| match error {
+            RunError::Keeper(KeeperError::Spawn { step, source, .. }) if step == "exec" => {
+                GitError::Missing { source }
+            }
+            other => GitError::Run(other),
+        })
     }
 
     /// How one call is started.
@@ -216,6 +227,44 @@ fn redact(text: &str) -> String {
     }
     clean.push_str(rest);
     clean
+}
+
+/// Git for unit tests, with real repositories and without a keeper.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(super) fn run(launch: &Launch) -> Captured {
+        let output = std::process::Command::new(&launch.program)
+            .args(launch.arguments.iter().skip(1))
+            .env_clear()
+            .envs(launch.environment.iter().cloned())
+            .current_dir(&launch.directory)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        Captured {
+            exit: crate::keeper::Exit::Code(output.status.code().unwrap()),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        }
+    }
+
+    /// `directory` holds the home and the configuration.
+    pub(crate) fn git(directory: &Path) -> Git {
+        let configuration = directory.join("gitconfig");
+        write_configuration(&configuration, directory).unwrap();
+        Git {
+            runner: Runner::Test,
+            user: None,
+            environment: vec![
+                ("PATH".into(), std::env::var_os("PATH").unwrap()),
+                ("HOME".into(), directory.as_os_str().to_owned()),
+            ],
+            credential_helper: String::new(),
+            configuration,
+        }
+    }
 }
 
 #[cfg(test)]

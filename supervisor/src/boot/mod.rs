@@ -18,6 +18,7 @@ pub mod init_script;
 mod left;
 mod progress;
 pub mod repository;
+pub mod restored;
 mod setup;
 mod shell;
 pub mod written;
@@ -36,6 +37,8 @@ use whim_wire::spec::{AgentKind, InitUser, Sensitive, Trust};
 use whim_wire::state::Phase;
 
 use crate::attachments::{self, Attachments};
+use crate::backup::code::Limits;
+use crate::backup::snapshot::Snapshots;
 use crate::board::Board;
 use crate::config::environment::{self, Environment};
 use crate::config::{Settings, Variables};
@@ -256,9 +259,9 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         path: directory.clone(),
         source,
     })?;
-    let Some(repo) = &settings.repo else {
+    if settings.repo.is_none() && settings.restore.is_none() {
         return Ok(());
-    };
+    }
     let configuration = grounds.paths.git_configuration();
     git::write_configuration(&configuration, grounds.paths.home()).map_err(|source| {
         BootError::Environment {
@@ -266,6 +269,10 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
             source,
         }
     })?;
+    let Some(repo) = &settings.repo else {
+        restored::take_up(grounds, settings, git).await?;
+        return Ok(());
+    };
     git_login(grounds, settings);
     if let Some((remote, _)) = Remote::parse(repo.url.expose()) {
         grounds
@@ -279,12 +286,15 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
             .git_credentials
             .set_mirror(remote, username, password);
     }
+    let restored = restored::take_up(grounds, settings, git).await?;
+    let has_code = restored.is_some_and(|restored| restored.code);
     let checkout = Checkout {
         directory,
         url: credentials::without_login(repo.url.expose()),
         mirror: mirror.map(credentials::without_login),
         source_branch: repo.source_branch.clone(),
-        branch: repo.branch.clone(),
+        // A restored checkout stays on the branch that it came back with.
+        branch: repo.branch.clone().filter(|_| !has_code),
         depth: repo.depth,
     };
     let checked = checkout.run(git, &grounds.helper).await;
@@ -565,12 +575,55 @@ fn records(paths: &Paths, life: u64) -> Vec<Record> {
 fn git_for(grounds: &Grounds, settings: &Settings) -> Git {
     let environment = environment_for(grounds, settings, &mut Vec::new());
     Git {
-        keeper: grounds.keeper.clone(),
+        runner: git::Runner::Keeper(grounds.keeper.clone()),
         user: grounds.identity.credentials(),
         environment: setup::plain(&environment),
         credential_helper: setup::credential_helper(&grounds.identity.binary, &grounds.paths),
         configuration: grounds.paths.git_configuration(),
     }
+}
+
+/// How the work tree is saved; `None`: it is not to be.
+#[must_use]
+pub fn snapshots(grounds: &Grounds, settings: &Settings) -> Option<Snapshots> {
+    settings.backup.code.then(|| Snapshots {
+        git: git_for(grounds, settings),
+        helper: grounds.helper.clone(),
+        checkout: grounds.paths.checkout(),
+        scratch: grounds.paths.home().join(".cache/whim/snapshot.git"),
+        limits: Limits::default(),
+    })
+}
+
+/// Git as the boot runs it, without a supervisor that could be asked for a login.
+///
+/// # Errors
+/// When its configuration cannot be written.
+pub fn plain_git(
+    keeper: &Keeper,
+    identity: &Identity,
+    paths: &Paths,
+    variables: &Variables,
+    settings: &Settings,
+) -> std::io::Result<Git> {
+    let configuration = paths.git_configuration();
+    git::write_configuration(&configuration, paths.home())?;
+    let mut user = identity.user.clone();
+    user.home = paths.home().to_owned();
+    let built = environment::build(
+        variables,
+        settings.backup.kind,
+        &settings.pass_env,
+        &settings.configuration,
+        &user,
+    );
+    Ok(Git {
+        runner: git::Runner::Keeper(keeper.clone()),
+        user: identity.credentials(),
+        environment: setup::plain(&built.environment),
+        credential_helper: setup::credential_helper(&identity.binary, paths),
+        configuration,
+    })
 }
 
 /// The environment of the agents' processes; `files` gets the environment files as shell text.

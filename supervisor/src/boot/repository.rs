@@ -20,11 +20,11 @@ const SUBMODULES: Duration = Duration::from_secs(30 * 60);
 const MOST_SUBMODULES: usize = 500;
 
 /// Says how far our checkout of this directory came: `begun`, or `done BRANCH`.
-const MARK: &str = ".git/whim-checkout";
-const BEGUN: &str = "begun";
-const DONE: &str = "done ";
+pub(crate) const MARK: &str = ".git/whim-checkout";
+pub(crate) const BEGUN: &str = "begun";
+pub(crate) const DONE: &str = "done ";
 /// Largest content of the mark: a word and a branch.
-const MARK_SIZE: usize = 4096;
+pub(crate) const MARK_SIZE: usize = 4096;
 
 /// What is to be checked out. URLs are without credentials.
 #[derive(Clone, Debug)]
@@ -385,7 +385,7 @@ impl Checkout {
     }
 
     /// Paths of the submodules that could not be had. A repository without them is still worth working in.
-    async fn submodules(&self, git: &Git) -> Vec<String> {
+    pub(crate) async fn submodules(&self, git: &Git) -> Vec<String> {
         let arguments = [
             "config",
             "--blob=HEAD:.gitmodules",

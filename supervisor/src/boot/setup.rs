@@ -111,9 +111,27 @@ pub(super) fn main_record(
         path: directory,
         source,
     })?;
-    let same =
-        |record: &Record| record.agent == settings.agent.kind && record.mode == settings.agent.mode;
-    let known = known.filter(same).map(|record| record.revived(life));
+    let agent = settings.agent.kind;
+    if let Some(other) = known
+        .as_ref()
+        .filter(|record| record.awaits_start() && record.agent != agent)
+    {
+        tracing::warn!(
+            restored = %other.agent, started = %agent,
+            "the restored conversation is another agent's and does not go on; name that agent, or restore with --agent"
+        );
+    }
+    let same = |record: &Record| record.agent == agent && record.mode == settings.agent.mode;
+    let known = known
+        .map(|mut record| {
+            if record.awaits_start() {
+                // A conversation has no mode: this run's is as good as that of the run before.
+                record.mode = settings.agent.mode;
+            }
+            record
+        })
+        .filter(same)
+        .map(|record| record.revived(life));
     let mut record = known.unwrap_or_else(|| {
         Record::new(
             MAIN,

@@ -217,6 +217,7 @@ async fn open(place: &Place, from: &From) -> Result<Store, CliError> {
         kind,
         interval: BACKUP_INTERVAL,
         recordings: false,
+        code: false,
         environment: credentials(kind, &variables),
     };
     let objects = Objects::open(&settings, &variables).map_err(|error| wrong(&error))?;

@@ -9,6 +9,7 @@ mod git_credential;
 pub mod hook;
 mod listing;
 mod prompt;
+pub mod restore;
 mod search;
 mod share;
 mod status;
@@ -34,6 +35,7 @@ Examples:
   whim events -f --json
   whim conversation --format markdown > conversation.md
   whim search '\"connection refused\"' --since 3d
+  whim restore --task ww-12 s3://history/acme
 
 Exit codes of `whim run`: 0 ended well, 64 wrong option, 65 wrong spec, 69 repository or provider unreachable, 70 internal
 error, 71 init.sh failed, 73 port or directory cannot be had, 75 budget spent (oneshot), 78 agent or git not usable,
@@ -84,6 +86,7 @@ struct Place {
 enum Command {
     /// The container's main process: prepares it, runs the agent, and ends it in order.
     Run(Box<crate::config::options::RunOptions>),
+    Restore(Box<restore::RestoreOptions>),
     /// Run one command as a minimal init: forwards signals, reaps orphans, passes the exit code on (drop-in for tini).
     #[command(disable_help_flag = true)]
     Init {
@@ -361,7 +364,7 @@ enum CliError {
 async fn run(command: Command) -> Result<Outcome, CliError> {
     Ok(match command {
         // Only `--help` and wrong use come this far: the keeper takes these names first.
-        Command::Run(_) | Command::Init { .. } => {
+        Command::Run(_) | Command::Restore(_) | Command::Init { .. } => {
             Outcome::failure(64, "this command must be the first argument".into())
         }
         Command::Status {

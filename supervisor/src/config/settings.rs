@@ -224,6 +224,8 @@ pub struct Backup {
     pub interval: Duration,
     /// Terminal recordings are saved too.
     pub recordings: bool,
+    /// The work tree is saved too: what is not pushed, not committed, not tracked.
+    pub code: bool,
     /// The container's variables that hold the store's credentials and settings (`AWS_*`, …). They reach the store's
     /// client only.
     pub environment: BTreeMap<String, Secret>,

@@ -129,6 +129,10 @@ pub const VARIABLES: &[Variable] = &[
         "1: terminal recordings leave the container with the backups [default: 0]",
     ),
     plain(
+        "WHIM_BACKUP_CODE",
+        "0: the work tree (not pushed, not committed, not tracked) is not saved [default: 1]",
+    ),
+    plain(
         "WHIM_NO_NEW_PRIVS",
         "1: agents cannot gain privileges; sudo and ping stop working [default: 0]",
     ),

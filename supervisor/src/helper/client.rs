@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use whim_entrypoint::wire::{Credentials, Io, Launch};
 
-use super::protocol::{Action, Answer, Entry, Reply, SOCKET, Stamp, encode, lengths};
+use super::protocol::{Action, Answer, Entry, NO_SIZE, Reply, SOCKET, Stamp, encode, lengths};
 use crate::keeper::{Keeper, KeeperError, Process};
 
 /// Requests that may wait for the helper.
@@ -44,6 +44,12 @@ impl HelperError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Something is there already.
+    #[must_use]
+    pub fn is_in_the_way(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
     }
 
     /// The file changed between reading and writing; read again and repeat.
@@ -101,6 +107,23 @@ impl Helper {
             generation: 0,
         };
         tokio::spawn(owner.run());
+        Self { jobs, changes }
+    }
+
+    /// Without a process of its own, for tests of what stands on it.
+    #[cfg(test)]
+    pub(crate) fn here() -> Self {
+        use super::server::{Watches, failed, perform};
+        let (jobs, mut inbox) = mpsc::channel::<Job>(WAITING);
+        let (changes, _) = broadcast::channel(CHANGES);
+        tokio::spawn(async move {
+            let mut watches = Watches::new().unwrap();
+            while let Some(job) = inbox.recv().await {
+                let done = perform(&job.action, &job.body, &mut watches);
+                let done = done.unwrap_or_else(|error| (failed(&error), Vec::new()));
+                drop(job.answer.send(Ok(done)));
+            }
+        });
         Self { jobs, changes }
     }
 
@@ -360,6 +383,61 @@ impl Helper {
         )
         .await
         .map(drop)
+    }
+
+    /// Removes a directory and all in it; none is fine.
+    ///
+    /// # Errors
+    /// [`HelperError::Io`].
+    pub async fn remove_tree(&self, path: &Path) -> Result<(), HelperError> {
+        let action = Action::RemoveTree {
+            path: path.to_owned(),
+        };
+        self.ask("remove", path, action, Vec::new()).await.map(drop)
+    }
+
+    /// Puts a piece of a new file beside its place, and with the `last` one the file there. Never over anything:
+    /// [`HelperError::is_in_the_way`].
+    ///
+    /// # Errors
+    /// [`HelperError::Io`].
+    pub async fn put(
+        &self,
+        path: &Path,
+        mode: u32,
+        offset: u64,
+        last: bool,
+        piece: Vec<u8>,
+    ) -> Result<(), HelperError> {
+        let action = Action::Put {
+            path: path.to_owned(),
+            mode,
+            offset,
+            last,
+        };
+        self.ask("put", path, action, piece).await.map(drop)
+    }
+
+    /// Sizes of files below a directory, links not followed; `None` for what is neither file nor link.
+    ///
+    /// # Errors
+    /// [`HelperError::Io`].
+    pub async fn sizes(
+        &self,
+        directory: &Path,
+        names: &[String],
+    ) -> Result<Vec<Option<u64>>, HelperError> {
+        let action = Action::Sizes {
+            directory: directory.to_owned(),
+        };
+        let body = names.join("\0").into_bytes();
+        let (answer, content) = self.ask("measure", directory, action, body).await?;
+        let size = |bytes: &[u8; 8]| Some(u64::from_le_bytes(*bytes)).filter(|n| *n != NO_SIZE);
+        let (sizes, _) = content.as_chunks::<8>();
+        if matches!(answer, Answer::Sizes) && sizes.len() == names.len() {
+            return Ok(sizes.iter().map(size).collect());
+        }
+        Err(unexpected("measure", directory, &answer))
     }
 
     /// Watches a directory; the watch is set again when the helper is replaced.

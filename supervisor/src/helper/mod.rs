@@ -11,10 +11,12 @@
 
 mod client;
 mod protocol;
+mod put;
 mod server;
 
 pub use client::{Change, Helper, HelperError, Tree};
 pub use protocol::{Entry, EntryKind, Stamp};
+pub(crate) use put::put;
 pub use server::main;
 
 /// What a helper would say of a directory; for tests that have none.

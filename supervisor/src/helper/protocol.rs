@@ -14,6 +14,8 @@ pub(super) const MAX_JSON: usize = 4 * 1024 * 1024;
 pub(super) const MAX_BODY: usize = 32 * 1024 * 1024;
 /// Most entries of one listing; a directory with more is cut and says so.
 pub(super) const MAX_ENTRIES: usize = 10_000;
+/// Stands for the size of what has none.
+pub(super) const NO_SIZE: u64 = u64::MAX;
 /// Number of the helper's end of the socket.
 pub(super) const SOCKET: i32 = 3;
 
@@ -69,6 +71,23 @@ pub(super) enum Action {
     RemoveDirectory {
         path: PathBuf,
     },
+    /// A directory and all in it; links in it are removed, not followed. None is fine.
+    RemoveTree {
+        path: PathBuf,
+    },
+    /// Builds a file piece by piece beside its place and, with the `last` piece, puts it there if nothing is there.
+    /// Directories above it are made. `offset`: how much was put before; 0 begins anew.
+    Put {
+        path: PathBuf,
+        mode: u32,
+        offset: u64,
+        last: bool,
+    },
+    /// Sizes of the files in the body (relative to `directory`, separated by NUL), links not followed: a little-endian
+    /// `u64` each, [`NO_SIZE`] for what cannot be read or is neither file nor link.
+    Sizes {
+        directory: PathBuf,
+    },
     /// From now on, changes in this directory (not below it) are reported as [`Answer::Changed`].
     Watch {
         directory: PathBuf,
@@ -101,6 +120,7 @@ pub(super) enum Answer {
     Path {
         path: PathBuf,
     },
+    Sizes,
     Failed {
         errno: i32,
         message: String,

@@ -4,9 +4,11 @@
 //! touches regular files only, so that a FIFO or a device in a file's place is an error and not a hang.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,9 +20,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::protocol::{
-    Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, Reply, Request, SOCKET, Stamp, encode,
-    lengths,
+    Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, NO_SIZE, Reply, Request, SOCKET,
+    Stamp, encode, lengths,
 };
+use super::put;
 
 /// Most watched directories; the kernel's own limit is far higher, a runaway request is refused here.
 const MAX_WATCHES: usize = 512;
@@ -46,17 +49,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-struct Watches {
+pub(super) struct Watches {
     inotify: Inotify,
     directories: HashMap<WatchDescriptor, PathBuf>,
 }
 
+impl Watches {
+    pub(super) fn new() -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        Ok(Self {
+            inotify,
+            directories: HashMap::new(),
+        })
+    }
+}
+
 fn serve(mut socket: UnixStream) -> io::Result<()> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let mut watches = Watches {
-        inotify,
-        directories: HashMap::new(),
-    };
+    let mut watches = Watches::new()?;
     loop {
         let (readable, changed) = {
             let mut descriptors = [
@@ -143,14 +152,19 @@ fn report_changes(socket: &mut UnixStream, watches: &mut Watches) -> io::Result<
     Ok(())
 }
 
-fn failed(error: &io::Error) -> Answer {
+pub(super) fn failed(error: &io::Error) -> Answer {
     Answer::Failed {
         errno: error.raw_os_error().unwrap_or(Errno::EIO as i32),
         message: error.to_string(),
     }
 }
 
-fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(Answer, Vec<u8>)> {
+/// Does one action; what the loop above does, and a helper that is no process.
+pub(super) fn perform(
+    action: &Action,
+    body: &[u8],
+    watches: &mut Watches,
+) -> io::Result<(Answer, Vec<u8>)> {
     let answer = match action {
         Action::Read {
             path,
@@ -197,6 +211,20 @@ fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(A
             fs::remove_dir(path)?;
             Answer::Done
         }
+        Action::RemoveTree { path } => match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => Answer::Done,
+        },
+        Action::Put {
+            path,
+            mode,
+            offset,
+            last,
+        } => {
+            put::put(path, *mode, *offset, *last, body)?;
+            Answer::Done
+        }
+        Action::Sizes { directory } => return Ok((Answer::Sizes, sizes(directory, body))),
         Action::Watch { directory } => {
             if watches.directories.len() >= MAX_WATCHES {
                 return Err(Errno::ENOSPC.into());
@@ -214,6 +242,22 @@ fn perform(action: &Action, body: &[u8], watches: &mut Watches) -> io::Result<(A
         }
     };
     Ok((answer, Vec::new()))
+}
+
+/// See [`Action::Sizes`].
+fn sizes(directory: &Path, names: &[u8]) -> Vec<u8> {
+    let size = |name: &[u8]| {
+        let path = directory.join(OsStr::from_bytes(name));
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_file() || metadata.is_symlink() => metadata.len(),
+            Ok(_) | Err(_) => NO_SIZE,
+        }
+    };
+    names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .flat_map(|name| size(name).to_le_bytes())
+        .collect()
 }
 
 fn read(

@@ -163,6 +163,12 @@ impl Journal {
         self.queue.push(draft)
     }
 
+    /// Events to come are numbered above `seq`: those up to it happened elsewhere and are not here. Who asks for older
+    /// ones is told that they are missing.
+    pub fn go_on_after(&self, seq: u64) {
+        self.queue.go_on_after(seq);
+    }
+
     /// Number of the newest event that subscribers can have seen; 0 before the first.
     #[must_use]
     pub fn position(&self) -> u64 {

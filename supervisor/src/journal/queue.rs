@@ -111,6 +111,12 @@ impl Queue {
         }
     }
 
+    /// The next number is above `seq`.
+    pub(super) fn go_on_after(&self, seq: u64) {
+        let mut state = self.lock();
+        state.next = state.next.max(seq.saturating_add(1));
+    }
+
     /// The newest number given so far.
     pub(super) fn newest(&self) -> u64 {
         self.lock().next - 1

@@ -120,6 +120,31 @@ async fn numbers_go_on_across_restarts() {
 }
 
 #[tokio::test]
+async fn numbers_go_on_after_those_of_another_journal() {
+    let directory = TempDir::new().unwrap();
+    let (journal, _) = open(&directory);
+    assert_eq!(journal.append(&draft(1)).unwrap(), 1);
+    journal.go_on_after(100);
+    journal.go_on_after(50);
+    assert_eq!(journal.append(&draft(2)).unwrap(), 101);
+    journal.flush(SECONDS).await.unwrap();
+    let page = journal.page(0, 10).unwrap();
+    let numbers: Vec<u64> = page.entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(numbers, [1, 101]);
+    let mut subscription = journal.subscribe(Some(50));
+    assert!(matches!(
+        next(&mut subscription).await,
+        Delivery::Missing { .. }
+    ));
+    assert_eq!(next_seq(&mut subscription).await, 101);
+    close(journal).await;
+    let (journal, repair) = open(&directory);
+    assert_eq!(repair.newest, 101);
+    assert_eq!(journal.append(&draft(3)).unwrap(), 102);
+    close(journal).await;
+}
+
+#[tokio::test]
 async fn a_second_writer_is_refused() {
     let directory = TempDir::new().unwrap();
     let (journal, _) = open(&directory);

@@ -20,6 +20,7 @@ use whim_wire::spec::{AgentKind, Mode};
 use whim_wire::state::{AgentState, SessionState};
 
 use super::SessionError;
+use super::beginning;
 use super::companions::Companions;
 use super::evidence::{Evidence, Sources};
 use super::launch::{self, Adopted, Ground, Launched, Plan, StartError};
@@ -237,7 +238,11 @@ impl Actor {
     /// Starts the agent: for the first time with its prompt, later by resuming its own session.
     async fn start(&mut self, first: bool) -> Result<(), StartError> {
         let first = first && !self.record.prompted;
-        let prompt = if first { self.prompt.clone() } else { None };
+        let prompt = if first {
+            beginning::prompt(&self.record, self.prompt.as_deref())
+        } else {
+            None
+        };
         let task = self.ground.task();
         self.setup = self.record.setup(&task.setup);
         self.record.loaded = Some(reload::loaded(&task.configuration, &self.record.token));
@@ -248,6 +253,8 @@ impl Actor {
         {
             self.record.agent_session_id = Some(super::record::fresh_id());
         }
+        let goes_on = |restored: &super::record::Restored| restored.brief.is_none();
+        let resumed = !anew || self.record.restored.as_ref().is_some_and(goes_on);
         // What the next supervisor needs to take up what is started now.
         self.save();
         let launched = launch::launch(
@@ -260,7 +267,7 @@ impl Actor {
         .await?;
         self.note(
             kind::SESSION_STARTED,
-            json!({"pid": launched.process.pid(), "resumed": !anew}),
+            json!({"pid": launched.process.pid(), "resumed": resumed}),
         );
         let Launched {
             process,

@@ -13,7 +13,7 @@ use whim_wire::state::SessionState;
 use super::actor::{Actor, End, Input};
 use super::companions::Companions;
 use super::record::{Chosen, Record};
-use super::{MAIN, NewSession, SessionError, Sessions, worktree};
+use super::{MAIN, NewSession, SessionError, Sessions, beginning, worktree};
 use crate::agents::command::{Command, PromptRoute};
 use crate::agents::locate::RealFiles;
 use crate::agents::setup::{Conversation, Setup, Start, Surface};
@@ -252,7 +252,11 @@ pub(super) async fn beside(
 /// # Errors
 /// [`StartError::Impossible`], [`StartError::NotFound`].
 pub(crate) fn check(ground: &Ground, plan: &Plan) -> Result<(), StartError> {
-    let command = command(&plan.setup, &plan.record, plan.prompt.as_deref(), true)?;
+    let conversation = Conversation::New {
+        id: super::record::fresh_id(),
+    };
+    let prompt = plan.prompt.as_deref();
+    let command = command(&plan.setup, &plan.record, prompt, conversation)?;
     locate(ground, plan.record.agent, &command, &plan.setup)?;
     Ok(())
 }
@@ -265,20 +269,12 @@ fn surface(record: &Record) -> Surface {
     }
 }
 
-/// How the agent is called; `first`: its conversation is not one to resume.
 fn command(
     setup: &Setup,
     record: &Record,
     prompt: Option<&str>,
-    first: bool,
+    conversation: Conversation,
 ) -> Result<Command, agents::Impossible> {
-    let conversation = match &record.agent_session_id {
-        Some(id) if !first => Conversation::Resume { id: id.clone() },
-        Some(id) => Conversation::New { id: id.clone() },
-        None => Conversation::New {
-            id: super::record::fresh_id(),
-        },
-    };
     let start = Start {
         surface: surface(record),
         conversation,
@@ -299,7 +295,8 @@ pub(super) async fn launch(
     first: bool,
 ) -> Result<Launched, StartError> {
     let agent = agents::of(record.agent);
-    let command = command(setup, record, prompt, first)?;
+    let conversation = beginning::conversation(ground, record, first).await;
+    let command = command(setup, record, prompt, conversation)?;
     let program = locate(ground, record.agent, &command, setup)?;
     home::apply_noted(&ground.helper, &agent.files(setup), &ground.written).await?;
     let companions = Companions::start(ground, agent.companions(setup), setup).await?;

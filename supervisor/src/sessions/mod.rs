@@ -4,6 +4,7 @@
 //! asked. Bounds: [`MOST`] sessions; [`ASKED`] questions wait for a session, a caller beyond waits too.
 
 mod actor;
+pub mod beginning;
 mod companions;
 mod evidence;
 pub mod hooks;
@@ -34,7 +35,7 @@ pub use evidence::Evidence;
 pub use launch::{Adopted, Ground, Plan, StartError, Task, is_main, session_of};
 pub(crate) use launch::{check, start};
 pub use prompts::{Progress, Prompt, PromptError};
-pub use record::Record;
+pub use record::{Record, Restored};
 
 /// The session that every container has.
 pub const MAIN: &str = "main";

@@ -80,6 +80,23 @@ pub struct Record {
     pub restarts: Counted,
     #[serde(default)]
     pub prompts: Prompts,
+    /// What it goes on from, where it was restored from a backup.
+    #[serde(default)]
+    pub restored: Option<Restored>,
+}
+
+/// What a restored session begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The agent's session that it is a fork of, by the agent's own means; none: its own goes on, or a new one begins.
+    #[serde(default)]
+    pub fork_of: Option<String>,
+    /// What a new session is told of the one before, ahead of its first prompt.
+    #[serde(default)]
+    pub brief: Option<String>,
+    /// SHA-256 of the prompt that the conversation began with: a spec that is given once more does not ask twice.
+    #[serde(default)]
+    pub begun_with: Option<String>,
 }
 
 /// Where a session beside `main` differs from it.
@@ -121,6 +138,7 @@ impl Record {
             loaded: None,
             restarts: Counted::default(),
             prompts: Prompts::default(),
+            restored: None,
         }
     }
 
@@ -142,6 +160,12 @@ impl Record {
             life,
             ..self
         }
+    }
+
+    /// Restored, and not started since.
+    #[must_use]
+    pub fn awaits_start(&self) -> bool {
+        self.restored.is_some() && !self.prompted
     }
 
     /// What its agent is prepared with, where `main` stands on `task`.

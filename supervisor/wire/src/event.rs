@@ -29,6 +29,8 @@ pub mod kind {
     pub const CONFIG_FAILED: &str = "config.failed";
     /// `paths` of the repository's submodules that could not be had.
     pub const SUBMODULES_MISSING: &str = "submodules.missing";
+    /// A task was brought back from a backup.
+    pub const TASK_RESTORED: &str = "task.restored";
     pub const SUPERVISOR_STARTED: &str = "supervisor.started";
     pub const SESSION_STARTED: &str = "session.started";
     pub const SESSION_EXITED: &str = "session.exited";

@@ -172,6 +172,15 @@ pub struct Restore {
     pub from: Sensitive,
     #[serde(default)]
     pub mode: RestoreMode,
+    /// Id of the task, where `from` is the URL of a store that holds several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The snapshot: its id, or how it begins. Default: the newest complete one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// A new session that is told of the one before, instead of that one. Another agent is always only told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub summary: bool,
 }
 
 /// Idleness.
@@ -197,6 +206,9 @@ pub struct Backup {
     /// Terminal recordings leave the container too. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recordings: Option<bool>,
+    /// The work tree is saved too: what is not pushed, not committed, not tracked. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<bool>,
 }
 
 /// A value that was none of the words allowed.

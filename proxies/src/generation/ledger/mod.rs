@@ -22,6 +22,7 @@ mod shared;
 pub mod slots;
 mod writer;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -40,6 +41,8 @@ use writer::{Message, Writer};
 pub const ROTATE: u64 = 16 << 20;
 /// Rotated files that are kept.
 pub const KEEP: usize = 32;
+/// Lines of another ledger that are taken in at a time: the queue has room for more.
+const CARRIED: usize = 32;
 /// Lines that are kept in memory for lists.
 pub const RECENT: usize = 512;
 
@@ -208,6 +211,28 @@ impl Ledger {
         wait.await
             .map_err(|_| FlushError::Closed)?
             .map_err(FlushError::Write)
+    }
+
+    /// Takes lines of another ledger in, those whose calls are not here. In batches that the queue has room for.
+    ///
+    /// # Errors
+    /// [`FlushError`].
+    pub async fn carry_on(&self, lines: Vec<LedgerLine>) -> Result<usize, FlushError> {
+        let here = self.page(Some(0), usize::MAX).map_err(FlushError::Write)?;
+        let mut known: HashSet<String> = here.into_iter().map(|line| line.call).collect();
+        let mut new = Vec::new();
+        for line in lines {
+            if known.insert(line.call.clone()) {
+                new.push(line);
+            }
+        }
+        for batch in new.chunks(CARRIED) {
+            for line in batch {
+                self.settle(line.clone(), None);
+            }
+            self.flush().await?;
+        }
+        Ok(new.len())
     }
 
     /// Sums by session, model and day.

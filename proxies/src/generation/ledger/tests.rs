@@ -48,6 +48,22 @@ fn crash(ledger: Ledger) {
 }
 
 #[tokio::test]
+async fn another_ledgers_calls_are_taken_in_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert_eq!(ledger.settle(line("own", 1000), None), 1);
+    let before: Vec<LedgerLine> = (0..200).map(|n| line(&format!("c{n}"), 1)).collect();
+    assert_eq!(ledger.carry_on(before.clone()).await.unwrap(), 200);
+    assert_eq!(ledger.carry_on(before.clone()).await.unwrap(), 0);
+    assert_eq!(total(&ledger), 1200);
+    drop(ledger);
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert_eq!(total(&ledger), 1200, "what was taken in is on file");
+    assert_eq!(ledger.carry_on(before).await.unwrap(), 0);
+    assert_eq!(ledger.settle(line("next", 1), None), 202);
+}
+
+#[tokio::test]
 async fn sums_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();

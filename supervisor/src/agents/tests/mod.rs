@@ -250,6 +250,41 @@ fn a_prompt_too_long_for_an_argument_goes_through_the_terminal() {
 }
 
 #[test]
+fn a_fork_names_the_session_that_it_begins_with() {
+    for surface in [Surface::Terminal, Surface::Pipes] {
+        let fork = Start {
+            conversation: Conversation::Fork {
+                from: "the-id".into(),
+                id: "new-id".into(),
+            },
+            ..start(surface, Some("go on"))
+        };
+        for (kind, words) in [
+            (
+                AgentKind::Claude,
+                &[
+                    "--resume",
+                    "the-id",
+                    "--fork-session",
+                    "--session-id",
+                    "new-id",
+                ][..],
+            ),
+            (AgentKind::Codex, &["fork", "the-id"]),
+        ] {
+            assert!(super::of(kind).forks());
+            let command = command(&possible(kind), kind, &fork);
+            let named = command
+                .arguments
+                .windows(words.len())
+                .any(|window| window == words);
+            assert!(named, "{kind}: {:?}", command.arguments);
+        }
+    }
+    assert!(!super::of(AgentKind::Copilot).forks());
+}
+
+#[test]
 fn resuming_names_the_agents_own_session() {
     let resume = Start {
         conversation: Conversation::Resume {

@@ -199,6 +199,14 @@ impl<'a> Reader<'a> {
         };
         self.value(&None, variable, parse).unwrap_or(false)
     }
+
+    /// As [`Self::switch`], `None` where it is not given.
+    pub(super) fn choice(&mut self, variable: &str) -> Option<bool> {
+        let parse = |text: &str| {
+            values::switch(text).map_err(|problem| Problem::new(problem, "use 1 or 0"))
+        };
+        self.value(&None, variable, parse)
+    }
 }
 
 /// One of a set of words.

@@ -133,11 +133,14 @@ impl Reader<'_> {
             .map_or(settings::BACKUP_INTERVAL, Duration::from_secs);
         let recordings =
             self.switch("WHIM_BACKUP_RECORDINGS") || spec.backup.recordings.unwrap_or(false);
+        let code = self.choice("WHIM_BACKUP_CODE");
+        let code = code.or(spec.backup.code).unwrap_or(true);
         settings::Backup {
             url,
             kind,
             interval,
             recordings,
+            code,
             environment: store,
         }
     }

@@ -1,0 +1,60 @@
+//! The bundle of a code snapshot, as a file of the backup. It is packed as it is: what is inside is compressed by git, and
+//! its checksums are the repository's, so nothing in it can be replaced.
+
+use std::path::Path;
+
+use super::{Change, Draft, DraftError};
+use crate::backup::code::BUNDLE;
+use crate::backup::hash::Running;
+use crate::backup::index::{Copy, Entry, Key};
+use crate::backup::manifest::{Kind, Place};
+use crate::helper::Helper;
+
+/// Bytes that are read at once.
+const PART: usize = 8 * 1024 * 1024;
+
+/// Its place among the files.
+#[must_use]
+pub fn key() -> Key {
+    Key {
+        place: Place::Code,
+        path: BUNDLE.to_owned(),
+    }
+}
+
+impl Draft<'_> {
+    /// Takes it in, in place of the one before.
+    ///
+    /// # Errors
+    /// [`DraftError`].
+    pub async fn take_bundle(&mut self, helper: &Helper, path: &Path) -> Result<(), DraftError> {
+        let mut hash = Running::default();
+        let mut fresh = Vec::new();
+        loop {
+            let read = helper.read_at(path, hash.bytes(), PART).await;
+            let (part, _) = read.map_err(|error| DraftError::Collect(error.into()))?;
+            if part.is_empty() {
+                break;
+            }
+            hash.update(&part);
+            self.read += part.len() as u64;
+            self.fresh += part.len() as u64;
+            self.pack(&part, &mut fresh).await?;
+        }
+        let entry = Entry {
+            kind: Kind::Code,
+            agent: None,
+            mode: 0o600,
+            good: Copy {
+                sha256: hash.digest(),
+                bytes: hash.bytes(),
+                ..Copy::default()
+            },
+            damaged: None,
+            compared: 0,
+            trouble: None,
+        };
+        self.changes.insert(key(), Change { entry, fresh });
+        Ok(())
+    }
+}
