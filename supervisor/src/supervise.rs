@@ -492,7 +492,7 @@ fn start_backups(
         helper: grounds.helper.clone(),
         paths: grounds.paths.clone(),
         board: grounds.board.clone(),
-        secrets,
+        secrets: Arc::new(secrets),
         stop: stop.clone(),
     };
     if let Err(error) = grounds.backups.start(setup) {

@@ -79,7 +79,7 @@ pub struct Setup {
     pub helper: Helper,
     pub paths: Paths,
     pub board: Arc<Board>,
-    pub secrets: Secrets,
+    pub secrets: Arc<Secrets>,
     pub stop: CancellationToken,
 }
 
@@ -93,6 +93,7 @@ struct Running {
     settings: Backup,
     variables: Variables,
     task: String,
+    secrets: Arc<Secrets>,
 }
 
 #[derive(Debug)]
@@ -144,6 +145,7 @@ impl Backups {
             settings: setup.settings.clone(),
             variables: setup.variables.clone(),
             task: setup.task.clone(),
+            secrets: setup.secrets.clone(),
         };
         let task = Task {
             watched: HashSet::new(),
@@ -241,7 +243,8 @@ impl Backups {
     /// [`BackupError::NotReady`], [`BackupError::Failed`].
     pub fn store(&self) -> Result<Store, BackupError> {
         let running = self.0.get().ok_or(BackupError::NotReady)?;
-        Store::open(&running.settings, &running.variables, &running.task)
+        let settings = running.secrets.renewed(&running.settings);
+        Store::open(&settings, &running.variables, &running.task)
             .map_err(|error: StoreError| BackupError::Failed(error.to_string()))
     }
 
@@ -376,6 +379,8 @@ impl Task {
         let paths = self.setup.paths.clone();
         let sessions = tokio::task::spawn_blocking(move || known::sessions(&paths)).await;
         let masks = self.setup.secrets.masks();
+        let settings = self.setup.secrets.renewed(&self.setup.settings);
+        self.engine.renew(settings);
         let done = self
             .engine
             .backup(reason, sessions.unwrap_or_default(), &masks)

@@ -18,6 +18,7 @@ use super::retention;
 use super::sink::{Sink, SinkError};
 use super::store::{Store, StoreError};
 use crate::clock;
+use crate::config::settings::Backup;
 
 /// Snapshots that are tried, the newest first, when one cannot be read.
 const TRIED: usize = 5;
@@ -122,6 +123,11 @@ impl Engine {
     /// [`StoreError`].
     pub fn store(&mut self) -> Result<Store, StoreError> {
         self.setup.sink.target()
+    }
+
+    /// These settings of the store from now on.
+    pub fn renew(&mut self, settings: Backup) {
+        self.setup.sink.renew(settings);
     }
 
     /// How long the store may take for one object from now on.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::mask::Masks;
+use super::platform::TOKEN;
 use crate::boot::credentials::{GitCredentials, Remote};
+use crate::config::settings::Backup;
+use crate::config::values::StoreKind;
 use crate::config::{Secret, Settings};
 use crate::rotated::Rotated;
 
@@ -59,6 +62,16 @@ impl Secrets {
             git,
             rotated,
         }
+    }
+
+    /// The store's settings with the platform's newest token, where the platform is the store.
+    #[must_use]
+    pub fn renewed(&self, settings: &Backup) -> Backup {
+        let mut settings = settings.clone();
+        if let (StoreKind::Backend, Some(token)) = (settings.kind, self.rotated.token()) {
+            settings.environment.insert(TOKEN.to_owned(), token);
+        }
+        settings
     }
 
     /// What is looked for now.
