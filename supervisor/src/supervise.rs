@@ -547,6 +547,7 @@ fn start_backups(
         paths: grounds.paths.clone(),
         board: grounds.board.clone(),
         snapshots: boot::snapshots(grounds, settings),
+        rotated: grounds.rotated.clone(),
         secrets,
         stop: stop.clone(),
     };

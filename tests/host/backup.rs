@@ -565,6 +565,19 @@ fn the_platform_keeps_it() {
     );
     said(&whim, &["backup", "now"]);
     assert!(said(&whim, &["backup", "verify"]).contains("all as they went in"));
+    // A token that was replaced while it runs.
+    platform.set_token("newer-token");
+    let machine = whim.platform(PATIENCE).unwrap();
+    let answer = machine
+        .put(
+            "/v1/credentials",
+            &json!({"platform": {"token": "newer-token"}}),
+        )
+        .unwrap();
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    append(&root, TRANSCRIPT, &lines(600..700));
+    said(&whim, &["backup", "now"]);
+    assert!(said(&whim, &["backup", "verify"]).contains("all as they went in"));
     assert_eq!(platform.violations(), Vec::<String>::new());
     said(&whim, &["purge", "--yes"]);
     assert_eq!(platform.look(|books| books.kept()), 0);

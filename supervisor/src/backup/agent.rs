@@ -23,6 +23,7 @@ use whim_wire::state::Backup as Standing;
 use super::engine::{Done, Engine, EngineError, Setup as EngineSetup};
 use super::known;
 use super::mask::Masks;
+use super::platform;
 use super::sink::{PATIENCE, SPOOL, Sink};
 use super::snapshot::Snapshots;
 use super::store::{Store, StoreError};
@@ -34,6 +35,7 @@ use crate::config::settings::Backup;
 use crate::helper::{Change, Helper};
 use crate::journal::{Delivery, Entry, Subscription};
 use crate::paths::Paths;
+use crate::rotated::Rotated;
 use crate::secrets::Secrets;
 
 /// Requests that wait.
@@ -82,6 +84,7 @@ pub struct Setup {
     pub paths: Paths,
     pub board: Arc<Board>,
     pub secrets: Arc<Secrets>,
+    pub rotated: Arc<Rotated>,
     /// None: the work tree is not saved.
     pub snapshots: Option<Snapshots>,
     pub stop: CancellationToken,
@@ -97,6 +100,7 @@ struct Running {
     settings: Backup,
     variables: Variables,
     task: String,
+    rotated: Arc<Rotated>,
 }
 
 #[derive(Debug)]
@@ -149,6 +153,7 @@ impl Backups {
             settings: setup.settings.clone(),
             variables: setup.variables.clone(),
             task: setup.task.clone(),
+            rotated: setup.rotated.clone(),
         };
         let task = Task {
             watched: HashSet::new(),
@@ -246,7 +251,8 @@ impl Backups {
     /// [`BackupError::NotReady`], [`BackupError::Failed`].
     pub fn store(&self) -> Result<Store, BackupError> {
         let running = self.0.get().ok_or(BackupError::NotReady)?;
-        Store::open(&running.settings, &running.variables, &running.task)
+        let settings = platform::renewed(&running.settings, &running.rotated);
+        Store::open(&settings, &running.variables, &running.task)
             .map_err(|error: StoreError| BackupError::Failed(error.to_string()))
     }
 
@@ -381,6 +387,8 @@ impl Task {
         let paths = self.setup.paths.clone();
         let sessions = tokio::task::spawn_blocking(move || known::sessions(&paths)).await;
         let masks = Masks::new(&self.setup.secrets.all());
+        let settings = platform::renewed(&self.setup.settings, &self.setup.rotated);
+        self.engine.renew(settings);
         let done = self
             .engine
             .backup(reason, sessions.unwrap_or_default(), &masks)

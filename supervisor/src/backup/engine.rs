@@ -22,6 +22,7 @@ use super::snapshot::{Snapshot, SnapshotError, Snapshots};
 use super::store::{Store, StoreError};
 use crate::boot::git::GitError;
 use crate::clock;
+use crate::config::settings::Backup;
 use crate::helper::Helper;
 
 /// Snapshots that are tried, the newest first, when one cannot be read.
@@ -134,6 +135,11 @@ impl Engine {
     /// [`StoreError`].
     pub fn store(&mut self) -> Result<Store, StoreError> {
         self.setup.sink.target()
+    }
+
+    /// These settings of the store from now on.
+    pub fn renew(&mut self, settings: Backup) {
+        self.setup.sink.renew(settings);
     }
 
     /// How long the store may take for one object from now on.

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::backup::collect::Collector;
 use crate::backup::objects::Objects;
-use crate::config::settings::Backup;
 use crate::config::values::StoreKind;
 use crate::config::{Secret, Variables};
 use crate::paths::Paths;

@@ -12,11 +12,24 @@ use serde::Deserialize;
 use super::connector::Connector;
 use super::objects::{Listed, MAX_LISTED, ObjectError, OpenError, Put};
 use crate::config::Secret;
+use crate::config::settings::Backup;
+use crate::config::values::StoreKind;
+use crate::rotated::Rotated;
 
 /// Name under which the settings' environment holds the token.
 pub const TOKEN: &str = "WHIM_INTERNAL_API_TOKEN";
 /// Most characters of a refusal's own words.
 const SHOWN: usize = 200;
+
+/// The store's settings with the platform's newest token, where the platform is the store.
+#[must_use]
+pub fn renewed(settings: &Backup, rotated: &Rotated) -> Backup {
+    let mut settings = settings.clone();
+    if let (StoreKind::Backend, Some(token)) = (settings.kind, rotated.token()) {
+        settings.environment.insert(TOKEN.to_owned(), token);
+    }
+    settings
+}
 
 /// See the module's header.
 #[derive(Debug)]

@@ -99,6 +99,19 @@ impl Sink {
         self.spooled
     }
 
+    /// These settings from now on; the store is opened anew when a credential in them changed.
+    pub fn renew(&mut self, settings: Backup) {
+        let same = settings.environment.len() == self.settings.environment.len()
+            && settings.environment.iter().all(|(name, value)| {
+                let before = self.settings.environment.get(name);
+                before.is_some_and(|before| before.expose() == value.expose())
+            });
+        if !same {
+            self.settings = settings;
+            self.target = None;
+        }
+    }
+
     /// How long the store may take for one object from now on.
     pub fn be_patient(&mut self, patience: Duration) {
         self.patience = patience;
