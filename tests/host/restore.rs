@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use whim_kit::{Client, Root, Run, Upstream, Whim};
+use whim_kit::{Client, Root, Run, Upstream, Whim, wait};
 
 use crate::support::{
     PATIENCE, agent, agents_word, repository, root, says, start, start_in, state, whim,
@@ -241,13 +241,28 @@ fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
         .unwrap()
         .to_owned();
     let prompt = format!("/v1/sessions/main/prompts/{id}");
-    state(&client, &whim, "an answer that knows", |_| {
+    let answered = || {
         let told = client.json(&prompt).unwrap();
         assert_ne!(told["state"], "failed", "{told}\n{}", whim.output());
-        let turns = upstream.turns();
-        let mut new = turns.iter().skip(asked);
-        new.any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"))
-    });
+        (told["state"] == "done").then_some(())
+    };
+    wait::until("the prompt's end", PATIENCE, answered).unwrap();
+    let turns = upstream.turns();
+    let seen: Vec<(bool, bool)> = turns
+        .iter()
+        .skip(asked)
+        .map(|turn| {
+            (
+                turn.mentions("say the word again"),
+                turn.mentions("ORCHIDEE"),
+            )
+        })
+        .collect();
+    assert!(
+        seen.contains(&(true, true)),
+        "{seen:?}, {asked} asked before, {}",
+        whim.output()
+    );
 }
 
 #[test]
