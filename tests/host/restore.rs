@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use whim_kit::{Client, Root, Run, Upstream, Whim, wait};
+use whim_kit::{Client, Root, Run, Upstream, Whim};
 
 use crate::support::{
     PATIENCE, agent, agents_word, repository, root, says, start, start_in, state, whim,
@@ -229,40 +229,16 @@ fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
     );
     assert!(idle["seq"].as_u64().unwrap() > newest, "{idle}");
     assert_eq!(upstream.turns().len(), asked, "the prompt was given twice");
-    let queued = client
-        .post(
-            "/v1/sessions/main/prompts",
-            &json!({"text": "say the word again"}),
-        )
-        .unwrap();
-    assert_eq!(queued.status, 202, "{}", queued.text());
-    let id = queued.json().unwrap()["prompt_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let prompt = format!("/v1/sessions/main/prompts/{id}");
-    let answered = || {
-        let told = client.json(&prompt).unwrap();
-        assert_ne!(told["state"], "failed", "{told}\n{}", whim.output());
-        (told["state"] == "done").then_some(())
-    };
-    wait::until("the prompt's end", PATIENCE, answered).unwrap();
-    let turns = upstream.turns();
-    let seen: Vec<(bool, bool)> = turns
-        .iter()
-        .skip(asked)
-        .map(|turn| {
-            (
-                turn.mentions("say the word again"),
-                turn.mentions("ORCHIDEE"),
-            )
-        })
-        .collect();
-    assert!(
-        seen.contains(&(true, true)),
-        "{seen:?}, {asked} asked before, {}",
-        whim.output()
-    );
+    // A spec with another prompt asks it, of the agent that knows what was said.
+    let mut spec = spec;
+    spec["agent"]["prompt"] = json!("say the word again");
+    let again = agent("claude", &upstream, repository.path());
+    let (again, client) = start(&again.args(["--spec", &spec.to_string()]));
+    state(&client, &again, "an answer that knows", |_| {
+        let turns = upstream.turns();
+        let mut new = turns.iter().skip(asked);
+        new.any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"))
+    });
 }
 
 #[test]
