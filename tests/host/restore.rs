@@ -229,21 +229,12 @@ fn a_boot_restores_by_its_spec_and_carries_on_what_was_spent() {
     );
     assert!(idle["seq"].as_u64().unwrap() > newest, "{idle}");
     assert_eq!(upstream.turns().len(), asked, "the prompt was given twice");
-    let queued = client
-        .post(
-            "/v1/sessions/main/prompts",
-            &json!({"text": "say the word again"}),
-        )
-        .unwrap();
-    assert_eq!(queued.status, 202, "{}", queued.text());
-    let id = queued.json().unwrap()["prompt_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let prompt = format!("/v1/sessions/main/prompts/{id}");
-    state(&client, &whim, "an answer that knows", |_| {
-        let told = client.json(&prompt).unwrap();
-        assert_ne!(told["state"], "failed", "{told}\n{}", whim.output());
+    // A spec with another prompt asks it, of the agent that knows what was said.
+    let mut spec = spec;
+    spec["agent"]["prompt"] = json!("say the word again");
+    let again = agent("claude", &upstream, repository.path());
+    let (again, client) = start(&again.args(["--spec", &spec.to_string()]));
+    state(&client, &again, "an answer that knows", |_| {
         let turns = upstream.turns();
         let mut new = turns.iter().skip(asked);
         new.any(|turn| turn.mentions("say the word again") && turn.mentions("ORCHIDEE"))
