@@ -284,6 +284,10 @@ fn a_restart_before_the_first_prompt_begins_anew() {
         "{answer}"
     );
     word(&client, &whim, "idle");
+    // Its input box is hardly there: what it forgets is typed once more.
+    ask(&client, &upstream, "a question");
+    let turns = upstream.turns();
+    assert!(turns.iter().any(|turn| turn.mentions("Rule two.")));
     let events = client.json("/v1/events?limit=1000").unwrap();
     let starts = events["events"].as_array().unwrap().iter();
     let starts = starts.filter(|event| event["type"] == "session.started");

@@ -25,6 +25,9 @@ const ECHO_DEADLINE: Duration = Duration::from_secs(2);
 /// Enter in the moments after its start.
 const ENTER_GAP: Duration = Duration::from_secs(1);
 const ENTER_TRIES: u32 = 4;
+/// After Enter without any sign: typed once more. Claude Code that resumes a long conversation shows its input box, and
+/// then another one that knows nothing of what was typed into the first.
+const RETYPE: Duration = Duration::from_secs(8);
 /// After Enter without any sign: given up.
 const TAKEN_DEADLINE: Duration = Duration::from_secs(15);
 /// With a sign that is no proof (a model call, a busy agent): taken up.
@@ -70,6 +73,8 @@ struct Current {
     id: String,
     text: String,
     phase: Phase,
+    /// It was typed before, and the agent did not take it up.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -165,6 +170,8 @@ impl Queue {
                                 sign: None,
                             }
                         },
+                        // What an earlier supervisor typed may still be taken up.
+                        again: true,
                     });
                 }
             }
@@ -208,6 +215,7 @@ impl Queue {
                 tries: ENTER_TRIES,
                 sign: None,
             },
+            again: true,
         });
         effects
     }
@@ -306,10 +314,18 @@ impl Queue {
     /// A person types while the input box is only being cleared: the prompt waits again, and longer.
     fn give_way(&mut self, effects: &mut Vec<Effect>) {
         match self.current.take() {
+            // Said to be delivered, and not to be said so again.
+            Some(Current {
+                id,
+                phase: Phase::Clearing { .. },
+                again: true,
+                ..
+            }) => effects.push(report(&id, Status::Failed, Some(untaken()))),
             Some(Current {
                 id,
                 text,
                 phase: Phase::Clearing { .. },
+                again: false,
             }) => {
                 effects.push(Effect::Untyped { id: id.clone() });
                 self.waiting_bytes += text.len();
@@ -341,7 +357,12 @@ impl Queue {
                 taken: None,
             }
         };
-        self.current = Some(Current { id, text, phase });
+        self.current = Some(Current {
+            id,
+            text,
+            phase,
+            again: false,
+        });
     }
 
     fn may_type(&self, now: Moment) -> bool {
@@ -395,6 +416,10 @@ impl Queue {
                     None if self.enter_again(local, *tries) => {
                         Some((*last + ENTER_GAP * *tries).min(*since + TAKEN_DEADLINE))
                     }
+                    None if !current.again && self.takes_text() => {
+                        let quiet = self.human_quiet_at().unwrap_or(Moment::ZERO);
+                        Some((*since + RETYPE).max(quiet).min(*since + TAKEN_DEADLINE))
+                    }
                     None => Some(*since + TAKEN_DEADLINE),
                 }
             }
@@ -420,6 +445,10 @@ fn report(id: &str, status: Status, reason: Option<String>) -> Effect {
         status,
         reason,
     }
+}
+
+fn untaken() -> String {
+    "the agent did not take it up".to_owned()
 }
 
 /// Keys that delete so many lines from the input box.

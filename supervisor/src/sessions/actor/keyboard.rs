@@ -128,6 +128,8 @@ impl Actor {
             _ if asks => Activity::Starting,
             AgentState::Starting | AgentState::Stopped => Activity::Starting,
             AgentState::Idle => Activity::Idle,
+            // Its own credit is no sign that a prompt was taken up.
+            AgentState::Working if verdict.credited => Activity::Idle,
             AgentState::Working => Activity::Working,
             AgentState::NeedsInput => Activity::Dialog,
         };

@@ -79,6 +79,7 @@ impl Fusion {
             state: last.state,
             reason: last.reason.clone(),
             since: now,
+            credited: false,
             stalled: false,
             dialog: last.dialog.clone(),
             generations: 0,
@@ -120,6 +121,7 @@ impl Fusion {
             state: before,
             reason: String::new(),
             since,
+            credited: false,
             stalled: false,
             dialog: None,
             generations: u32::try_from(self.evidence.wire.in_flight.len()).unwrap_or(u32::MAX),
@@ -145,8 +147,21 @@ impl Fusion {
             verdict.background = reason::background(&self.evidence);
         }
         self.due = timers.due().map(|due| due.min(now + BEAT));
+        verdict.credited = verdict.state == AgentState::Working && self.is_credit(since, now);
         self.verdict = Some(verdict.clone());
         verdict
+    }
+
+    /// Whether the agent would rest if no prompt had been delivered.
+    fn is_credit(&mut self, since: Moment, now: Moment) -> bool {
+        let Some(prompt) = self.evidence.prompt.take() else {
+            return false;
+        };
+        let newer = Some(prompt) > self.evidence.wire.last_start;
+        let mut timers = Timers::at(now, &self.lost);
+        let judged = judge::judge(&self.evidence, AgentState::Idle, since, &mut timers);
+        self.evidence.prompt = Some(prompt);
+        newer && judged.is_none_or(|judged| judged.state == AgentState::Idle)
     }
 
     /// When the last verdict may end by itself; none: only by an observation. At most 5 s ahead.

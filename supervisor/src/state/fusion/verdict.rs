@@ -13,6 +13,8 @@ pub struct Verdict {
     pub reason: String,
     /// Since when `state` is what it is.
     pub since: Moment,
+    /// Working only because a prompt was delivered a moment ago: nothing shows yet that the agent took it up.
+    pub credited: bool,
     /// Working, but without progress for long.
     pub stalled: bool,
     /// What is asked, with `needs_input`, where it can be known.

@@ -33,7 +33,9 @@ impl Queue {
                 // A dialog that came up meanwhile would take Enter as "yes".
                 if ready && self.view.activity != Activity::Dialog {
                     effects.push(Effect::Write(b"\r".to_vec()));
-                    effects.push(report(&current.id, Status::Delivered, None));
+                    if !current.again {
+                        effects.push(report(&current.id, Status::Delivered, None));
+                    }
                     // Enters whatever else came into the box meanwhile.
                     self.human.draft = false;
                     Some(Phase::Entered {
@@ -72,6 +74,18 @@ impl Queue {
                 effects,
             ),
         };
+        let next = match next {
+            Some(Phase::Entered {
+                since,
+                tries,
+                sign: None,
+                ..
+            }) if !current.again && self.is_lost(&current.text, tries, since, now) => {
+                current.again = true;
+                Some(self.retype(&current.text, now, effects))
+            }
+            next => next,
+        };
         if let Some(phase) = next {
             current.phase = phase;
             self.current = Some(current);
@@ -81,6 +95,25 @@ impl Queue {
         }) = effects.last()
         {
             self.leftover = current.text.lines().count();
+        }
+    }
+
+    /// Nothing at all came of it, and the input box waits.
+    fn is_lost(&self, text: &str, tries: u32, since: Moment, now: Moment) -> bool {
+        let local = text.trim_start().starts_with(self.rules.local);
+        !local && !self.enter_again(local, tries) && now >= since + RETYPE && self.may_type(now)
+    }
+
+    /// Types it once more, in a box that is cleared of what may be left of it.
+    fn retype(&self, text: &str, now: Moment, effects: &mut Vec<Effect>) -> Phase {
+        let keys = clear(&self.rules, text.lines().count().max(1));
+        if keys.is_empty() {
+            return self.begin_paste(text, now, effects);
+        }
+        effects.push(Effect::Write(keys));
+        Phase::Clearing {
+            since: now,
+            taken: None,
         }
     }
 
@@ -180,11 +213,7 @@ impl Queue {
             return None;
         }
         if sign.is_none() && now >= since + TAKEN_DEADLINE {
-            effects.push(report(
-                id,
-                Status::Failed,
-                Some("the agent did not take it up".into()),
-            ));
+            effects.push(report(id, Status::Failed, Some(untaken())));
             return None;
         }
         if sign.is_none() && self.enter_again(local, tries) && now >= last + ENTER_GAP * tries {

@@ -207,7 +207,7 @@ fn a_custom_program_gets_markers_only_if_it_asked_for_them() {
 }
 
 #[test]
-fn a_swallowed_enter_is_pressed_again_and_then_given_up() {
+fn a_swallowed_enter_is_pressed_again() {
     let mut bench = Bench::entered(AgentKind::Claude, "x");
     bench.after(999);
     assert!(bench.written.is_empty());
@@ -216,11 +216,42 @@ fn a_swallowed_enter_is_pressed_again_and_then_given_up() {
     bench.after(2000);
     assert_eq!(bench.written, b"\r\r");
     bench.after(3000);
-    bench.after(8000);
+    bench.after(1999);
     assert_eq!(bench.written, b"\r\r\r", "four times in all");
-    bench.after(1000);
+}
+
+#[test]
+fn what_an_input_box_forgot_is_typed_once_more_and_then_given_up() {
+    let mut bench = Bench::entered(AgentKind::Claude, "x");
+    for pause in [1000, 2000, 3000] {
+        bench.after(pause);
+    }
+    bench.written.clear();
+    bench.after(2000);
+    let cleared = of(AgentKind::Claude).prompt_rules().clear_line.repeat(2);
+    assert_eq!(bench.written, cleared, "what may be left of it goes first");
+    bench.written.clear();
+    bench.drain();
+    bench.after(300);
+    bench.drain();
+    bench.on(&Event::Output);
+    bench.drain();
+    assert_eq!(bench.written, b"\x1b[200~x\x1b[201~\r");
+    assert_eq!(bench.statuses("p"), [Queued, Delivered], "told once");
+    bench.after(15_000);
     assert_eq!(bench.statuses("p"), [Queued, Delivered, Failed]);
     assert!(bench.last_reason().contains("did not take"));
+}
+
+#[test]
+fn nothing_is_typed_once_more_while_the_agent_works_or_asks() {
+    for activity in [Activity::Working, Activity::Dialog] {
+        let mut bench = Bench::entered(AgentKind::Codex, "x");
+        bench.view(activity);
+        bench.written.clear();
+        bench.after(9000);
+        assert!(bench.written.is_empty(), "{activity:?}");
+    }
 }
 
 #[test]

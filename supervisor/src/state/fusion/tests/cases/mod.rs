@@ -279,6 +279,24 @@ fn a_refused_call_ends_the_turn_with_its_reason() {
 }
 
 #[test]
+fn work_that_only_a_delivered_prompt_speaks_for_is_said_to_be_so() {
+    let look = |trace: &str, at: u64| {
+        let mut fusion = Fusion::new(CLAUDE);
+        play(&mut fusion, &parse(trace), at);
+        fusion.evaluate(ms(at)).credited
+    };
+    let delivered = "0 start
+         500 word idle
+         10000 deliver";
+    assert!(look(delivered, 10_100));
+    assert!(look(delivered, 14_900));
+    assert!(!look(delivered, 17_000), "idle again");
+    for sign in ["10050 prompt", "10050 word busy", "10050 call 1"] {
+        assert!(!look(&format!("{delivered}\n{sign}"), 10_100), "{sign}");
+    }
+}
+
+#[test]
 fn a_delivered_prompt_is_work_at_once_but_not_for_ever() {
     case(
         CLAUDE,
