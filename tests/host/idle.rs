@@ -54,6 +54,10 @@ fn a_program_is_run_as_the_agents_user_once() {
     });
     let ended = ended.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
     assert_eq!(ended["exit"], 0, "{ended}");
+    let saved = events(&client, "backup.finished");
+    let before =
+        |saved: &Value| saved["reason"] == "idle" && saved["seq"].as_u64() < ended["seq"].as_u64();
+    assert!(saved.iter().any(before), "{saved:?}");
     let idled = whim.root().at("/app/repo/idled");
     assert_eq!(idled.metadata().unwrap().uid(), agents);
     let text = std::fs::read_to_string(&idled).unwrap();

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Grounds, environment_for, records, setup};
+use super::agents::records;
+use super::{Grounds, environment_for, setup};
 use crate::agents::setup::Setup;
 use crate::config::Settings;
 use crate::sessions::{Record, Task};

@@ -8,6 +8,7 @@
 //! container everything is looked at again: what is there stays, the agent resumes its own session.
 
 pub mod again;
+mod agents;
 mod attached;
 pub mod credentials;
 pub mod directories;
@@ -53,6 +54,7 @@ use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions};
 use crate::spending::Spending;
 use crate::terminals::set::TerminalSet;
+pub use agents::admit;
 pub use error::BootError;
 
 use credentials::{GitCredentials, Remote};
@@ -125,7 +127,7 @@ pub async fn run(
         init_script::tend(process, &grounds.paths.logs());
     }
     let shells = std::mem::take(&mut left.shells);
-    agents(
+    agents::agents(
         grounds,
         settings,
         git,
@@ -435,141 +437,18 @@ async fn init_scripts(
     Ok(())
 }
 
-async fn agents(
-    grounds: &Grounds,
-    settings: &Settings,
-    git: Git,
-    environment: Environment,
-    attached: Option<String>,
-    mut left: Processes,
-    provider: Reaching,
-) -> Result<(), BootError> {
-    let life = grounds.started_ms;
-    let runs = left.sessions.contains_key(MAIN);
-    let main = setup::main_record(&grounds.paths, settings, life, runs)?;
-    let task = sessions::Task {
-        environment: environment.for_terminal().into_pairs(),
-        setup: setup::setup(grounds, settings, &main),
-        configuration: Arc::new(settings.configuration.clone()),
-    };
-    let setup = task.setup.clone();
-    let ground = Arc::new(Ground {
-        sessions: grounds.sessions.clone(),
-        board: grounds.board.clone(),
-        keeper: grounds.keeper.clone(),
-        helper: grounds.helper.clone(),
-        git,
-        terminals: grounds.terminals.clone(),
-        spending: grounds.spending.clone(),
-        paths: grounds.paths.clone(),
-        user: grounds.identity.credentials(),
-        written: grounds.written.clone(),
-        task: Mutex::new(Arc::new(task)),
-        no_new_privs: settings.no_new_privs,
-        agent: settings.agent.kind,
-        mode: settings.agent.mode,
-        life,
-        ended: grounds.ended.clone(),
-        ports: grounds.ports.clone(),
-    });
-    grounds.sessions.open(ground.clone());
-    grounds.shells.open_on(ground.clone());
-    let adopted = left.adopt(MAIN);
-    let inbox = grounds.sessions.register(MAIN);
-    let plan = Plan {
-        setup: setup.clone(),
-        record: main,
-        prompt: attached::first_prompt(settings, attached),
-    };
-    if adopted.is_none() {
-        // The nearer mistake is told first.
-        sessions::check(&ground, &plan)?;
-        provider.await.unwrap_or(Ok(()))?;
-    }
-    sessions::start(&ground, plan, adopted, inbox)
-        .wait()
-        .await?;
-    let beside = records(&grounds.paths, life)
-        .into_iter()
-        .filter(|record| !sessions::is_main(&record.id));
-    for record in beside {
-        let adopted = left.adopt(&record.id);
-        let inbox = grounds.sessions.register(&record.id);
-        let id = record.id.clone();
-        let plan = Plan {
-            setup: record.setup(&setup),
-            record,
-            prompt: None,
-        };
-        let started = sessions::start(&ground, plan, adopted, inbox);
-        if let Err(error) = started.wait().await {
-            tracing::error!(session = id, %error, "the session cannot go on");
-        }
-    }
-    grounds.sessions.settle();
-    for session in left.sessions.keys() {
-        tracing::error!(
-            session,
-            "an agent without a readable record goes on unwatched"
-        );
-    }
-    // Their agent is gone, and its next run starts its own.
-    left.others = std::mem::take(&mut left.companions)
-        .into_values()
-        .flatten()
-        .collect();
-    left.end_others().await;
-    Ok(())
-}
-
 /// How the program of `--idle-action` is run.
 #[must_use]
 pub fn idle_runner(grounds: &Grounds, settings: &Settings) -> crate::idle::Runner {
     let environment = environment_for(grounds, settings, &mut Vec::new());
     crate::idle::Runner {
         keeper: grounds.keeper.clone(),
+        backups: grounds.backups.clone(),
         user: grounds.identity.credentials(),
         environment: environment.into_pairs(),
         directory: grounds.paths.checkout(),
         logs: grounds.paths.logs(),
     }
-}
-
-/// Lets the agents of a supervisor before call their models. To be done before the generation proxy is served: an agent
-/// whose stream was cut asks again at once, and takes the refusal of its token for the end of its login.
-pub fn admit(paths: &Paths, settings: &Settings, spending: &Spending, life: u64) {
-    for record in records(paths, life) {
-        let provider = match &record.chosen {
-            Some(chosen) => chosen.provider,
-            None => setup::provider(settings),
-        };
-        spending.admit(&record, provider);
-    }
-}
-
-/// Records of the sessions that belong to this life of the container, by id.
-fn records(paths: &Paths, life: u64) -> Vec<Record> {
-    let entries = match std::fs::read_dir(paths.sessions()) {
-        Ok(entries) => entries,
-        Err(error) => {
-            tracing::error!(%error, "the sessions' records cannot be listed");
-            return Vec::new();
-        }
-    };
-    let read = |entry: std::fs::DirEntry| match Record::read(&entry.path()) {
-        Ok(record) => record,
-        Err(error) => {
-            tracing::error!(path = %entry.path().display(), %error, "a session's record cannot be read");
-            None
-        }
-    };
-    let mut records: Vec<Record> = entries
-        .filter_map(Result::ok)
-        .filter_map(read)
-        .filter(|record| record.life == life)
-        .collect();
-    records.sort_by(|one, other| one.id.cmp(&other.id));
-    records
 }
 
 fn git_for(grounds: &Grounds, settings: &Settings) -> Git {

@@ -19,6 +19,7 @@ use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
 use whim_wire::event::kind;
 use whim_wire::spec::IdleAction;
 
+use crate::backup::agent::Backups;
 use crate::board::Board;
 use crate::clock;
 use crate::config::settings;
@@ -29,6 +30,8 @@ use quiet::{Quiet, is_busy};
 
 /// Name of the program's process at the keeper, and of its log.
 const NAME: &str = "idle";
+/// How long the history may take before the program is run.
+const SAVE: Duration = Duration::from_secs(60);
 /// How long the program may take.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Bytes that it may print.
@@ -38,6 +41,7 @@ const OUTPUT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Runner {
     pub keeper: Keeper,
+    pub backups: Backups,
     /// The agents' user.
     pub user: Option<Credentials>,
     pub environment: Vec<(OsString, OsString)>,
@@ -71,7 +75,10 @@ pub async fn watch(
             match &idle.action {
                 IdleAction::Report => {}
                 IdleAction::Exit => return,
-                IdleAction::Exec(program) => runner.run(board, Path::new(program), seconds).await,
+                IdleAction::Exec(program) => {
+                    runner.save().await;
+                    runner.run(board, Path::new(program), seconds).await;
+                }
             }
         }
         let due = quiet.due();
@@ -85,6 +92,18 @@ pub async fn watch(
 }
 
 impl Runner {
+    /// The history first: the program may put the machine away. It runs all the same when the store takes nothing.
+    async fn save(&self) {
+        match tokio::time::timeout(SAVE, self.backups.now("idle")).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "idle, and the history is not saved"),
+            Err(_) => tracing::warn!(
+                limit_s = SAVE.as_secs(),
+                "idle, and the history is not saved in time"
+            ),
+        }
+    }
+
     async fn run(&self, board: &Board, program: &Path, seconds: u64) {
         let mut environment = self.environment.clone();
         environment.push(("WHIM_IDLE_S".into(), seconds.to_string().into()));
