@@ -137,7 +137,8 @@ impl Collector {
             };
             let tree = match tree {
                 Ok(tree) => tree,
-                Err(HelperError::Io { .. }) => continue,
+                // Nothing of this agent's was ever there. Anything else must not make its files look gone.
+                Err(error) if error.is_not_found() => continue,
                 Err(error) => return Err(error.into()),
             };
             if tree.cut {

@@ -485,7 +485,13 @@ impl Helper {
             path: path.to_owned(),
             source,
         };
-        match answered.await.map_err(|_| died())?.map_err(failed)? {
+        let answered = answered.await.map_err(|_| died())?;
+        // No answer at all says nothing of the file.
+        let answered = answered.map_err(|error| {
+            tracing::debug!(%error, action, path = %path.display(), "the helper did not answer");
+            died()
+        })?;
+        match answered {
             (Answer::Failed { errno, message: _ }, _) => {
                 Err(failed(io::Error::from_raw_os_error(errno)))
             }

@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::signal::{SigSet, Signal};
 
 use super::protocol::{
     Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, NO_SIZE, Reply, Request, SOCKET,
@@ -43,6 +44,13 @@ pub fn main() -> ExitCode {
     )]
     // SAFETY: the keeper put the socket at this number for this process and nothing else here owns it.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(SOCKET) });
+    // The container's end begins with TERM to all; what is saved then is read by us. The end of the socket is ours.
+    let asked: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    if asked.thread_block().is_err() {
+        return ExitCode::from(70);
+    }
     match serve(socket) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(70),

@@ -23,6 +23,27 @@ struct Connection {
     pending: Vec<u8>,
 }
 
+/// The helper ended: before it answered, or while nobody asked.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Whether it may be asked again without a thought of what the first try did.
+fn only_looks(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Read { .. }
+            | Action::ReadPlain { .. }
+            | Action::List { .. }
+            | Action::Tree { .. }
+            | Action::Stat { .. }
+            | Action::Canonicalize { .. }
+            | Action::Sizes { .. }
+            | Action::Watch { .. }
+    )
+}
+
 impl Owner {
     pub(super) async fn run(mut self) {
         let mut connection: Option<Connection> = None;
@@ -48,7 +69,12 @@ impl Owner {
                 None => self.inbox.recv().await,
             };
             let Some(job) = job else { break };
-            let result = self.perform(&mut connection, &job.action, &job.body).await;
+            let mut result = self.perform(&mut connection, &job.action, &job.body).await;
+            if result.as_ref().is_err_and(is_gone) && only_looks(&job.action) {
+                Self::retire(connection.take()).await;
+                self.report_all();
+                result = self.perform(&mut connection, &job.action, &job.body).await;
+            }
             if result.is_err() {
                 Self::retire(connection.take()).await;
                 self.report_all();
