@@ -250,6 +250,9 @@ fn the_specs_files_are_there_before_the_agent_which_hears_what_is_missing() {
     let outside = Outside::start();
     let authorities = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(authorities.path(), &outside.certificate).unwrap();
+    // Readable for whoever runs the program.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(authorities.path(), readable).unwrap();
     let upstream = Upstream::start(says("seen")).unwrap();
     let repository = repository();
     let spec = json!({"version": 1, "attachments": [

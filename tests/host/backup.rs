@@ -420,6 +420,9 @@ fn a_store_that_is_full_or_gone_is_owed_and_gets_everything_later() {
     mounts::apart(|| {
         let disk = root(&whim());
         fs::create_dir_all(disk.at("/store")).unwrap();
+        if whim().is_ordinary() {
+            disk.give_to_agent(&disk.at("/store")).unwrap();
+        }
         disk.small_disk("/store", 256 * 1024).unwrap();
         let url = format!("file://{}", disk.at("/store").display());
         let run = spec(json!({"interval_s": 1, "url": url}));

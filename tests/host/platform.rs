@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use whim_kit::backend::{Books, Call, Trouble};
 use whim_kit::{Backend, Client, Run, Upstream, Whim, wait};
 
-use crate::support::{PATIENCE, custom, kill_supervisor, root, start, state, whim};
+use crate::support::{PATIENCE, custom, events, kill_supervisor, root, start, state, whim};
 
 const TASK: &str = "ww-12";
 const TOKEN: &str = "internal-token-of-the-platform";
@@ -122,6 +122,11 @@ fn a_platform_that_lost_events_gets_them_again() {
     let backend = backend();
     let (whim, client) = start(&known_to(custom(whim(), "exec sleep 100000"), &backend));
     state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    // The first backup is told of a moment later: nothing may be on its way when the platform loses what it has.
+    wait::until("the first backup", PATIENCE, || {
+        events(&client, "backup.finished").pop()
+    })
+    .unwrap();
     delivered(&backend, newest(&client));
     backend.rewind(2);
     let set = client.put("/v1/budget", &json!({"usd": "5.00"})).unwrap();

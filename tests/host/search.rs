@@ -403,6 +403,9 @@ fn nothing_is_lost_or_doubled_by_a_kill_or_a_destroyed_store() {
     // Rubbish in its place; at once, because the store may be looked at any time.
     let rubbish = store.with_extension("rubbish");
     std::fs::write(&rubbish, "rubbish ".repeat(10_000)).unwrap();
+    if crate::support::whim().is_ordinary() {
+        whim.root().give_to_agent(&rubbish).unwrap();
+    }
     std::fs::rename(&rubbish, &store).unwrap();
     found(&client, &whim, "q=echidna", total + 1);
     let told = whim.output().matches("set aside").count();

@@ -141,7 +141,7 @@ pub(crate) fn as_agent(root: &Root, script: &str) -> std::process::Output {
 pub(crate) fn agents_word(root: &Root, script: &str) -> String {
     let output = as_agent(root, script);
     assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Kills the supervisor and waits until the next one, number `restarts`, answers.
