@@ -14,7 +14,7 @@ export class PromptBox {
   private readonly send = h('button', { type: 'submit', class: 'primary' }, 'Send');
   private readonly dialog = h('div', { class: 'dialog', role: 'group', 'aria-label': 'The agent asks' });
   private session: Session | null = null;
-  private shownDialog: string | null = null;
+  private shownDialog = 'null';
 
   constructor(private readonly api: Api) {
     const form = h('form', { class: 'prompt', onsubmit: (event) => { event.preventDefault(); void this.submit(); } },
@@ -54,10 +54,12 @@ export class PromptBox {
     const queued = session?.queued_prompts ?? 0;
     setText(this.send, session?.state === 'working' ? 'Queue' : 'Send');
     setText(this.note, queued > 0 ? `${queued} queued` : '');
-    if ((dialog?.id ?? null) === this.shownDialog) {
+    // The options of one dialog become known step by step.
+    const shown = JSON.stringify(dialog);
+    if (shown === this.shownDialog) {
       return;
     }
-    this.shownDialog = dialog?.id ?? null;
+    this.shownDialog = shown;
     this.dialog.hidden = dialog === null;
     if (dialog && session) {
       const options = dialog.options.map((option, index) => {

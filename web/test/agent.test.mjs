@@ -56,8 +56,9 @@ test('a question is shown with its options, and the answer reaches the agent', a
   assert.match(await view.page.title(), /Needs you/);
   const question = view.page.getByRole('group', { name: 'The agent asks' });
   const options = question.getByRole('button');
-  await until('several options', async () => (await options.count()) > 1);
-  await options.first().click();
+  // As the terminal shows them: yes, yes for ever, no.
+  await until('the options of the terminal', async () => (await options.count()) > 2);
+  await options.getByText('Yes', { exact: true }).click();
   await view.sees(/The file is there\./);
   await state('Idle');
   await question.waitFor({ state: 'hidden' });

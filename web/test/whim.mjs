@@ -179,9 +179,10 @@ export class View {
         this.problems.push(message.text());
       }
     });
-    page.on('response', (response) => {
+    page.on('response', async (response) => {
       if (response.status() >= 400) {
-        this.problems.push(`${response.status()} ${new URL(response.url()).pathname}`);
+        const at = this.problems.push(`${response.status()} ${new URL(response.url()).pathname}`) - 1;
+        this.problems[at] += `: ${await response.text()}`;
       }
     });
     page.on('request', (request) => this.hosts.add(new URL(request.url()).host));

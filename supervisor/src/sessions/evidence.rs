@@ -7,7 +7,7 @@ use std::time::Duration;
 use whim_wire::state::Dialog;
 
 use crate::agents::hook::{HookEvent, Signal, Tool};
-use crate::agents::observe::dialog::{AnswerError, Dialogs, read_screen};
+use crate::agents::observe::dialog::{AnswerError, Dialogs, ScreenDialog, read_screen};
 use crate::agents::observe::escape::{CodexState, Sign};
 use crate::agents::observe::session_file::{SessionFile, Status};
 use crate::agents::observe::transcript::Record;
@@ -102,6 +102,11 @@ impl Sources {
         self.dialogs.answer(id, option)
     }
 
+    /// Whether the screen shows the open dialog as far as that option.
+    pub(super) fn shown_by(&self, screen: &ScreenDialog, option: usize) -> bool {
+        self.dialogs.shown_by(screen, option)
+    }
+
     pub(super) fn read(&mut self, evidence: Evidence) -> Reading {
         let before = self.dialogs.current().map(|dialog| dialog.id.clone());
         let mut reading = Reading::default();
@@ -186,10 +191,13 @@ impl Sources {
             let closed = Hook::DialogClosed { id: id.clone() };
             reading.observations.push((at, Observation::Hook(closed)));
         }
+        let another = |dialog: &Dialog| before.as_ref() != Some(&dialog.id);
         if let Some(dialog) = self.dialogs.current()
-            && before.as_ref() != Some(&dialog.id)
+            && (another(dialog) || asked.is_some())
         {
-            self.opened = boot_now();
+            if another(dialog) {
+                self.opened = boot_now();
+            }
             let opened = Hook::DialogOpened {
                 dialog: dialog.clone(),
                 tool: asked.as_ref().map(|tool| tool.name.clone()),

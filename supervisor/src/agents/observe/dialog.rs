@@ -84,6 +84,24 @@ pub fn read_screen(lines: &[&str]) -> Option<ScreenDialog> {
     })
 }
 
+impl ScreenDialog {
+    /// Whether the two are one list, of which one may be painted only in part: from its top, perhaps with a cut last line.
+    fn continues(&self, options: &[String]) -> bool {
+        let (short, long) = if options.len() < self.options.len() {
+            (options, self.options.as_slice())
+        } else {
+            (self.options.as_slice(), options)
+        };
+        let Some((last, whole)) = short.split_last() else {
+            return true;
+        };
+        long.starts_with(whole)
+            && long
+                .get(whole.len())
+                .is_some_and(|option| option.starts_with(last) || last.starts_with(option))
+    }
+}
+
 struct OptionLine {
     number: usize,
     label: String,
@@ -175,6 +193,8 @@ struct Open {
     choice: Choice,
     /// The agent's standing signal said so, too: its change ends the dialog.
     confirmed: bool,
+    /// Only that signal said so, and nothing what it is about.
+    standing: bool,
     /// Id in the agent's transcript.
     record: Option<String>,
     /// Of the agent's start: only the screen tells of it, and of its end.
@@ -347,14 +367,16 @@ impl Dialogs {
         }
     }
 
-    /// The screen while a dialog is open: its text and options, word for word. Options that change are another dialog.
+    /// The screen while a dialog is open: its text and options, word for word. Other options are another dialog, unless
+    /// they are the same ones painted further: an agent writes its screen in pieces.
     pub fn screen(&mut self, screen: &ScreenDialog) {
         let Some(open) = &mut self.open else { return };
         if open.dialog.options == screen.options {
             return;
         }
         let permission = open.dialog.kind == DialogKind::Permission;
-        let another = permission && open.choice == Choice::Digit;
+        let another =
+            permission && open.choice == Choice::Digit && !screen.continues(&open.dialog.options);
         open.dialog.options.clone_from(&screen.options);
         if !screen.text.is_empty() && permission {
             open.dialog.text.clone_from(&screen.text);
@@ -391,6 +413,17 @@ impl Dialogs {
         keys(index, open.dialog.options.len(), open.choice)
     }
 
+    /// Whether keys for option `index` (from 0) of the open dialog would reach it: the screen shows that dialog, at least
+    /// as far as that option.
+    #[must_use]
+    pub fn shown_by(&self, screen: &ScreenDialog, index: usize) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            // What is not read off the screen need not stand there in these words.
+            open.choice != Choice::Digit
+                || (screen.continues(&open.dialog.options) && index < screen.options.len())
+        })
+    }
+
     fn ask(&mut self, tool: &Tool, question: &Question, more: bool, choice: Choice) {
         // Claude Code tells a question twice: as a tool and as a permission.
         let told = self.current().is_some_and(|dialog| {
@@ -411,16 +444,13 @@ impl Dialogs {
         }
     }
 
+    /// Opens another dialog; or tells what one is about of which only a standing signal has told: hooks are processes,
+    /// and on a busy machine later than the agent's file.
     fn open(&mut self, kind: DialogKind, text: String, options: Vec<String>) {
-        self.count += 1;
-        let options = if options.is_empty() && kind == DialogKind::Permission {
-            vec!["Yes".into(), "No".into()]
-        } else {
-            options
-        };
-        self.open = Some(Open {
+        let standing = self.open.take().filter(|open| open.standing);
+        let mut open = Open {
             dialog: Dialog {
-                id: format!("{}{}", self.prefix, self.count),
+                id: String::new(),
                 kind,
                 text,
                 options,
@@ -428,10 +458,27 @@ impl Dialogs {
             tool: None,
             several: false,
             choice: Choice::Blind,
-            confirmed: false,
+            confirmed: standing.is_some(),
+            standing: false,
             record: None,
             startup: false,
-        });
+        };
+        if open.dialog.options.is_empty() && kind == DialogKind::Permission {
+            open.dialog.options = vec!["Yes".into(), "No".into()];
+        }
+        if let Some(standing) = standing {
+            if kind == DialogKind::Permission && standing.choice == Choice::Digit {
+                // Read off the screen already.
+                open.dialog.options = standing.dialog.options;
+                open.dialog.text = standing.dialog.text;
+                open.choice = standing.choice;
+            }
+            open.dialog.id = standing.dialog.id;
+        } else {
+            self.count += 1;
+            open.dialog.id = format!("{}{}", self.prefix, self.count);
+        }
+        self.open = Some(open);
     }
 
     /// A signal that lasts: `waiting` opens a dialog nobody told of; its end closes one that it had confirmed. A late
@@ -443,6 +490,7 @@ impl Dialogs {
                 self.open(DialogKind::Permission, text(), Vec::new());
                 if let Some(open) = &mut self.open {
                     open.confirmed = true;
+                    open.standing = true;
                 }
             }
             (Some(open), false) if open.confirmed => self.open = None,

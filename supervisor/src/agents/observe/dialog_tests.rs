@@ -168,6 +168,40 @@ fn a_permission_is_asked_shown_and_answered() {
 }
 
 #[test]
+fn a_hook_that_comes_after_the_file_tells_of_the_same_dialog() {
+    let waiting = Status::Waiting("permission prompt".into());
+    for read_first in [false, true] {
+        let mut dialogs = Dialogs::new("d");
+        dialogs.status(&waiting);
+        let id = dialogs.current().unwrap().id.clone();
+        if read_first {
+            dialogs.screen(&read(CLAUDE).unwrap());
+        }
+        told(&mut dialogs, "claude", "PermissionRequest", &bash("curl x"));
+        let dialog = dialogs.current().unwrap();
+        assert_eq!(dialog.id, id);
+        assert_eq!(dialog.options.len(), if read_first { 3 } else { 2 });
+        // It is known now whose it is; a second hook is another one's.
+        told(&mut dialogs, "claude", "PostToolUse", &bash("ls"));
+        assert!(dialogs.current().is_some(), "another tool ended");
+        told(&mut dialogs, "claude", "PermissionRequest", &bash("ls"));
+        assert_ne!(dialogs.current().unwrap().id, id);
+    }
+
+    let mut dialogs = Dialogs::new("d");
+    dialogs.status(&waiting);
+    let id = dialogs.current().unwrap().id.clone();
+    let payload = json!({"tool_name": "AskUserQuestion", "tool_input": {"questions": [
+        {"question": "Which color?", "options": [{"label": "Red"}, {"label": "Blue"}]}]}});
+    told(&mut dialogs, "claude", "PreToolUse", &payload);
+    let dialog = dialogs.current().unwrap();
+    assert_eq!((&dialog.id, dialog.kind), (&id, DialogKind::Question));
+    assert_eq!(dialog.options, ["Red", "Blue"]);
+    dialogs.status(&Status::Busy);
+    assert!(dialogs.current().is_none(), "the signal had told of it");
+}
+
+#[test]
 fn a_question_told_twice_is_one() {
     let mut dialogs = Dialogs::new("d");
     let payload = json!({"tool_name": "AskUserQuestion", "tool_input": {"questions": [
@@ -345,6 +379,32 @@ fn another_list_on_the_screen_is_another_dialog() {
         dialogs.answer(&first, 0),
         Err(AnswerError::Over { .. })
     ));
+}
+
+#[test]
+fn a_dialog_painted_in_pieces_is_one_dialog() {
+    let whole = read(CLAUDE).unwrap();
+    let mut dialogs = Dialogs::new("d");
+    told(&mut dialogs, "claude", "PermissionRequest", &bash("x"));
+    let id = dialogs.current().unwrap().id.clone();
+    let mut pieces = 0;
+    let mut painted = String::new();
+    for next in CLAUDE.chars() {
+        painted.push(next);
+        let Some(piece) = read(&painted) else {
+            continue;
+        };
+        pieces += 1;
+        let last = piece.options.len() - 1;
+        dialogs.screen(&piece);
+        assert_eq!(dialogs.current().unwrap().id, id, "{piece:?}");
+        assert!(dialogs.shown_by(&piece, last));
+        assert!(!dialogs.shown_by(&piece, last + 1), "not painted yet");
+    }
+    assert!(pieces > 10);
+    dialogs.screen(&whole);
+    assert_eq!(dialogs.current().unwrap().options, whole.options);
+    assert!(!dialogs.shown_by(&read(COPILOT).unwrap(), 0));
 }
 
 #[test]

@@ -19,6 +19,9 @@ use crate::terminals::Typed;
 const SHOWN: Duration = Duration::from_secs(2);
 /// Between two looks for it.
 const LOOK_SHOWN: Duration = Duration::from_millis(50);
+/// Looks that may meet a screen which is being painted again.
+const REPAINT: u32 = 5;
+
 impl Actor {
     pub(super) async fn answer(&mut self, id: &str, option: &Value) -> Result<(), SessionError> {
         let gone = || SessionError::NoDialog(self.record.id.clone());
@@ -40,9 +43,12 @@ impl Actor {
                 asked.options.join(", ")
             ))
         };
-        let keys = self.sources.keys(id, choice.ok_or_else(unknown)?);
+        let choice = choice.ok_or_else(unknown)?;
+        let keys = self.sources.keys(id, choice);
         let keys = keys.map_err(|error| SessionError::Invalid(error.to_string()))?;
-        self.until_shown().await;
+        if !self.until_shown(choice).await {
+            return Err(gone());
+        }
         let running = self
             .running
             .as_ref()
@@ -55,22 +61,33 @@ impl Actor {
         Ok(())
     }
 
-    /// An agent tells of a dialog before it shows it, and takes no keys for it before: waits until it can be read on the
-    /// screen and is old enough, or is older than any agent needs.
-    async fn until_shown(&self) {
+    /// An agent tells of a dialog before it shows it, and takes no keys for it before: waits until the option can be read
+    /// on the screen and the dialog is old enough, or is older than any agent needs. False when another dialog stands
+    /// there, which the keys would answer.
+    async fn until_shown(&self, option: usize) -> bool {
         let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
-            return;
+            return true;
         };
-        while self.sources.dialog_age() < SHOWN {
-            let shown = terminal.text().await.is_ok_and(|screen| {
+        for look in 1.. {
+            let late = self.sources.dialog_age() >= SHOWN && look > REPAINT;
+            let shown = terminal.text().await.ok().and_then(|screen| {
                 let lines: Vec<&str> = screen.text.lines().collect();
-                dialog::read_screen(&lines).is_some()
+                dialog::read_screen(&lines)
             });
-            if shown && self.sources.dialog_age() >= dialog::ANSWER_AFTER {
-                return;
+            match shown {
+                Some(shown)
+                    if self.sources.shown_by(&shown, option)
+                        && self.sources.dialog_age() >= dialog::ANSWER_AFTER =>
+                {
+                    return true;
+                }
+                Some(_) if late => return false,
+                None if late => return true,
+                _ => {}
             }
             tokio::time::sleep(LOOK_SHOWN).await;
         }
+        false
     }
 
     /// Keys reached the terminal: the fusion and the queue hear what they mean.

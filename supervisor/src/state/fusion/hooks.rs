@@ -83,6 +83,10 @@ impl Hooks {
                     && open.value.dialog.id == dialog.id
                 {
                     open.value.dialog = dialog.clone();
+                    // A standing signal may have told of it before the hook that knows whose it is.
+                    if tool.is_some() && asks.is_some() {
+                        open.value.tool = asks;
+                    }
                     return;
                 }
                 let late = asks.is_none() && self.step_ended.is_some_and(|end| end > at);
