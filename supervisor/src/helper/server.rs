@@ -21,8 +21,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::protocol::{
-    Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, NO_SIZE, Reply, Request, SOCKET,
-    Stamp, encode, lengths,
+    Action, Answer, Entry, EntryKind, MAX_BODY, MAX_ENTRIES, MAX_JSON, NO_SIZE, Reply, Request,
+    SOCKET, Stamp, encode, lengths,
 };
 use super::put;
 
@@ -101,13 +101,14 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
                 Ok(done) => done,
                 Err(error) => (failed(&error), Vec::new()),
             };
-            socket.write_all(&encode(
-                &Reply {
-                    id: request.id,
-                    answer,
-                },
-                &content,
-            )?)?;
+            let id = request.id;
+            let frame = encode(&Reply { id, answer }, &content);
+            // Too long for one answer is the question's fault, and no reason to leave all others without one.
+            let frame = frame.or_else(|_| {
+                let answer = failed(&Errno::EMSGSIZE.into());
+                encode(&Reply { id, answer }, &[])
+            });
+            socket.write_all(&frame?)?;
         }
     }
 }
@@ -343,22 +344,56 @@ fn replace(temporary: &Path, target: &Path, mode: u32, body: &[u8]) -> io::Resul
     Ok(stamp)
 }
 
+/// What still fits into one answer.
+struct Room {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// JSON of an entry beside its name, at most.
+    const ENTRY: usize = 256;
+
+    fn new() -> Self {
+        Self {
+            entries: MAX_ENTRIES,
+            bytes: MAX_JSON - 2 * Self::ENTRY,
+        }
+    }
+
+    fn take(&mut self, name: &str) -> bool {
+        // Control characters take six bytes each.
+        let name = if name.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
+            6 * name.len()
+        } else {
+            name.len()
+        };
+        let left = self.bytes.checked_sub(name + Self::ENTRY);
+        let (true, Some(left)) = (self.entries > 0, left) else {
+            return false;
+        };
+        self.entries -= 1;
+        self.bytes = left;
+        true
+    }
+}
+
 fn list(path: &Path) -> io::Result<Answer> {
     let mut entries = Vec::new();
     let mut cut = false;
+    let mut room = Room::new();
     for item in fs::read_dir(path)? {
-        if entries.len() == MAX_ENTRIES {
+        let item = item?;
+        // An entry that vanished since it was listed is not there.
+        let Ok(metadata) = item.metadata() else {
+            continue;
+        };
+        let name = item.file_name().to_string_lossy().into_owned();
+        if !room.take(&name) {
             cut = true;
             break;
         }
-        let item = item?;
-        // An entry that vanished since it was listed is not there.
-        if let Ok(metadata) = item.metadata() {
-            entries.push(entry(
-                item.file_name().to_string_lossy().into_owned(),
-                &metadata,
-            ));
-        }
+        entries.push(entry(name, &metadata));
     }
     Ok(Answer::Entries { entries, cut })
 }
@@ -368,6 +403,7 @@ pub(super) fn tree(root: &Path) -> io::Result<Answer> {
     let mut leaves = Vec::new();
     let mut directories = Vec::new();
     let mut cut = false;
+    let mut room = Room::new();
     let mut open = vec![(String::new(), 0)];
     while let Some((below, depth)) = open.pop() {
         let items = match fs::read_dir(root.join(&below)) {
@@ -386,7 +422,7 @@ pub(super) fn tree(root: &Path) -> io::Result<Answer> {
             } else {
                 format!("{below}/{name}")
             };
-            if leaves.len() + open.len() + directories.len() >= MAX_ENTRIES {
+            if !room.take(&path) {
                 cut = true;
             } else if !metadata.is_dir() {
                 leaves.push(entry(path, &metadata));
@@ -425,5 +461,41 @@ fn stamp(metadata: &fs::Metadata) -> Stamp {
         inode: metadata.ino(),
         size: metadata.size(),
         modified: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_for_one_answer_is_cut_and_told() {
+        let directory = tempfile::tempdir().unwrap();
+        // Written in JSON with six bytes for each of theirs, 1,700 such names are more than an answer may have.
+        let name = "\u{1}".repeat(250);
+        let below = directory.path().join("x".repeat(250));
+        fs::create_dir(&below).unwrap();
+        for number in 0..3000 {
+            File::create(below.join(format!("{number:04}-{name}"))).unwrap();
+        }
+        for answer in [list(&below).unwrap(), tree(directory.path()).unwrap()] {
+            let (entries, cut) = match &answer {
+                Answer::Entries { entries, cut } => (entries.len(), *cut),
+                Answer::Tree { leaves, cut, .. } => (leaves.len(), *cut),
+                other => panic!("{other:?}"),
+            };
+            assert!(cut && entries > 1000, "{entries}");
+            encode(&Reply { id: 1, answer }, &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_ordinary_directory_is_told_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..100 {
+            File::create(directory.path().join(number.to_string())).unwrap();
+        }
+        let answer = list(directory.path()).unwrap();
+        assert!(matches!(answer, Answer::Entries { entries, cut: false } if entries.len() == 100));
     }
 }

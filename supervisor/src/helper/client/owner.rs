@@ -92,10 +92,17 @@ impl Owner {
     ) -> io::Result<(Answer, Vec<u8>)> {
         if connection.is_none() {
             let mut fresh = self.start().await.map_err(io::Error::other)?;
+            let mut watched = Vec::new();
             for directory in self.watches.clone() {
-                self.exchange(&mut fresh, &Action::Watch { directory }, &[])
-                    .await?;
+                let action = Action::Watch {
+                    directory: directory.clone(),
+                };
+                // One that is gone by now is not watched for ever.
+                if let (Answer::Done, _) = self.exchange(&mut fresh, &action, &[]).await? {
+                    watched.push(directory);
+                }
             }
+            self.watches = watched;
             *connection = Some(fresh);
         }
         let Some(open) = connection.as_mut() else {
@@ -118,7 +125,11 @@ impl Owner {
     ) -> io::Result<(Answer, Vec<u8>)> {
         self.generation += 1;
         let id = self.generation;
-        let frame = encode(&RequestRef { id, action }, body)?;
+        let Ok(frame) = encode(&RequestRef { id, action }, body) else {
+            // Nothing was sent: whoever asked is told, and the helper goes on.
+            let error = io::Error::from_raw_os_error(nix::libc::EMSGSIZE);
+            return Ok((super::super::server::failed(&error), Vec::new()));
+        };
         let exchange = async {
             open.socket.write_all(&frame).await?;
             loop {
