@@ -4,8 +4,8 @@
 //! pass looks at what is concerned, and passes are at least [`PAUSE`] apart. Without a change nothing runs. A search asks
 //! for a pass of its own and waits for it, so it finds what was written before it came.
 //!
-//! Files are read by the helper, as the agents' user. A file that cannot be read is told once and tried again with the
-//! next pass. Bounds: pages of [`conversations::TURNS`] turns, [`ASKS`] searches wait for a pass, and no more than
+//! Files are read by the helper, as the agents' user. A source that cannot be read is told once and tried again with the
+//! next pass, so that a search is complete only once it was read. Bounds: pages of [`conversations::TURNS`] turns, [`ASKS`] searches wait for a pass, and no more than
 //! [`WATCHED`] directories are watched; sessions beyond are read when an event or a search says so.
 
 mod conversations;
@@ -100,6 +100,7 @@ impl Feed {
                 all: true,
                 ..Dirty::default()
             },
+            owed: Dirty::default(),
             seen: HashMap::new(),
             read: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -187,6 +188,12 @@ impl Dirty {
     fn any(&self) -> bool {
         self.all || self.shells || !self.sessions.is_empty()
     }
+
+    fn join(&mut self, other: Self) {
+        self.all |= other.all;
+        self.shells |= other.shells;
+        self.sessions.extend(other.sessions);
+    }
 }
 
 struct Feeder {
@@ -194,6 +201,8 @@ struct Feeder {
     changes: broadcast::Receiver<Change>,
     events: Subscription,
     dirty: Dirty,
+    /// What could not be read in the last pass: no reason for another pass, but read with it.
+    owed: Dirty,
     /// Files as they were when they were read to their end.
     seen: HashMap<PathBuf, Stamp>,
     /// Sessions, and their conversations when all those before it had been read.
@@ -355,7 +364,8 @@ impl Feeder {
     async fn read_dirty(&mut self) -> Result<(), FeedError> {
         self.forget_new_secrets().await?;
         self.notice_a_new_store();
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.join(std::mem::take(&mut self.owed));
         let mut sessions = dirty.sessions;
         if dirty.all {
             sessions.extend(sessions_on_record(&self.setup.paths).await?);
@@ -385,6 +395,7 @@ impl Feeder {
     async fn forget_new_secrets(&mut self) -> Result<(), FeedError> {
         let (known, new) = {
             let mask = self.setup.secrets.mask();
+            // What an earlier supervisor knew is not in the store, and to look for all of it would read the whole store.
             let before = self.secrets.unwrap_or(usize::MAX);
             (mask.known(), mask.since(before))
         };
@@ -401,7 +412,7 @@ impl Feeder {
         Ok(())
     }
 
-    /// A store that moved on is read to again at once; everything else with the next change.
+    /// A store that moved on is read to again at once; everything else with the next pass.
     fn again(
         &mut self,
         mark: impl FnOnce(&mut Dirty),
@@ -409,9 +420,10 @@ impl Feeder {
         first: &mut Result<(), FeedError>,
     ) {
         self.notice_a_new_store();
-        if matches!(error, FeedError::Store(StoreError::Elsewhere(_))) {
-            mark(&mut self.dirty);
-        }
+        mark(match error {
+            FeedError::Store(StoreError::Elsewhere(_)) => &mut self.dirty,
+            _ => &mut self.owed,
+        });
         if first.is_ok() {
             *first = Err(error);
         }
