@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use percent_encoding::percent_decode_str;
+use whim_wire::spec::McpServer;
 use zeroize::Zeroizing;
 
 use crate::boot::credentials::{GitCredentials, Remote};
-use crate::config::{Secret, Settings};
+use crate::config::layers::Configuration;
+use crate::config::{Secret, Settings, environment, names};
 use crate::rotated::Rotated;
 
 /// Shortest that is hidden, in bytes. Shorter ones are words: hiding them would hide half of every text and tell where
@@ -85,8 +88,60 @@ fn of(settings: &Settings) -> Vec<Secret> {
     all.extend(of_store(&settings.backup.environment));
     let repo = settings.repo.iter();
     let urls = repo.flat_map(|repo| std::iter::once(&repo.url).chain(&repo.mirror));
+    let urls = urls
+        .chain(&settings.provider.upstream)
+        .chain(settings.backend.iter().map(|backend| &backend.url));
     all.extend(urls.filter_map(|url| of_url(url.expose())));
+    all.extend(of_layers(&settings.configuration));
     all
+}
+
+/// Those that the layers bring to agents and MCP servers.
+fn of_layers(layers: &Configuration) -> Vec<Secret> {
+    let mut all = Vec::new();
+    for (name, variable) in environment::of_layers(layers) {
+        all.extend(of_variable(&name, variable.value.expose()));
+    }
+    for server in layers.mcp_servers.values() {
+        match &server.value {
+            McpServer::Stdio { env, .. } => {
+                let found = env.iter();
+                all.extend(found.filter_map(|(name, value)| of_variable(name, value.expose())));
+            }
+            McpServer::Http { url, headers } => {
+                all.extend(of_url(url.expose()));
+                // After the scheme: `Bearer …`.
+                let last = |value: &str| value.split_whitespace().next_back().map(str::to_owned);
+                let found = headers.values().filter_map(|value| last(value.expose()));
+                all.extend(found.filter(|word| looks_made(word)).map(Secret::new));
+            }
+        }
+    }
+    all
+}
+
+/// What is secret of a variable that a person named: a URL's password, or a value whose name says that it is one and
+/// that no person would write as a word. `AUTH_MODE=production` must not hide `production` in every conversation.
+fn of_variable(name: &str, value: &str) -> Option<Secret> {
+    let password = url::Url::parse(value).ok().and_then(|url| {
+        Some(
+            percent_decode_str(url.password()?)
+                .decode_utf8_lossy()
+                .into_owned(),
+        )
+    });
+    password.map(Secret::new).or_else(|| {
+        let secret = names::is_likely_secret(name) && looks_made(value);
+        secret.then(|| Secret::new(value.to_owned()))
+    })
+}
+
+/// Letters and digits mixed, or a key of many lines.
+fn looks_made(value: &str) -> bool {
+    let has = |class: fn(&char) -> bool| value.chars().any(|one| class(&one));
+    let plain = !value.contains("://") && !value.contains(char::is_whitespace);
+    let mixed = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic);
+    value.starts_with("-----BEGIN ") || (value.len() >= 8 && plain && mixed)
 }
 
 fn of_store(environment: &BTreeMap<String, Secret>) -> impl Iterator<Item = Secret> {
@@ -145,6 +200,7 @@ fn in_json(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Given, Variables};
 
     #[test]
     fn a_secret_has_each_of_its_forms_once() {
@@ -184,6 +240,57 @@ mod tests {
         );
         assert_eq!(of("ssh://gituser@host/a"), None);
         assert_eq!(of("https://host/a"), None);
+    }
+
+    #[test]
+    fn of_a_layers_variables_those_count_that_no_person_would_write() {
+        let of = |name: &str, value: &str| {
+            of_variable(name, value).map(|secret| secret.expose().to_owned())
+        };
+        for (name, value, secret) in [
+            ("GITHUB_TOKEN", "ghp_16C7e42F292c", Some("ghp_16C7e42F292c")),
+            ("DATABASE", "postgres://app:pa55word@db/x", Some("pa55word")),
+            ("AUTH_MODE", "production", None),
+            ("AUTH_URL", "http://localhost:3000/login", None),
+            ("BUILD", "ghp_16C7e42F292c", None),
+            ("API_KEY", "short1", None),
+        ] {
+            assert_eq!(of(name, value).as_deref(), secret, "{name}={value}");
+        }
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n";
+        assert_eq!(of("SSH_PRIVATE_KEY", key).as_deref(), Some(key));
+    }
+
+    #[test]
+    fn the_secrets_of_layers_and_of_every_address_are_known() {
+        let spec = serde_json::json!({
+            "version": 1,
+            "provider": {"kind": "compatible", "upstream": "https://u:upstream-1@model.example"},
+            "config": [{
+                "layer": "user",
+                "env": {"GITHUB_TOKEN": "ghp_16C7e42F292c"},
+                "env_files": {".env": "DEPLOY_KEY=dk-${NUMBER:-77}abcdef"},
+                "mcp_servers": {
+                    "a": {"command": "x", "env": {"X_TOKEN": "mcp-token-1"}},
+                    "b": {"url": "https://h/", "headers": {"Authorization": "Bearer head-token-2"}},
+                },
+            }],
+        });
+        let given = Given::parse(&[], Variables::new([])).unwrap();
+        let resolved = given.resolve(Some(spec.to_string().as_bytes())).unwrap();
+        let known: Vec<String> = of(&resolved.settings)
+            .iter()
+            .map(|secret| secret.expose().to_owned())
+            .collect();
+        for secret in [
+            "upstream-1",
+            "ghp_16C7e42F292c",
+            "dk-77abcdef",
+            "mcp-token-1",
+            "head-token-2",
+        ] {
+            assert!(known.iter().any(|one| one == secret), "{secret}: {known:?}");
+        }
     }
 
     #[test]

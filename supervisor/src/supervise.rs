@@ -376,6 +376,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         git_credentials: api.git_credentials.clone(),
         platform: platform.clone(),
         rotated: rotated.clone(),
+        secrets: known.clone(),
         ended,
         backups,
         ports,

@@ -50,6 +50,7 @@ use crate::paths::Paths;
 use crate::platform::Platform;
 use crate::ports::PortsHandle;
 use crate::rotated::Rotated;
+use crate::secrets::Secrets;
 use crate::sessions::shells::Shells;
 use crate::sessions::{self, End, Ground, MAIN, Plan, Record, Sessions};
 use crate::spending::Spending;
@@ -87,6 +88,7 @@ pub struct Grounds {
     pub git_credentials: Arc<GitCredentials>,
     pub platform: Platform,
     pub rotated: Arc<Rotated>,
+    pub secrets: Arc<Secrets>,
     pub ended: mpsc::Sender<(String, End)>,
     pub backups: crate::backup::agent::Backups,
     pub ports: PortsHandle,

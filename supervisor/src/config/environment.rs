@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
-use whim_wire::spec::LayerName;
+use whim_wire::spec::{LayerName, Sensitive};
 
 use super::env_file;
 use super::layers::Configuration;
@@ -105,6 +105,50 @@ pub fn build(
     built.environment.identify(user);
     built.environment.complete();
     built
+}
+
+/// A variable as the layers alone set it.
+#[derive(Debug)]
+pub struct LayerVariable {
+    pub value: Sensitive,
+    pub layer: LayerName,
+    /// The environment file that sets it; `None`: the layer's `env`.
+    pub file: Option<String>,
+}
+
+/// The variables that the layers set, as they come out. Interpolation knows only what the layers set: for what is said
+/// about them, not for a process.
+pub fn of_layers(layers: &Configuration) -> BTreeMap<String, LayerVariable> {
+    let mut known: BTreeMap<String, LayerVariable> = BTreeMap::new();
+    for (name, variable) in &layers.env {
+        let variable = LayerVariable {
+            value: variable.value.clone(),
+            layer: variable.layer,
+            file: None,
+        };
+        known.insert(name.clone(), variable);
+    }
+    let mut files: Vec<&String> = layers.env_files.keys().collect();
+    env_file::sort_names(&mut files);
+    for file in files {
+        for (layer, text) in layers.env_files.get(file).into_iter().flatten() {
+            let (assignments, _) = env_file::parse(text.expose());
+            let (values, _) = env_file::evaluate(&assignments, |name| {
+                known
+                    .get(name)
+                    .map(|variable| variable.value.expose().to_owned())
+            });
+            known.extend(values.into_iter().map(|(name, value)| {
+                let variable = LayerVariable {
+                    value: value.into(),
+                    layer: *layer,
+                    file: Some(file.clone()),
+                };
+                (name, variable)
+            }));
+        }
+    }
+    known
 }
 
 /// Why a variable of the container does not reach agents, or `None` if it does.

@@ -3,7 +3,6 @@
 //! A report is a value that shows itself as text for people (`Display`) or as JSON for programs (`Serialize`). Values
 //! whose names look like a secret's are masked, URLs are redacted, control characters escaped.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use whim_wire::spec::{LayerName, McpServer};
 
 use super::document;
-use super::env_file;
+use super::environment;
 use super::layers::{self, Configuration};
 use super::mistake::{EXIT_SPEC, Mistake};
 use super::names;
@@ -205,42 +204,20 @@ pub fn explain_configuration(configuration: &Configuration) -> Explanation {
     Explanation { entries }
 }
 
-/// The variables that layers set, as they come out; interpolation knows only what the layers set.
+/// The variables that layers set.
 fn environment(configuration: &Configuration) -> Vec<Entry> {
-    let mut known: BTreeMap<String, (String, LayerName, Option<String>)> = BTreeMap::new();
-    for (name, value) in &configuration.env {
-        known.insert(
-            name.clone(),
-            (value.value.expose().to_owned(), value.layer, None),
-        );
-    }
-    let mut files: Vec<&String> = configuration.env_files.keys().collect();
-    env_file::sort_names(&mut files);
-    for file in files {
-        for (layer, text) in configuration.env_files.get(file).into_iter().flatten() {
-            let (assignments, _) = env_file::parse(text.expose());
-            let (values, _) = env_file::evaluate(&assignments, |name| {
-                known.get(name).map(|(value, ..)| value.clone())
-            });
-            known.extend(
-                values
-                    .into_iter()
-                    .map(|(name, value)| (name, (value, *layer, Some(file.clone())))),
-            );
-        }
-    }
-    known
+    environment::of_layers(configuration)
         .into_iter()
-        .map(|(name, (value, layer, file))| Entry {
+        .map(|(name, variable)| Entry {
             item: "env",
             value: if names::is_likely_secret(&name) {
                 MASK.to_owned()
             } else {
-                printable(&value)
+                printable(variable.value.expose())
             },
             name,
-            layer: layer.as_str(),
-            file,
+            layer: variable.layer.as_str(),
+            file: variable.file,
         })
         .collect()
 }

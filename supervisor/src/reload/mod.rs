@@ -184,6 +184,8 @@ impl Active {
         let mut new = Settings::clone(&old);
         new.configuration = resolved.settings.configuration;
         new.spec = resolved.settings.spec;
+        // Before anything can print one.
+        self.grounds.secrets.learn(&new);
         let changes = compare::changes(&old.configuration, &new.configuration);
         let remember = |settings: &Settings| {
             let bytes = self.given.settle(settings.spec.as_ref());
