@@ -153,7 +153,8 @@ class Page {
       title: (title) => this.retitle(id, title),
       status: () => {},
       exit: () => this.syncTabs(),
-      ask: (question) => this.confirm(question),
+      // A program gets no answer while the person has another question before them.
+      ask: (question) => (this.questions > 0 ? Promise.resolve(false) : this.confirm(question)),
       preview: (port) => {
         const preview = this.ports.find((known) => known.port === port)?.preview;
         return preview ? new URL(preview, location.href).href : null;
@@ -212,6 +213,11 @@ class Page {
 
   private conversationShown = false;
   private lastTerminal = '';
+  /** The last question; answered when it is settled. */
+  private asked: Promise<unknown> = Promise.resolve();
+  private questions = 0;
+  /** How often the list of terminals was changed here. */
+  private changes = 0;
 
   private show(id: string): void {
     this.shown = id;
@@ -299,7 +305,15 @@ class Page {
     }
   }
 
+  /** One question after the other: what a program asks must not take the place of what the person was asked. */
   private confirm(question: string): Promise<boolean> {
+    this.questions += 1;
+    const answer = this.asked.then(() => this.confirmNow(question)).finally(() => { this.questions -= 1; });
+    this.asked = answer;
+    return answer;
+  }
+
+  private confirmNow(question: string): Promise<boolean> {
     return new Promise((resolve) => {
       const answer = (value: string): void => this.ask.close(value);
       this.ask.replaceChildren(h('p', {}, question), h('div', { class: 'options' },
@@ -316,6 +330,7 @@ class Page {
     }
     try {
       const info = await this.api.openShell();
+      this.changes += 1;
       this.infos.push({ ...info, kind: info.kind ?? 'shell', state: 'running', exit: null, title: info.title ?? '' });
       this.show(info.id);
     } catch (error) {
@@ -339,6 +354,7 @@ class Page {
         return;
       }
     }
+    this.changes += 1;
     this.views.get(id)?.dispose();
     this.views.delete(id);
     this.infos = this.infos.filter((info) => info.id !== id);
@@ -349,15 +365,36 @@ class Page {
     if (document.visibilityState === 'hidden') {
       return;
     }
+    const changes = this.changes;
     try {
       const infos = await api.terminals();
+      if (changes !== this.changes) {
+        return;
+      }
       const before = JSON.stringify(this.infos.map(({ id, state }) => [id, state]));
       this.infos = infos;
+      this.renewViews();
       if (JSON.stringify(infos.map(({ id, state }) => [id, state])) !== before) {
         this.syncTabs();
       }
     } catch {
       // The terminals themselves say that the connection is lost.
+    }
+  }
+
+  /** A restarted agent runs in a new terminal of the same name, and one that somebody else closed is gone. */
+  private renewViews(): void {
+    const over = [...this.views.values()].filter((view) => {
+      const info = this.infos.find((known) => known.id === view.id);
+      return info ? info.state === 'running' && view.exited != null : true;
+    });
+    for (const view of over) {
+      view.dispose();
+      this.views.delete(view.id);
+    }
+    if (over.some((view) => view.id === this.shown)) {
+      const there = this.infos.some((info) => info.id === this.shown);
+      this.show(there ? this.shown : (this.infos[0]?.id ?? ''));
     }
   }
 

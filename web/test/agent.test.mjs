@@ -18,6 +18,10 @@ before(async () => {
       name: 'a greeting',
       when: { prompt_contains: 'say hello' },
       replies: [{ text: 'Hello from the model.' }],
+    }, {
+      name: 'a farewell',
+      when: { prompt_contains: 'say goodbye' },
+      replies: [{ text: 'Goodbye from the model.' }],
     }],
   };
   whim = await Whim.claude(script, '--permission-mode', 'default');
@@ -117,4 +121,14 @@ test('the conversation shows prompt, tool and answer, and its search finds them'
   await until('the second greeting', async () => (await turns.filter({ hasText: 'Hello from the model.' }).count()) === 2);
   assert.equal(await turns.filter({ hasText: 'The file is there.' }).count(), 1);
   await view.page.getByRole('tab', { name: 'main' }).click();
+});
+
+test('an agent that was started again is seen again', async () => {
+  const session = async () => (await whim.api('/v1/state')).sessions[0];
+  const { pid } = await session();
+  process.kill(pid, 'SIGKILL');
+  await until('another agent', async () => (await session()).pid && (await session()).pid !== pid);
+  await state('Idle');
+  await prompt('say goodbye');
+  await view.sees(/Goodbye from the model\./);
 });

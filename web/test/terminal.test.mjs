@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { Browser, PHONE, until, Whim } from './whim.mjs';
@@ -150,6 +152,26 @@ test('a program asks before it writes to the clipboard', async () => {
   await question.getByText('from a program').waitFor();
   await question.getByRole('button', { name: 'Cancel' }).click();
   await question.waitFor({ state: 'hidden' });
+});
+
+test('what a program asks takes no other question’s place', async () => {
+  const view = await open();
+  await view.page.getByRole('button', { name: 'Open a shell' }).click();
+  const close = view.page.getByRole('button', { name: /^Close shell-/ });
+  const name = (await close.getAttribute('aria-label')).replace('Close ', '');
+  await view.sees(/\S/);
+  const copied = Buffer.from('asked meanwhile').toString('base64');
+  const go = join(whim.root, 'go');
+  await view.type(`until [ -e ${go} ]; do sleep 0.05; done; printf '\\033]52;c;${copied}\\007'; echo as""ked\r`);
+  await close.click();
+  const question = view.page.getByRole('dialog');
+  await question.getByText(`Close ${name}?`).waitFor();
+  writeFileSync(go, '');
+  await view.sees(/^asked/);
+  assert.match(await question.textContent(), /^Close /);
+  await question.getByRole('button', { name: 'Allow' }).click();
+  await question.waitFor({ state: 'hidden' });
+  await until('the shell to be gone', async () => (await close.count()) === 0);
 });
 
 test('shells are opened and closed', async () => {
