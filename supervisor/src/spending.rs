@@ -9,7 +9,7 @@ pub use reach::Found;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
@@ -38,6 +38,8 @@ use crate::state::observation::{Generation, Observation, Stop};
 /// Events of the proxy that may wait; beyond, the proxy drops and counts them, and the next look at its board sets
 /// right what was missed.
 const ACTIVITY: usize = 1024;
+/// After events were lost: how long nothing must come before the sessions are told what is in flight.
+const RESEND: Duration = Duration::from_millis(200);
 
 /// Why the proxy cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -267,8 +269,8 @@ impl Spending {
         Ok(())
     }
 
-    /// All calls in flight, after events were lost.
-    fn resend(&self, sessions: &Sessions) {
+    /// All calls in flight, after events were lost. False when a session could not take them.
+    fn resend(&self, sessions: &Sessions) -> bool {
         let (now, clock) = (boot_now(), Instant::now());
         let mut by_session: std::collections::BTreeMap<Arc<str>, Vec<(u64, Moment)>> =
             std::collections::BTreeMap::new();
@@ -284,9 +286,11 @@ impl Spending {
                 ));
             }
         }
+        let mut taken = true;
         for (session, in_flight) in by_session {
-            sessions.observe(&session, Evidence::now(Observation::Calls { in_flight }));
+            taken &= sessions.observe(&session, Evidence::now(Observation::Calls { in_flight }));
         }
+        taken
     }
 
     fn read_cap(&self) -> Result<Option<BudgetUpdate>, SpendingError> {
@@ -311,21 +315,34 @@ impl Spending {
         board: Arc<Board>,
     ) {
         let mut dropped = 0;
-        while let Some(Activity {
-            call,
-            session,
-            at,
-            what,
-        }) = activity.recv().await
-        {
+        // Sessions may believe in a call that is over.
+        let mut lost = false;
+        loop {
+            let next = tokio::select! {
+                next = activity.recv() => next,
+                () = tokio::time::sleep(RESEND), if lost => {
+                    // What is still on its way is older than the list.
+                    lost = !(activity.is_empty() && self.resend(&sessions));
+                    continue;
+                }
+            };
+            let Some(Activity {
+                call,
+                session,
+                at,
+                what,
+            }) = next
+            else {
+                break;
+            };
             if self.proxy.board().dropped() != dropped {
                 dropped = self.proxy.board().dropped();
-                self.resend(&sessions);
+                lost = true;
             }
             let moment = boot_now() - Instant::now().saturating_duration_since(at);
             if let Some(event) = observed(&what) {
                 let observation = Observation::Generation { call, event };
-                sessions.observe(
+                lost |= !sessions.observe(
                     &session,
                     Evidence::Seen {
                         at: moment,

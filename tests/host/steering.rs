@@ -8,8 +8,8 @@ use whim_kit::{Upstream, repo, wait};
 
 use crate::person::Person;
 use crate::support::{
-    PATIENCE, agent, answer, bypassing, first_turn, open_to_all, prompt, reached, repository, says,
-    start, state, touches, word,
+    PATIENCE, agent, answer, bypassing, custom, first_turn, open_to_all, prompt, reached,
+    repository, root, says, start, start_in, state, touches, whim, word,
 };
 
 #[test]
@@ -202,4 +202,26 @@ fn copilots_permission_dialog_is_one_dialog_and_is_answered() {
         .collect();
     dialogs.dedup();
     assert_eq!(dialogs.len(), 1, "{events}");
+}
+
+#[test]
+fn a_prompt_that_waits_is_typed_after_the_container_came_back() {
+    let root = root(&whim());
+    let run = custom(whim(), "exec cat >> ~/got");
+    let (mut whim, client) = start_in(&run, &root);
+    word(&client, &whim, "idle");
+    let mut person = Person::at(&whim, "main");
+    person.types(b"half a line");
+    person.sees("half a line");
+    let id = prompt(&client, "what waited");
+    let waiting = reached(&client, &whim, &id, &["queued"]);
+    assert_eq!(waiting["state"], "queued");
+    drop(person);
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    drop(whim);
+    let (whim, client) = start_in(&run, &root);
+    reached(&client, &whim, &id, &["done"]);
+    let got = std::fs::read_to_string(root.at("/home/node/got")).unwrap();
+    assert_eq!(got, "what waited\n", "{}", whim.output());
 }

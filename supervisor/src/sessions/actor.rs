@@ -164,6 +164,11 @@ impl Actor {
             Some(adopted) => self.take_up(adopted).await,
             None if self.record.ended => self.has_ended().await,
             None => {
+                self.recall_prompts();
+                self.deliver(&prompt::Event::Gone {
+                    returns: true,
+                    reason: "it is started again",
+                });
                 if let Err(error) = self.start(true).await {
                     self.record.ended = true;
                     self.observe(Observation::Exited {
@@ -331,14 +336,35 @@ impl Actor {
             Surface::Terminal
         };
         self.watch(process, companions, surface, true).await;
-        let rules = crate::agents::of(self.record.agent).prompt_rules();
-        let (queue, effects) = Queue::restore(rules, self.record.prompts.saved(), now.since_boot());
-        self.queue = queue;
-        self.carry_out(effects);
+        self.recall_prompts();
+        if !std::mem::replace(&mut self.record.prompted, true) {
+            self.note_first_prompt().await;
+        }
         if self.record.draft {
             // Somebody's line still stands there; when its last key came is not known any more.
             self.deliver(&prompt::Event::HumanKey { leaves_draft: true });
         }
+    }
+
+    /// Goes on with the prompts of an earlier supervisor.
+    fn recall_prompts(&mut self) {
+        let rules = crate::agents::of(self.record.agent).prompt_rules();
+        let saved = self.record.prompts.saved();
+        let (queue, effects) = Queue::restore(rules, saved, boot_now().since_boot());
+        self.queue = queue;
+        self.carry_out(effects);
+    }
+
+    /// The agent was started with its first prompt by a supervisor that did not live to note it.
+    async fn note_first_prompt(&mut self) {
+        if let Some(text) = beginning::prompt(&self.record, self.prompt.as_deref()) {
+            let setup = self.record.setup(&self.ground.task().setup);
+            match launch::route(&self.ground, &setup, &self.record, &text).await {
+                Ok(route) => self.first_prompt(&text, route),
+                Err(error) => tracing::error!(%error, "the first prompt is not followed"),
+            }
+        }
+        self.save();
     }
 
     async fn watch(

@@ -74,12 +74,10 @@ async fn read(
     let event = parse(&line)?;
     tracing::trace!(?event, "hook");
     let session = event.session.clone();
-    sessions.observe(
-        &session,
-        Evidence::Hook {
-            at: boot_now(),
-            event: Box::new(event),
-        },
-    );
+    let evidence = Evidence::Hook {
+        at: boot_now(),
+        event: Box::new(event),
+    };
+    tokio::time::timeout(PATIENCE, sessions.tell(&session, evidence)).await?;
     Ok(())
 }

@@ -348,6 +348,20 @@ pub(super) async fn launch(
     })
 }
 
+/// How the first prompt reached an agent that an earlier supervisor started, and had no time to note.
+///
+/// # Errors
+/// [`Impossible`], which that supervisor would have met.
+pub(super) async fn route(
+    ground: &Ground,
+    setup: &Setup,
+    record: &Record,
+    prompt: &str,
+) -> Result<PromptRoute, Impossible> {
+    let conversation = beginning::conversation(ground, record, true).await;
+    Ok(command(setup, record, Some(prompt), conversation)?.prompt)
+}
+
 /// Name of a session's process at the keeper.
 #[must_use]
 pub(super) fn process_name(session: &str) -> String {

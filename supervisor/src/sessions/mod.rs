@@ -261,14 +261,27 @@ impl Sessions {
         self.lock().keys().cloned().collect()
     }
 
-    /// Passes evidence on to the session it is about; that of an unknown one is dropped.
-    pub fn observe(&self, id: &str, evidence: Evidence) {
+    /// Passes evidence on to the session it is about; that of an unknown one is dropped. False: it is lost, because the
+    /// session is behind.
+    pub fn observe(&self, id: &str, evidence: Evidence) -> bool {
+        let Some(sender) = self.lock().get(id).cloned() else {
+            return true;
+        };
+        match sender.try_send(Input::Evidence(evidence)) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(session = id, "evidence lost: the session is behind");
+                false
+            }
+        }
+    }
+
+    /// As [`Self::observe`], for evidence that comes once: waits until the session takes it.
+    pub async fn tell(&self, id: &str, evidence: Evidence) {
         let sender = self.lock().get(id).cloned();
-        if let Some(sender) = sender
-            && sender.try_send(Input::Evidence(evidence)).is_err()
-        {
-            // The fusion closes what is lost from its other sources.
-            tracing::warn!(session = id, "evidence lost: the session is behind");
+        if let Some(sender) = sender {
+            // One that ended needs it no more.
+            drop(sender.send(Input::Evidence(evidence)).await);
         }
     }
 

@@ -180,7 +180,7 @@ impl Prompts {
         self.find(id).is_some_and(|prompt| prompt.since <= when)
     }
 
-    /// Those that are not done, for the queue of a later supervisor.
+    /// Whether any was delivered, or failed on its way.
     #[must_use]
     pub fn any_reached(&self) -> bool {
         self.known
@@ -188,6 +188,8 @@ impl Prompts {
             .any(|known| known.prompt.state != Progress::Queued)
     }
 
+    /// Those that are not done, for the queue of a later supervisor.
+    #[must_use]
     pub fn saved(&self) -> Vec<Saved> {
         let open = self
             .known

@@ -133,7 +133,7 @@ impl Actor {
         }
     }
 
-    /// Tells the queue how the agent's input stands, while a prompt waits for it.
+    /// Tells the queue how the agent's input stands. What the screen knows is asked for only while a prompt waits.
     pub(super) async fn look_at_input(&mut self) {
         let Some(verdict) = &self.verdict else { return };
         let asks = self
@@ -150,18 +150,18 @@ impl Actor {
             AgentState::Working => Activity::Working,
             AgentState::NeedsInput => Activity::Dialog,
         };
-        if self.queue.waiting() == 0 && self.queue.current().is_none() {
-            return;
-        }
         let Some(terminal) = self.running.as_ref().and_then(Running::terminal) else {
             return;
         };
         // A screen that was rebuilt from the last output may have missed where the program turned it on.
-        let seen = terminal
-            .text()
-            .await
-            .is_ok_and(|screen| screen.bracketed_paste);
-        if seen && !self.record.bracketed_paste {
+        let wanted = self.queue.waiting() > 0 || self.queue.current().is_some();
+        if wanted
+            && !self.record.bracketed_paste
+            && terminal
+                .text()
+                .await
+                .is_ok_and(|screen| screen.bracketed_paste)
+        {
             self.record.bracketed_paste = true;
             self.save();
         }

@@ -63,6 +63,10 @@ impl Actor {
                 .map_err(|error| SessionError::Start(error.to_string()))?;
         } else {
             let effects = self.queue.interrupt(boot_now().since_boot());
+            if effects.is_empty() {
+                // Nothing is under way, or the key was just pressed.
+                return Ok(());
+            }
             self.carry_out(effects);
         }
         self.observe(Observation::Key(Key::Interrupt));

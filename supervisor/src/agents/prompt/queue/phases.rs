@@ -33,9 +33,12 @@ impl Queue {
                 // A dialog that came up meanwhile would take Enter as "yes".
                 if ready && self.view.activity != Activity::Dialog {
                     effects.push(Effect::Write(b"\r".to_vec()));
-                    if !current.again {
-                        effects.push(report(&current.id, Status::Delivered, None));
-                    }
+                    effects.push(if current.again {
+                        let id = current.id.clone();
+                        Effect::Untyped { id }
+                    } else {
+                        report(&current.id, Status::Delivered, None)
+                    });
                     // Enters whatever else came into the box meanwhile.
                     self.human.draft = false;
                     Some(Phase::Entered {
@@ -82,6 +85,8 @@ impl Queue {
                 ..
             }) if !current.again && self.is_lost(&current.text, tries, since, now) => {
                 current.again = true;
+                let id = current.id.clone();
+                effects.push(Effect::Typing { id });
                 Some(self.retype(&current.text, now, effects))
             }
             next => next,

@@ -17,6 +17,8 @@ struct Bench {
     now: Moment,
     written: Vec<u8>,
     unanswered: bool,
+    /// Of which prompt something may stand in the input box, as the record on disk says.
+    typing: Option<String>,
     reports: Vec<(String, Status, Option<String>)>,
 }
 
@@ -27,6 +29,7 @@ impl Bench {
             now: Duration::from_secs(100),
             written: Vec::new(),
             unanswered: false,
+            typing: None,
             reports: Vec::new(),
         }
     }
@@ -34,12 +37,16 @@ impl Bench {
     fn take(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Typing { .. } | Effect::Untyped { .. } => {}
+                Effect::Typing { id } => self.typing = Some(id),
+                Effect::Untyped { .. } => self.typing = None,
                 Effect::Write(bytes) => {
                     self.written.extend(bytes);
                     self.unanswered = true;
                 }
-                Effect::Report { id, status, reason } => self.reports.push((id, status, reason)),
+                Effect::Report { id, status, reason } => {
+                    self.typing.take_if(|typing| *typing == id);
+                    self.reports.push((id, status, reason));
+                }
             }
         }
     }
@@ -227,7 +234,9 @@ fn what_an_input_box_forgot_is_typed_once_more_and_then_given_up() {
         bench.after(pause);
     }
     bench.written.clear();
+    assert_eq!(bench.typing, None);
     bench.after(2000);
+    assert_eq!(bench.typing.as_deref(), Some("p"));
     let cleared = of(AgentKind::Claude).prompt_rules().clear_line.repeat(2);
     assert_eq!(bench.written, cleared, "what may be left of it goes first");
     bench.written.clear();
@@ -237,6 +246,7 @@ fn what_an_input_box_forgot_is_typed_once_more_and_then_given_up() {
     bench.on(&Event::Output);
     bench.drain();
     assert_eq!(bench.written, b"\x1b[200~x\x1b[201~\r");
+    assert_eq!(bench.typing, None);
     assert_eq!(bench.statuses("p"), [Queued, Delivered], "told once");
     bench.after(15_000);
     assert_eq!(bench.statuses("p"), [Queued, Delivered, Failed]);
