@@ -291,7 +291,11 @@ fn a_shells_commands_are_found_with_their_end_and_place() {
     let token = found(&client, &whim, "q=token", 1);
     assert_eq!(token["results"][0]["snippet"], "export TOKEN=***");
     // The same command again is another one; another terminal has its own.
-    let second = shell(&client, "echo bandicoot\\necho bandicoot\\n");
+    let second = typed(
+        &client,
+        "echo bandicoot\\necho bandicoot\\n",
+        "HISTCONTROL=ignoreboth:erasedups bash",
+    );
     found(&client, &whim, "q=bandicoot", 3);
     found(&client, &whim, &format!("q=bandicoot&session={second}"), 2);
     let (code, text) = command(&whim, &["search", "bandicoot", "--session", &first]);

@@ -19,6 +19,7 @@ if [[ $- == *i* && -n ${WHIM_TERMINAL-} && -z ${__whim_terminal-} ]]; then
         HISTCONTROL=:${HISTCONTROL-}:
         HISTCONTROL=${HISTCONTROL//:ignoreboth:/:ignorespace:}
         HISTCONTROL=${HISTCONTROL//:ignoredups:/:}
+        HISTCONTROL=${HISTCONTROL//:erasedups:/:}
         HISTCONTROL=${HISTCONTROL#:}
         HISTCONTROL=${HISTCONTROL%:}
         for __whim_file in "$__whim_histories"/*.bash; do
