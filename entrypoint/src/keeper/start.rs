@@ -85,6 +85,7 @@ pub(super) fn start(title: Option<Title>, part: Part) -> Result<Keeper, StartErr
     });
     Ok(Keeper {
         identity: Identity {
+            part,
             pid,
             init,
             reaps,

@@ -51,7 +51,7 @@ Afterwards `whim run` goes on with the conversation. Nothing that is there is ov
 login is not cloned by this command: name a clone with --repo, or let `whim run` restore by its spec.
 
 Exit codes: 0 restored, 64 wrong option, 65 the backup cannot be followed, 69 store, snapshot or repository cannot be
-reached, 73 something is in the way or the disk is full, 78 git not usable.";
+reached, 73 something is in the way, the disk is full, or it was interrupted, 78 git not usable.";
 
 /// Put a backup into this root: the checkout, the agent's session, the histories.
 #[derive(Clone, Debug, Args)]
