@@ -261,6 +261,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         _ => (Claim::none(), None),
     };
     let under_way = interrupted_reload(&mut held)?;
+    let names = processes.iter().map(crate::keeper::Process::name);
+    let shells =
+        Shells::new(&mut held, names).map_err(|error| Failure::new(70, error.to_string()))?;
     let mut listeners = Listeners::new(held, keeper.clone());
     let bound = bind(&mut listeners, &settings, &paths).await?;
     let addresses = bound.addresses;
@@ -284,7 +287,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     .map_err(|error| Failure::new(70, error.to_string()))?;
     let ports = previews.ports();
     let terminals = TerminalSet::default();
-    let shells = Shells::default();
     let gate = Arc::new(Gate {
         token: token.clone(),
         agents: identity.uid(),
