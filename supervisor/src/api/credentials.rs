@@ -82,6 +82,11 @@ pub(super) async fn rotate(
             })?),
             None => None,
         };
+    if remote.is_some() && api.git_credentials.is_closed() {
+        return Err(Problem::conflict(
+            "git: the repository is untrusted and fetched; it gets no login any more",
+        ));
+    }
     if let Some(NewToken { token }) = new.platform {
         if !api.platform.rotate(Secret::new(token.expose().to_owned())) {
             return Err(Problem::conflict(

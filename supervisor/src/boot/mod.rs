@@ -113,7 +113,7 @@ pub async fn run(
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if !is_untrusted(settings) {
-        git_login(grounds, settings);
+        login(grounds, settings, false);
     }
     let mut attached = None;
     if left.sessions.is_empty() {
@@ -239,15 +239,9 @@ impl Step<'_> {
 
 /// The checkout is done, but the login was in the memory of the supervisor before.
 fn login_again(grounds: &Grounds, settings: &Settings) {
-    let trusted = settings
-        .repo
-        .as_ref()
-        .filter(|repo| repo.trust == Trust::Full);
+    login(grounds, settings, true);
+    let trusted = settings.repo.as_ref().filter(|_| !is_untrusted(settings));
     let remote = trusted.and_then(|repo| Remote::parse(repo.url.expose()));
-    if let Some((remote, Some((username, password)))) = remote.clone() {
-        grounds.git_credentials.set(remote, username, password);
-    }
-    grounds.rotated.login(&grounds.git_credentials);
     let Some((remote, _)) = remote else { return };
     let (platform, credentials) = (grounds.platform.clone(), grounds.git_credentials.clone());
     // The agent runs already: nothing here waits for the platform.
@@ -277,7 +271,7 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         restored::take_up(grounds, settings, git).await?;
         return Ok(());
     };
-    git_login(grounds, settings);
+    login(grounds, settings, false);
     if let Some((remote, _)) = Remote::parse(repo.url.expose()) {
         grounds
             .platform
@@ -320,9 +314,7 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         Checked::Empty { branch } => tracing::info!(branch, "the repository is empty"),
     }
     if is_untrusted(settings) {
-        // It was needed to fetch; what an untrusted repository makes an agent do must not push with it.
-        grounds.platform.end_login();
-        grounds.git_credentials.clear();
+        login(grounds, settings, true);
     }
     Ok(())
 }
@@ -332,12 +324,19 @@ fn is_untrusted(settings: &Settings) -> bool {
     repo.is_some_and(|repo| repo.trust == Trust::Untrusted)
 }
 
-/// Holds the login that came with the repository's URL; a supervisor before took it with it.
-fn git_login(grounds: &Grounds, settings: &Settings) {
-    let Some(repo) = &settings.repo else { return };
-    if let Some((remote, Some((username, password)))) = Remote::parse(repo.url.expose()) {
+/// Holds the login for git: that of the repository's URL, and over it the one that was given since. Of an untrusted
+/// repository that is `fetched`, none from then on: what it makes an agent do must not push with it.
+fn login(grounds: &Grounds, settings: &Settings, fetched: bool) {
+    if fetched && is_untrusted(settings) {
+        grounds.platform.end_login();
+        grounds.git_credentials.close();
+        return;
+    }
+    let url = settings.repo.as_ref().map(|repo| repo.url.expose());
+    if let Some((remote, Some((username, password)))) = url.and_then(Remote::parse) {
         grounds.git_credentials.set(remote, username, password);
     }
+    grounds.rotated.login(&grounds.git_credentials);
 }
 
 /// Name, address and credential helper for the agents' own git, where nobody set them.
