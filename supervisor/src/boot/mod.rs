@@ -17,6 +17,7 @@ pub mod git;
 pub mod home;
 pub mod init_script;
 mod left;
+mod old;
 mod progress;
 pub mod repository;
 pub mod restored;
@@ -348,18 +349,15 @@ async fn identify(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(
 }
 
 async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(), BootError> {
-    let mut files = Vec::new();
-    environment_for(grounds, settings, &mut files);
-    let failed = |path: PathBuf| move |source| BootError::Environment { path, source };
-    for (name, text) in files {
-        let path = grounds.paths.env_files().join(&name);
-        setup::write_for_agents(&path, text.as_bytes(), &grounds.identity)
-            .map_err(failed(path.clone()))?;
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| BootError::Environment { path, source }
+    };
+    let (files, _) = again::ours(grounds, settings);
+    for file in &files {
+        again::put(grounds, file).map_err(failed(&file.path))?;
     }
-    if let Some(text) = settings.configuration.bashrc_text() {
-        let path = grounds.paths.bashrc();
-        crate::files::write(&path, 0o644, text.as_bytes()).map_err(failed(path.clone()))?;
-    }
+    old::own_files(grounds, &files);
     shell::write(&grounds.paths)
         .map_err(|(path, source)| BootError::Environment { path, source })?;
     // There before the first shell is, so that what it runs is noticed.
