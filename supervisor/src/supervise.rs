@@ -38,10 +38,10 @@ use crate::backup::agent::Backups;
 use crate::backup::{self};
 use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
-use crate::claim::Claim;
+use crate::claim::{Claim, Claimed};
 use crate::config::settings::LogFormat;
 use crate::config::values::StoreKind;
-use crate::config::{Given, Resolved, Secret, Settings, Variables};
+use crate::config::{Given, Secret, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
 use crate::identity::Identity;
@@ -389,13 +389,17 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let life = async {
         if let Some(task) = &mut task {
             board.phase(Phase::WaitingForSpec);
-            match task.recv().await {
-                Some(Resolved {
-                    settings: claimed, ..
-                }) => *settings = claimed,
-                None => std::future::pending().await,
-            }
+            let Some(Claimed {
+                resolved,
+                remembered,
+            }) = task.recv().await
+            else {
+                return std::future::pending().await;
+            };
+            *settings = resolved.settings;
             remember(keeper, &given, &settings).await?;
+            // Who claimed may have left.
+            remembered.send(()).ok();
         }
         if let Some(backend) = &settings.backend {
             platform
