@@ -436,7 +436,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             .await;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
-        let runner = boot::idle_runner(&grounds, &settings);
+        let (reload, booted) = (api.reload.clone(), Arc::new(Settings::clone(&settings)));
+        let in_force = move || reload.settings().unwrap_or_else(|| booted.clone());
+        let runner = boot::idle_runner(&grounds, in_force);
         tokio::select! {
             code = wait_for_end(&mut ends, mode) => code,
             () = idle::watch(&board, &settings.idle, &runner, &grounds.terminals) => Ok(0),

@@ -436,15 +436,21 @@ async fn init_scripts(
     Ok(())
 }
 
-/// How the program of `--idle-action` is run.
+/// How the program of `--idle-action` is run, with the environment of what is in force then.
 #[must_use]
-pub fn idle_runner(grounds: &Grounds, settings: &Settings) -> crate::idle::Runner {
-    let environment = environment_for(grounds, settings, &mut Vec::new());
+pub fn idle_runner(
+    grounds: &Arc<Grounds>,
+    in_force: impl Fn() -> Arc<Settings> + Send + Sync + 'static,
+) -> crate::idle::Runner {
+    let environment = {
+        let grounds = grounds.clone();
+        move || environment_for(&grounds, &in_force(), &mut Vec::new()).into_pairs()
+    };
     crate::idle::Runner {
         keeper: grounds.keeper.clone(),
         backups: grounds.backups.clone(),
         user: grounds.identity.credentials(),
-        environment: environment.into_pairs(),
+        environment: Box::new(environment),
         directory: grounds.paths.checkout(),
         logs: grounds.paths.logs(),
     }

@@ -161,6 +161,12 @@ impl Reload {
         self.opened.send_replace(true);
     }
 
+    /// What is in force; `None` before [`Reload::open`].
+    #[must_use]
+    pub fn settings(&self) -> Option<Arc<Settings>> {
+        self.active.get().map(Active::settings)
+    }
+
     /// Puts these layers in the place of all there were. `body`: the array of layers, or an object with it as `config`.
     ///
     /// # Errors
