@@ -15,7 +15,6 @@ mod services;
 mod task;
 mod told;
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
@@ -26,10 +25,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper, read_memfd};
+use whim_entrypoint::wire::{
+    FINAL_STATE_DIRECTORY, SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper,
+};
 use whim_wire::event::kind;
 use whim_wire::state::{Phase, StateObject, Supervisor};
-use zeroize::Zeroizing;
 
 use crate::api::Api;
 use crate::api::access::Gate;
@@ -52,7 +52,7 @@ use crate::listeners::Listeners;
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
-use crate::reload::{self, Reload};
+use crate::reload::Reload;
 use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
 use crate::secrets::Secrets;
@@ -70,7 +70,8 @@ use failure::at;
 use searching::Searching;
 use secrets::{control_token, preview_secret};
 use services::{Services, announce, bind, remove_ready, write_ready};
-use told::{Told, read, remember};
+pub(crate) use told::arguments;
+use told::{Told, interrupted_reload, read, remember};
 
 /// The step of the boot until all services listen.
 pub const SERVICES: &str = "services";
@@ -465,18 +466,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     Ok(ended_by_us.unwrap_or(0))
 }
 
-/// The layers before a reload that the last supervisor did not finish.
-fn interrupted_reload(
-    held: &mut HashMap<String, OwnedFd>,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-    let Some(memory) = held.remove(reload::UNDER_WAY) else {
-        return Ok(None);
-    };
-    let bytes = read_memfd(&memory, told::ARGUMENTS)
-        .map_err(|error| Failure::new(70, error.to_string()))?;
-    Ok(Some(Zeroizing::new(bytes)))
-}
-
 pub(crate) fn start_log(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
     let filter =
@@ -500,7 +489,9 @@ pub(crate) fn start_log(settings: &Settings) {
 /// The keeper writes the last word when we cannot any more.
 async fn hold_final_state(keeper: &Keeper, paths: &Paths) -> Result<(), Failure> {
     let directory = std::fs::File::open(paths.tmp()).map_err(|error| at(&paths.tmp(), error))?;
-    Ok(keeper.hold("final-state-dir", directory.as_fd()).await?)
+    Ok(keeper
+        .hold(FINAL_STATE_DIRECTORY, directory.as_fd())
+        .await?)
 }
 
 /// The state object that the supervisor before wrote last.

@@ -11,14 +11,13 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::Keeper;
-use super::held::FINAL_STATE_DIRECTORY;
 use crate::Part;
 use crate::log;
 use crate::procfs::Stat;
 use crate::signals::kill;
 use crate::tree::{Ending, Snapshot};
 use crate::wait::{self, Dead};
-use crate::wire::FromKeeper;
+use crate::wire::{FINAL_STATE_DIRECTORY, FromKeeper};
 
 /// Default of `--grace`: fits into `docker stop`'s 10 s.
 pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(8);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches as _, Parser};
-use whim_entrypoint::wire::{Arguments, SupervisorChannel, ToKeeper, read_memfd};
+use whim_entrypoint::wire::{SupervisorChannel, ToKeeper};
 use whim_wire::spec::{AgentKind, RestoreMode};
 
 use crate::boot::{self, credentials::without_login};
@@ -25,8 +25,6 @@ use crate::restore::repository::RepositoryError;
 use crate::restore::source::{self, From, Source, SourceError};
 use crate::supervise::{self, Failure};
 
-/// Largest argv and environment.
-const ARGUMENTS: usize = 64 * 1024 * 1024;
 /// Settings of `whim run` that a restore goes by; a mistake in another one is not its business.
 const KNOWN: [&str; 9] = [
     "WHIM_BACKUP_URL",
@@ -146,15 +144,8 @@ fn complain(message: &str) {
     ));
 }
 
-async fn restore(keeper: &Keeper, mut inventory: Inventory) -> Result<String, Failure> {
-    let told = inventory
-        .held
-        .remove("arguments")
-        .ok_or_else(|| Failure::new(70, "the keeper's arguments are missing"))?;
-    let broken =
-        |error: std::io::Error| Failure::new(70, format!("the keeper's arguments: {error}"));
-    let bytes = read_memfd(&told, ARGUMENTS).map_err(broken)?;
-    let told = Arguments::decode(&bytes).map_err(|error| broken(error.into()))?;
+async fn restore(keeper: &Keeper, inventory: Inventory) -> Result<String, Failure> {
+    let told = supervise::arguments(&inventory.held)?;
     let variables = Variables::new(told.environment);
     let options = parse(told.arguments, &variables)?;
     let (settings, task) = settings(&options, &variables)?;

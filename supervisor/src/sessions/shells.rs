@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use whim_entrypoint::wire::{Io, Launch, memfd_sealed, read_memfd};
+use whim_entrypoint::wire::{Io, Launch, read_memfd};
 
 use super::launch::Ground;
 use super::terminal::{self, Opening};
@@ -97,9 +97,8 @@ impl Shells {
             if ground.terminals.get(&id).is_some() {
                 continue;
             }
-            let memory = memfd_sealed(LAST, number.to_string().as_bytes());
-            let memory = memory.map_err(|error| unavailable(&error))?;
-            let held = ground.keeper.hold(LAST, memory).await;
+            let digits = number.to_string();
+            let held = ground.keeper.hold_sealed(LAST, digits.as_bytes()).await;
             held.map_err(|error| unavailable(&error))?;
             return Ok(id);
         }
@@ -329,6 +328,8 @@ impl Source for Direct {
 
 #[cfg(test)]
 mod tests {
+    use whim_entrypoint::wire::memfd_sealed;
+
     use super::*;
 
     #[test]
