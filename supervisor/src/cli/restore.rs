@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches as _, Parser};
@@ -227,7 +227,9 @@ fn parse(arguments: Vec<OsString>, variables: &Variables) -> Result<RestoreOptio
         .options;
     // The keeper went to `/`.
     if let Some(from) = variables.get("PWD") {
-        options.root = PathBuf::from(from).join(&options.root);
+        let from = PathBuf::from(from);
+        options.root = from.join(&options.root);
+        options.from = options.from.map(|named| absolute(&from, named));
     }
     if let Some(agent @ AgentKind::Custom) = options.agent {
         return Err(Failure::new(
@@ -242,6 +244,18 @@ fn parse(arguments: Vec<OsString>, variables: &Variables) -> Result<RestoreOptio
         ));
     }
     Ok(options)
+}
+
+/// FROM as it was meant in the directory that the command was given in, where it is a path: no URL, and with a `/` or
+/// a `.` at its beginning, as no task's id.
+fn absolute(directory: &Path, from: String) -> String {
+    if from.contains("://") || !(from.contains('/') || from.starts_with('.')) {
+        return from;
+    }
+    let path = directory.join(&from);
+    let path = path.canonicalize().unwrap_or(path);
+    // What is no text cannot have been named by text, but the directory may be.
+    path.into_os_string().into_string().unwrap_or(from)
 }
 
 /// Settings as `whim run` would have them in this root, and the task that FROM names.
@@ -334,4 +348,34 @@ fn said(report: &Report, paths: &Paths) -> String {
     text.lines()
         .map(|line| super::text::escape(line) + "\n")
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_may_be_named_from_where_the_command_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(here.join("old/backups")).unwrap();
+        let below = |path: &str| format!("file://{}", here.join(path).display());
+        for (from, url, task) in [
+            ("./old/backups", Some(below("old/backups")), None),
+            ("old/../old/backups", Some(below("old/backups")), None),
+            ("../nowhere/x", None, None),
+            (".", Some(format!("file://{}", here.display())), None),
+            ("/var/backups", Some("file:///var/backups".into()), None),
+            ("s3://b/x", Some("s3://b/x".into()), None),
+            ("ww-12", None, Some("ww-12")),
+        ] {
+            let variables = Variables::new([("PWD".into(), here.clone().into())]);
+            let options = parse(vec![from.into()], &variables).unwrap();
+            let (settings, named) = settings(&options, &variables).unwrap();
+            assert_eq!(named.as_deref(), task, "{from}");
+            if let Some(url) = url {
+                assert_eq!(settings.backup.url.expose(), url, "{from}");
+            }
+        }
+    }
 }
