@@ -20,7 +20,8 @@ use whim::terminals::{Exit, Kind, Terminal, TerminalId, TerminalOptions};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-struct LocalShells(TerminalSet);
+/// With the number of the newest shell.
+struct LocalShells(TerminalSet, std::sync::atomic::AtomicU32);
 
 impl LocalShells {
     fn start(&self, id: TerminalId, kind: Kind) -> Result<Terminal, Failure> {
@@ -71,8 +72,10 @@ impl Shells for LocalShells {
         &self,
         _: OpenRequest,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Terminal, ShellError>> + Send + '_>> {
-        let id = self.0.next_shell().id().clone();
-        let opened = self.start(id, Kind::Shell);
+        let number = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let opened = TerminalId::new(&format!("shell-{number}"))
+            .map_err(Failure::from)
+            .and_then(|id| self.start(id, Kind::Shell));
         Box::pin(async move { opened.map_err(|error| ShellError::Unavailable(error.to_string())) })
     }
 
@@ -112,7 +115,7 @@ fn main() -> Result<(), Failure> {
         .build()?;
     runtime.block_on(async move {
         let set = TerminalSet::default();
-        let shells = LocalShells(set.clone());
+        let shells = LocalShells(set.clone(), std::sync::atomic::AtomicU32::new(0));
         shells.start(TerminalId::new("main")?, Kind::Agent)?;
         let app: Router = router(HttpState {
             set,

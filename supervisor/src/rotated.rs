@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use whim_entrypoint::wire::{memfd_sealed, read_memfd};
+use whim_entrypoint::wire::read_memfd;
 use whim_wire::spec::{ProviderKind, Sensitive};
 use zeroize::Zeroizing;
 
@@ -87,7 +87,7 @@ impl Rotated {
             given.merge(newer);
             Zeroizing::new(serde_json::to_vec(&*given).map_err(io::Error::from)?)
         };
-        self.keeper.hold(NAME, memfd_sealed(NAME, &json)?).await
+        self.keeper.hold_sealed(NAME, &json).await
     }
 
     /// Puts the keys in, over those of the start.

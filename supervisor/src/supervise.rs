@@ -15,7 +15,6 @@ mod services;
 mod task;
 mod told;
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
@@ -26,10 +25,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper, read_memfd};
+use whim_entrypoint::wire::{
+    FINAL_STATE_DIRECTORY, SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper,
+};
 use whim_wire::event::kind;
 use whim_wire::state::{Phase, StateObject, Supervisor};
-use zeroize::Zeroizing;
 
 use crate::api::Api;
 use crate::api::access::Gate;
@@ -38,10 +38,10 @@ use crate::backup::agent::Backups;
 use crate::backup::{self};
 use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
-use crate::claim::Claim;
+use crate::claim::{Claim, Claimed};
 use crate::config::settings::LogFormat;
 use crate::config::values::StoreKind;
-use crate::config::{Given, Resolved, Secret, Settings, Variables};
+use crate::config::{Given, Secret, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
 use crate::identity::Identity;
@@ -52,7 +52,7 @@ use crate::listeners::Listeners;
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
-use crate::reload::{self, Reload};
+use crate::reload::Reload;
 use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
 use crate::secrets::Secrets;
@@ -70,7 +70,8 @@ use failure::at;
 use searching::Searching;
 use secrets::{control_token, preview_secret};
 use services::{Services, announce, bind, remove_ready, write_ready};
-use told::{Told, read, remember};
+pub(crate) use told::arguments;
+use told::{Told, interrupted_reload, read, remember};
 
 /// The step of the boot until all services listen.
 pub const SERVICES: &str = "services";
@@ -261,6 +262,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         _ => (Claim::none(), None),
     };
     let under_way = interrupted_reload(&mut held)?;
+    let names = processes.iter().map(crate::keeper::Process::name);
+    let shells =
+        Shells::new(&mut held, names).map_err(|error| Failure::new(70, error.to_string()))?;
     let mut listeners = Listeners::new(held, keeper.clone());
     let bound = bind(&mut listeners, &settings, &paths).await?;
     let addresses = bound.addresses;
@@ -284,7 +288,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     .map_err(|error| Failure::new(70, error.to_string()))?;
     let ports = previews.ports();
     let terminals = TerminalSet::default();
-    let shells = Shells::default();
     let gate = Arc::new(Gate {
         token: token.clone(),
         agents: identity.uid(),
@@ -387,13 +390,17 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     let life = async {
         if let Some(task) = &mut task {
             board.phase(Phase::WaitingForSpec);
-            match task.recv().await {
-                Some(Resolved {
-                    settings: claimed, ..
-                }) => *settings = claimed,
-                None => std::future::pending().await,
-            }
+            let Some(Claimed {
+                resolved,
+                remembered,
+            }) = task.recv().await
+            else {
+                return std::future::pending().await;
+            };
+            *settings = resolved.settings;
             remember(keeper, &given, &settings).await?;
+            // Who claimed may have left.
+            remembered.send(()).ok();
         }
         if let Some(backend) = &settings.backend {
             platform
@@ -430,7 +437,9 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             .await;
         board.phase(Phase::Ready);
         tracing::info!(ms = milliseconds(begun.elapsed()), "ready");
-        let runner = boot::idle_runner(&grounds, &settings);
+        let (reload, booted) = (api.reload.clone(), Arc::new(Settings::clone(&settings)));
+        let in_force = move || reload.settings().unwrap_or_else(|| booted.clone());
+        let runner = boot::idle_runner(&grounds, in_force);
         tokio::select! {
             code = wait_for_end(&mut ends, mode) => code,
             () = idle::watch(&board, &settings.idle, &runner, &grounds.terminals) => Ok(0),
@@ -457,18 +466,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     Ok(ended_by_us.unwrap_or(0))
 }
 
-/// The layers before a reload that the last supervisor did not finish.
-fn interrupted_reload(
-    held: &mut HashMap<String, OwnedFd>,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-    let Some(memory) = held.remove(reload::UNDER_WAY) else {
-        return Ok(None);
-    };
-    let bytes = read_memfd(&memory, told::ARGUMENTS)
-        .map_err(|error| Failure::new(70, error.to_string()))?;
-    Ok(Some(Zeroizing::new(bytes)))
-}
-
 pub(crate) fn start_log(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
     let filter =
@@ -492,7 +489,9 @@ pub(crate) fn start_log(settings: &Settings) {
 /// The keeper writes the last word when we cannot any more.
 async fn hold_final_state(keeper: &Keeper, paths: &Paths) -> Result<(), Failure> {
     let directory = std::fs::File::open(paths.tmp()).map_err(|error| at(&paths.tmp(), error))?;
-    Ok(keeper.hold("final-state-dir", directory.as_fd()).await?)
+    Ok(keeper
+        .hold(FINAL_STATE_DIRECTORY, directory.as_fd())
+        .await?)
 }
 
 /// The state object that the supervisor before wrote last.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::json;
 use whim_kit::{proc, wait};
 
-use crate::support::{PATIENCE, custom, repository, start, state, whim};
+use crate::support::{PATIENCE, custom, kill_supervisor, repository, start, state, whim};
 
 #[test]
 fn nothing_of_a_session_outlives_it() {
@@ -82,6 +82,37 @@ fn a_shell_is_opened_used_and_closed() {
     );
     let closed = client.delete("/v1/terminals/shell-1").unwrap();
     assert!(closed.status.is_success(), "{}", closed.text());
+}
+
+#[test]
+fn what_was_given_for_a_shell_never_opens_the_next_one() {
+    let (whim, client) = start(&custom(whim(), "exec sleep 100000"));
+    state(&client, &whim, "ready", |state| state["phase"] == "ready");
+    let open = || {
+        let sleeping = json!({"command": ["/bin/sleep", "1000"]});
+        // A supervisor that comes up says `ready` before it has taken up everything.
+        wait::until("a shell", PATIENCE, || {
+            let opened = client.post("/v1/terminals", &sleeping).ok()?;
+            (opened.status == 201).then(|| opened.json().unwrap()["id"].clone())
+        })
+        .unwrap()
+    };
+    assert_eq!(open(), "shell-1");
+    let link = client
+        .post("/v1/terminals/shell-1/links", &json!({"read_only": false}))
+        .unwrap();
+    let link = link.json().unwrap()["path"].as_str().unwrap().to_owned();
+    assert_eq!(client.get(&link).unwrap().status, 200);
+    let closed = client.delete("/v1/terminals/shell-1").unwrap();
+    assert!(closed.status.is_success(), "{}", closed.text());
+    assert_eq!(client.get(&link).unwrap().status, 404);
+    assert_eq!(open(), "shell-2");
+    assert_eq!(client.get(&link).unwrap().status, 404);
+    let closed = client.delete("/v1/terminals/shell-2").unwrap();
+    assert!(closed.status.is_success(), "{}", closed.text());
+    // Nobody who is left knows of it but the keeper.
+    kill_supervisor(&client, &whim, 1);
+    assert_eq!(open(), "shell-3");
 }
 
 #[test]

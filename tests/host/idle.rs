@@ -71,6 +71,43 @@ fn a_program_is_run_as_the_agents_user_once() {
 }
 
 #[test]
+fn a_program_is_run_with_the_layers_that_are_in_force() {
+    let root = root(&whim());
+    let program = root
+        .write_as_agent("/home/node/on-idle", "#!/bin/sh\necho \"$MARK\" > idled\n")
+        .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let action = format!("exec:{}", program.display());
+    let layers = |mark: &str| json!([{"layer": "user", "env": {"MARK": mark}}]);
+    let spec = json!({"version": 1, "config": layers("old")}).to_string();
+    let run = custom(
+        whim().args([
+            "--idle-after",
+            "1",
+            "--idle-action",
+            &action,
+            "--spec",
+            &spec,
+        ]),
+        "until [ -e enough ]; do echo working; sleep 0.2; done; exec sleep 100000",
+    );
+    let whim = run.start(root).unwrap();
+    let client = whim.client(PATIENCE).unwrap();
+    state(&client, &whim, "some work", |state| {
+        state["phase"] == "ready" && state["state"] == "working"
+    });
+    let changed = client.put("/v1/config", &layers("new")).unwrap();
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    std::fs::write(whim.root().at("/app/repo/enough"), "").unwrap();
+    let ended = wait::until("the program's end", PATIENCE, || {
+        events(&client, "idle.action").pop()
+    });
+    ended.unwrap_or_else(|error| panic!("{error}\n{}", whim.output()));
+    let idled = std::fs::read_to_string(whim.root().at("/app/repo/idled")).unwrap();
+    assert_eq!(idled, "new\n");
+}
+
+#[test]
 fn a_program_that_cannot_be_run_is_told() {
     let run = custom(
         whim().args(["--idle-after", "1", "--idle-action", "exec:/nowhere"]),

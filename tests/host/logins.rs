@@ -38,6 +38,11 @@ fn up(run: &Run) -> (Whim, Client, Root) {
     (whim, client, root)
 }
 
+/// The body of `PUT /v1/credentials`.
+fn given(url: &str, (username, password): (&str, &str)) -> serde_json::Value {
+    json!({"git": {"url": url, "username": username, "password": password}})
+}
+
 const PUSH: &str = "git commit -q --allow-empty -m Work && git push -q origin HEAD:refs/heads/";
 
 #[test]
@@ -94,8 +99,34 @@ fn an_untrusted_repositorys_login_is_gone_once_it_is_fetched() {
     assert_eq!(agents_word(&root, "cat README.md"), "hello");
     let push = format!("{PUSH}pushed");
     assert!(!as_agent(&root, &push).status.success());
+    let login = given(&served.server.url("app"), LOGIN);
+    for restarts in 1..3 {
+        // Neither is one taken that is given later.
+        let refused = client.put("/v1/credentials", &login).unwrap();
+        assert_eq!(refused.status, 409, "{}", refused.text());
+        assert!(!as_agent(&root, &push).status.success());
+        kill_supervisor(&client, &whim, restarts);
+        assert!(!as_agent(&root, &push).status.success());
+    }
+}
+
+#[test]
+fn a_login_that_was_given_to_a_warm_container_counts_more_than_that_of_its_tasks_url() {
+    let served = served();
+    let root = root(&whim());
+    let look = "exec sleep 100000";
+    let (whim, client) = start_in(&custom(whim().arg("--wait-for-spec"), look), &root);
+    let login = given(&served.server.url("app"), LOGIN);
+    let taken = client.put("/v1/credentials", &login).unwrap();
+    assert_eq!(taken.status, 204, "{}", taken.text());
+    let url = served.server.url_with(("robot", "an-old-one"), "app");
+    let spec = json!({"version": 1, "repo": {"url": url}});
+    let claimed = client.put("/v1/spec", &spec).unwrap();
+    assert_eq!(claimed.status, 202, "{}", claimed.text());
+    ready(&client, &whim);
+    assert_eq!(agents_word(&root, "cat README.md"), "hello");
     kill_supervisor(&client, &whim, 1);
-    assert!(!as_agent(&root, &push).status.success());
+    agents_word(&root, &format!("{PUSH}pushed"));
 }
 
 #[test]

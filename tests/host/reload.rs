@@ -426,3 +426,43 @@ fn a_reload_outlives_its_supervisor_also_in_the_middle() {
     kill_supervisor(&client, &whim, 2);
     assert_eq!(in_a_new_shell(&client, &whim, "echo $MARK"), "two");
 }
+
+#[test]
+fn what_a_reload_brought_does_not_outlive_the_containers_life() {
+    let upstream = Upstream::start(says("yes")).unwrap();
+    let repository = repository();
+    let run = claude(&upstream, repository.path(), json!([]));
+    let root = crate::support::root(&run);
+    root.write_as_agent(
+        "/home/node/.mcp.json",
+        "{\"mcpServers\": {\"mine\": {\"command\": \"/bin/true\"}}}",
+    )
+    .unwrap();
+    let (mut whim, client) = start_in(&run, &root);
+    word(&client, &whim, "idle");
+    let (status, answer) = put(&client, "/v1/config", &json!([layer("two")]));
+    assert_eq!(status, 200, "{answer}");
+    assert!(text(&root, "/home/node/.mcp.json").contains("server-two"));
+    assert!(text(&root, "/whim/bashrc").contains("rc two"));
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+
+    let (whim, client) = start_in(&run, &root);
+    word(&client, &whim, "idle");
+    let servers = object(&root, "/home/node/.mcp.json");
+    assert_eq!(
+        servers["mcpServers"],
+        json!({"mine": {"command": "/bin/true"}})
+    );
+    let settings = object(&root, "/home/node/.claude/settings.json");
+    assert_eq!(settings["cleanupPeriodDays"], Value::Null, "{settings}");
+    assert_eq!(settings["permissions"]["allow"], Value::Null, "{settings}");
+    assert!(!text(&root, "/app/CLAUDE.md").contains("Rule two."));
+    for gone in [
+        "/home/node/.claude/skills/skill-two",
+        "/whim/env-files/.env",
+        "/whim/bashrc",
+    ] {
+        assert!(!root.at(gone).exists(), "{gone}");
+    }
+}

@@ -296,3 +296,28 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
     let said = restore(running.root(), &[store], 73);
     assert!(said.contains("whim runs in"), "{said}");
 }
+
+#[test]
+fn what_was_interrupted_is_not_called_restored() {
+    // A store that takes the question and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    for signal in [
+        nix::sys::signal::Signal::SIGINT,
+        nix::sys::signal::Signal::SIGTERM,
+    ] {
+        let run = whim()
+            .command("restore")
+            .env("AWS_ENDPOINT_URL", format!("http://{address}"))
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_ACCESS_KEY_ID", "whim")
+            .env("AWS_SECRET_ACCESS_KEY", "whim")
+            .env("AWS_REGION", "us-east-1")
+            .arg("s3://history/team");
+        let mut whim = run.start(root(&run)).unwrap();
+        let (_asked, _) = silent.accept().unwrap();
+        whim.signal(signal).unwrap();
+        assert_eq!(whim.ended(PATIENCE).unwrap(), 73, "{}", whim.output());
+        assert!(whim.output().contains("interrupted"), "{}", whim.output());
+    }
+}

@@ -6,13 +6,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::wire::ARGUMENTS;
+
 /// Most held descriptors, `arguments` not counted.
 pub(super) const MAX_HELD: usize = 64;
-/// The sealed memfd with argv and environment.
-pub(super) const ARGUMENTS: &str = "arguments";
-/// A directory that gets `claude_state` written `stopped` when everything ended, see [`super::final_state`].
-pub(super) const FINAL_STATE_DIRECTORY: &str = "final-state-dir";
-
 #[derive(Debug)]
 pub(super) struct Held {
     arguments: OwnedFd,

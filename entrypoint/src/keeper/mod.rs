@@ -62,6 +62,8 @@ const REST: Duration = Duration::from_secs(1);
 /// What does not change.
 #[derive(Clone, Copy, Debug)]
 struct Identity {
+    /// What the supervisor does.
+    part: Part,
     pid: i32,
     /// PID 1 of its namespace.
     init: bool,

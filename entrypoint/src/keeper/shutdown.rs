@@ -11,13 +11,13 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::Keeper;
-use super::held::FINAL_STATE_DIRECTORY;
+use crate::Part;
 use crate::log;
 use crate::procfs::Stat;
 use crate::signals::kill;
 use crate::tree::{Ending, Snapshot};
 use crate::wait::{self, Dead};
-use crate::wire::FromKeeper;
+use crate::wire::{FINAL_STATE_DIRECTORY, FromKeeper};
 
 /// Default of `--grace`: fits into `docker stop`'s 10 s.
 pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(8);
@@ -67,6 +67,9 @@ impl Stop {
 
 impl Keeper {
     /// Begins the end, or with a second signal finishes it at once. `signal` 0: the supervisor asked for it.
+    ///
+    /// A container that is told to end has done so when it ended, so its code is 0. Work that a signal interrupts is not
+    /// done: its code is what the supervisor says of it, or 128 and the signal.
     pub(super) fn stop_in_order(&mut self, signal: i32, code: u8, now: Instant) {
         if let Some(stop) = &mut self.stop {
             if signal != 0 && stop.signal != 0 {
@@ -75,11 +78,15 @@ impl Keeper {
                 stop.finished = true;
             } else if signal != 0 {
                 stop.signal = signal;
-            } else if stop.signal == 0 {
+            } else if (stop.signal == 0 || self.identity.part == Part::Restore) && !stop.finished {
                 stop.code = code;
             }
             return;
         }
+        let code = match self.identity.part {
+            Part::Restore if signal != 0 => u8::try_from(128 + signal).unwrap_or(KILLED),
+            Part::Restore | Part::Run => code,
+        };
         let deadline = now.checked_add(self.grace).unwrap_or(now + DEFAULT_GRACE);
         let kill_at = deadline
             .checked_sub(FLUSH_MARGIN.min(self.grace / 2))

@@ -32,7 +32,7 @@ use crate::log;
 use crate::procfs;
 use crate::signals;
 use crate::title::Title;
-use crate::wire::{Arguments, memfd_sealed};
+use crate::wire::{ARGUMENTS, Arguments, memfd_sealed};
 
 /// Without these there is no keeper.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ pub(super) fn start(title: Option<Title>, part: Part) -> Result<Keeper, StartErr
     });
     Ok(Keeper {
         identity: Identity {
+            part,
             pid,
             init,
             reaps,
@@ -132,7 +133,7 @@ fn seal_arguments(title: Option<Title>, part: Part) -> io::Result<OwnedFd> {
             .encode()?
         }
     };
-    let sealed = memfd_sealed(super::held::ARGUMENTS, &bytes);
+    let sealed = memfd_sealed(ARGUMENTS, &bytes);
     bytes.fill(0);
     // Or the compiler may leave out the filling of memory that nobody reads again.
     std::hint::black_box(&bytes);

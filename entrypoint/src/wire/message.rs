@@ -44,8 +44,9 @@ pub enum ToKeeper {
     /// The exit was recorded: forget the process, its rings and its status. Ignored while it still runs.
     Acknowledge { process: ProcessId },
     /// Keep a descriptor under this name for the next supervisor (descriptor 0; replaces an older one). The name
-    /// `final-state-dir` also asks for something: in that directory the keeper makes `claude_state` read `stopped` at its
-    /// very end. `arguments` and `stdin:…` are the keeper's own names.
+    /// [`FINAL_STATE_DIRECTORY`](super::FINAL_STATE_DIRECTORY) also asks for something: in that directory the keeper makes
+    /// `claude_state` read `stopped` at its very end. [`ARGUMENTS`](super::ARGUMENTS) and `stdin:…` are the keeper's own
+    /// names.
     Hold { name: String },
     /// Close the held descriptor of this name.
     Release { name: String },

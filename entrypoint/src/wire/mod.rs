@@ -22,6 +22,10 @@ pub use memfd::{memfd_sealed, read_memfd};
 pub use message::*;
 pub use packets::Packet;
 
+/// Name of the held descriptor that is the keeper's own: the sealed memfd with argv and environment ([`Arguments`]).
+pub const ARGUMENTS: &str = "arguments";
+/// Name of the held directory in which the keeper makes `claude_state` read `stopped` when everything ended.
+pub const FINAL_STATE_DIRECTORY: &str = "final-state-dir";
 /// Longest name of a process or held descriptor, in bytes.
 pub const MAX_NAME: usize = 255;
 /// Longest text for people (reasons, refusals), in bytes.

@@ -1,8 +1,9 @@
 //! Who calls, and what that caller may do.
 //!
 //! Three doors: 7681 for people and 8081 for machines, both with the control token as bearer; and the unix socket, where
-//! the kernel says who calls. Two roles: the *owner* may do all; the *agents' user* may read state, ports and its own
-//! spend, report hooks and ask for git credentials. Where supervisor and agents run as one user, the uid alone gives the
+//! the kernel says who calls. Two roles: the *owner* may do all; the *agents' user* may read how the task stands
+//! (state, the journal's events, sessions without their conversation, ports, the totals of spend and the metrics made of
+//! them: those of the whole task, not of one session) and ask for git credentials. Where supervisor and agents run as one user, the uid alone gives the
 //! second role only, and the control token the first.
 
 use std::sync::Arc;
@@ -151,20 +152,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Owner {
     }
 }
 
-/// Extractor: the caller may read; tells whether it is the owner.
+/// Extractor: the caller is the owner or the agents' user, who are told the same.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader {
-    pub owner: bool,
-}
+pub struct Reader;
 
 impl<S: Send + Sync> FromRequestParts<S> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        need(parts, Role::AgentsUser)?;
-        Ok(Self {
-            owner: parts.extensions.get::<Role>() == Some(&Role::Owner),
-        })
+        need(parts, Role::AgentsUser).map(|()| Self)
     }
 }
 

@@ -22,11 +22,12 @@ pub(super) async fn claim(
     State(api): Shared,
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
-    match api.claim.claim(body.to_vec()) {
+    match api.claim.claim(body.to_vec()).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(error @ (ClaimError::NotWaiting | ClaimError::Taken)) => {
             Err(Problem::conflict(error.to_string()))
         }
+        Err(error @ ClaimError::NotRemembered) => Err(Problem::internal(&error)),
         Err(ClaimError::Invalid(invalid)) => {
             let errors = crate::config::report::Check {
                 mistakes: invalid.mistakes.clone(),
@@ -82,6 +83,11 @@ pub(super) async fn rotate(
             })?),
             None => None,
         };
+    if remote.is_some() && api.git_credentials.is_closed() {
+        return Err(Problem::conflict(
+            "git: the repository is untrusted and fetched; it gets no login any more",
+        ));
+    }
     if let Some(NewToken { token }) = new.platform {
         if !api.platform.rotate(Secret::new(token.expose().to_owned())) {
             return Err(Problem::conflict(

@@ -1,7 +1,7 @@
 //! Credentials for git, asked for by `whim git-credential` through the unix socket.
 //!
 //! They are given for the exact scheme, host and path of `repo.url` only, so that a remote that the agent adds, or a
-//! redirect, gets nothing. With `repo.trust: untrusted` nothing is given at all.
+//! redirect, gets nothing. Of `repo.trust: untrusted` nothing is given at all once it is fetched.
 
 use axum::Json;
 use axum::extract::State;

@@ -137,7 +137,7 @@ const CALLS: &[Call] = &[
     .query("restart")
     .takes(of::<Vec<Layer>>)
     .gives("200", Some(of::<Reloaded>)),
-    call("put", "/v1/credentials", "Credentials of provider, git and platform, held in memory only")
+    call("put", "/v1/credentials", "Credentials of provider, git and platform, held in memory only; 409 for a git login once an untrusted repository is fetched")
         .takes(of::<credentials::NewCredentials>)
         .gives("204", None),
     call("get", "/v1/attachments", "Attached files that are there, and those of the last that could not be had")

@@ -1,10 +1,12 @@
 //! Serves a router on a bound listener until told to stop.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,10 +36,10 @@ pub async fn tcp(listener: TcpListener, router: Router, shutdown: CancellationTo
             () = server.shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Small answers must not wait for each other; a socket that refuses is already gone.
                 drop(stream.set_nodelay(true));
-                server.connection(stream, Door::Tcp, permit);
+                server.connection(stream, Door::Tcp, Some(peer), permit);
             }
             Err(error) => pause(&error).await,
         }
@@ -55,7 +57,9 @@ pub async fn unix(listener: UnixListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, _)) => match stream.peer_cred() {
-                Ok(peer) => server.connection(stream, Door::Socket { uid: peer.uid() }, permit),
+                Ok(peer) => {
+                    server.connection(stream, Door::Socket { uid: peer.uid() }, None, permit);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a caller without credentials was turned away")
                 }
@@ -100,13 +104,22 @@ impl Server {
         }
     }
 
-    fn connection<S>(&self, stream: S, door: Door, permit: tokio::sync::OwnedSemaphorePermit)
-    where
+    /// `peer`: the address that failed credentials are counted by.
+    fn connection<S>(
+        &self,
+        stream: S,
+        door: Door,
+        peer: Option<SocketAddr>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(door);
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(ConnectInfo(peer));
+            }
             let mut router = router.clone();
             async move {
                 Ok::<_, Infallible>(

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use super::agents::records;
 use super::{Grounds, environment_for, setup};
+use crate::agents::FileEdit;
+use crate::agents::edit::Edit;
 use crate::agents::setup::Setup;
 use crate::config::Settings;
+use crate::config::environment::Environment;
 use crate::sessions::{Record, Task};
 use whim_wire::spec::AgentKind;
 
@@ -19,18 +22,26 @@ pub struct OurFile {
     pub public: bool,
 }
 
-/// See the module's header.
-#[derive(Debug)]
-pub struct Made {
-    pub task: Task,
-    pub files: Vec<OurFile>,
-    /// Every session of this life of the container, with its agent's setup.
-    pub sessions: Vec<(AgentKind, Setup)>,
+impl OurFile {
+    /// Its fingerprint, as [`Written`](super::Written) knows it.
+    pub(super) fn print(&self) -> Vec<String> {
+        let edit = FileEdit {
+            path: self.path.clone(),
+            mode: 0o644,
+            edit: Edit::Replace(self.text.clone().into_bytes()),
+        };
+        // Of a file that is ours as a whole nothing has to be understood.
+        let share = edit.share();
+        share.map_or_else(
+            |_| Vec::new(),
+            |share| share.fingerprints().cloned().collect(),
+        )
+    }
 }
 
-/// Makes it; `main` is the record of the session `main`.
+/// The files of ours that follow from the layers, and the environment of the agents' processes.
 #[must_use]
-pub fn make(grounds: &Grounds, settings: &Settings, main: &Record) -> Made {
+pub(super) fn ours(grounds: &Grounds, settings: &Settings) -> (Vec<OurFile>, Environment) {
     let mut env_files = Vec::new();
     let environment = environment_for(grounds, settings, &mut env_files);
     let mut files: Vec<OurFile> = env_files
@@ -46,6 +57,22 @@ pub fn make(grounds: &Grounds, settings: &Settings, main: &Record) -> Made {
         text,
         public: true,
     }));
+    (files, environment)
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Made {
+    pub task: Task,
+    pub files: Vec<OurFile>,
+    /// Every session of this life of the container, with its agent's setup.
+    pub sessions: Vec<(AgentKind, Setup)>,
+}
+
+/// Makes it; `main` is the record of the session `main`.
+#[must_use]
+pub fn make(grounds: &Grounds, settings: &Settings, main: &Record) -> Made {
+    let (files, environment) = ours(grounds, settings);
     let setup = setup::setup(grounds, settings, main);
     let sessions = records(&grounds.paths, grounds.started_ms)
         .into_iter()
@@ -60,6 +87,18 @@ pub fn make(grounds: &Grounds, settings: &Settings, main: &Record) -> Made {
         files,
         sessions,
     }
+}
+
+/// Puts a file of ours in its place, and notes that it is ours if it was not there.
+///
+/// # Errors
+/// Those of the file system; the old file is then as it was.
+pub fn put(grounds: &Grounds, file: &OurFile) -> std::io::Result<()> {
+    let present = std::fs::read(&file.path).ok();
+    if present.as_deref() != Some(file.text.as_bytes()) {
+        grounds.written.note(&file.path, file.print());
+    }
+    write(grounds, &file.path, file.text.as_bytes(), file.public)
 }
 
 /// Writes a file of ours as the boot does.

@@ -53,6 +53,13 @@ pub(super) async fn agents(
         sessions::check(&ground, &plan)?;
         provider.await.unwrap_or(Ok(()))?;
     }
+    if !runs && left.sessions.is_empty() {
+        let mut wanted = vec![(plan.record.agent, setup.clone())];
+        let beside = records(&grounds.paths, life).into_iter();
+        let beside = beside.filter(|record| !sessions::is_main(&record.id));
+        wanted.extend(beside.map(|record| (record.agent, record.setup(&setup))));
+        old::agents_files(grounds, &wanted).await;
+    }
     sessions::start(&ground, plan, adopted, inbox)
         .wait()
         .await?;

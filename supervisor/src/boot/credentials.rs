@@ -80,7 +80,7 @@ struct Login {
     password: String,
 }
 
-/// Holds the login of the task's repository, and while it is fetched that of its mirror.
+/// Holds the login of the task's repository, and while it is fetched that of its mirror. Once closed, no login any more.
 #[derive(Debug, Default)]
 pub struct GitCredentials {
     held: Mutex<Held>,
@@ -90,25 +90,32 @@ pub struct GitCredentials {
 struct Held {
     repository: Option<Login>,
     mirror: Option<Login>,
+    closed: bool,
 }
 
 impl GitCredentials {
-    /// From now on, this login is given for this remote.
+    /// From now on, this login is given for this remote; nothing happens once they are closed.
     pub fn set(&self, remote: Remote, username: String, password: String) {
-        self.lock().repository = Some(Login {
-            remote,
-            username,
-            password,
-        });
+        let mut held = self.lock();
+        if !held.closed {
+            held.repository = Some(Login {
+                remote,
+                username,
+                password,
+            });
+        }
     }
 
     /// A login for the mirror, until [`GitCredentials::forget_mirror`]: only the boot fetches from it.
     pub fn set_mirror(&self, remote: Remote, username: String, password: String) {
-        self.lock().mirror = Some(Login {
-            remote,
-            username,
-            password,
-        });
+        let mut held = self.lock();
+        if !held.closed {
+            held.mirror = Some(Login {
+                remote,
+                username,
+                password,
+            });
+        }
     }
 
     /// The mirror's login is given no more.
@@ -116,9 +123,18 @@ impl GitCredentials {
         self.lock().mirror = None;
     }
 
-    /// From now on nothing is given.
-    pub fn clear(&self) {
-        *self.lock() = Held::default();
+    /// From now on nothing is given, whatever is [`GitCredentials::set`].
+    pub fn close(&self) {
+        *self.lock() = Held {
+            closed: true,
+            ..Held::default()
+        };
+    }
+
+    /// Whether nothing will be given.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// User name and password, for exactly the remote that they belong to.
@@ -192,5 +208,17 @@ mod tests {
         credentials.forget_mirror();
         assert_eq!(credentials.answer("https", "m", "a"), None);
         assert_eq!(credentials.answer("https", "h", "a/b"), yes);
+    }
+
+    #[test]
+    fn once_closed_nothing_is_taken_or_given() {
+        let credentials = GitCredentials::default();
+        let (remote, _) = Remote::parse("https://h/a").unwrap();
+        credentials.set(remote.clone(), "u".into(), "p".into());
+        credentials.close();
+        assert_eq!(credentials.answer("https", "h", "a"), None);
+        credentials.set(remote, "u".into(), "p".into());
+        assert_eq!(credentials.answer("https", "h", "a"), None);
+        assert!(credentials.is_closed());
     }
 }

@@ -1,9 +1,10 @@
 //! Merging what an agent needs into the files of its home, through the helper.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::agents::FileEdit;
-use crate::agents::edit::{EditError, MAX_FILE};
+use crate::agents::edit::{EditError, Left, MAX_FILE, Share};
 use crate::clock;
 use crate::helper::{Helper, HelperError};
 
@@ -98,6 +99,57 @@ async fn merge(
         }
     }
     Err(HomeError::Busy(edit.path.clone()))
+}
+
+/// Takes these out of a file, where they stand as they were written.
+///
+/// # Errors
+/// [`HomeError`].
+pub async fn take_out(
+    helper: &Helper,
+    path: &Path,
+    prints: &BTreeSet<String>,
+) -> Result<(), HomeError> {
+    for _ in 0..ATTEMPTS {
+        let Some((content, stamp)) = helper.read_optional(path, MAX_FILE).await? else {
+            return Ok(());
+        };
+        let share = Share::among(path, &content, prints)?;
+        match share.withdraw(path, &content, prints)? {
+            Left::Same => return Ok(()),
+            Left::Nothing => {
+                helper.remove(path).await?;
+                tidy(helper, path).await;
+                return Ok(());
+            }
+            Left::Content(new) => {
+                let mode = helper.stat(path).await?.mode;
+                match helper.write(path, mode, Some(Some(stamp)), new).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if error.is_stale() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    Err(HomeError::Busy(path.to_owned()))
+}
+
+/// Removes directories of a skill that nothing is in any more, after its file `path` went.
+pub async fn tidy(helper: &Helper, path: &Path) {
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    let Some(skills) = above
+        .iter()
+        .position(|directory| directory.file_name() == Some("skills".as_ref()))
+    else {
+        return;
+    };
+    for directory in above.iter().take(skills) {
+        if helper.remove_directory(directory).await.is_err() {
+            // Something is in it.
+            return;
+        }
+    }
 }
 
 fn aside(path: &Path) -> PathBuf {

@@ -17,6 +17,7 @@ pub mod git;
 pub mod home;
 pub mod init_script;
 mod left;
+mod old;
 mod progress;
 pub mod repository;
 pub mod restored;
@@ -113,7 +114,7 @@ pub async fn run(
     let git = git_for(grounds, settings);
     let environment = environment_for(grounds, settings, &mut Vec::new());
     if !is_untrusted(settings) {
-        git_login(grounds, settings);
+        login(grounds, settings, false);
     }
     let mut attached = None;
     if left.sessions.is_empty() {
@@ -239,15 +240,9 @@ impl Step<'_> {
 
 /// The checkout is done, but the login was in the memory of the supervisor before.
 fn login_again(grounds: &Grounds, settings: &Settings) {
-    let trusted = settings
-        .repo
-        .as_ref()
-        .filter(|repo| repo.trust == Trust::Full);
+    login(grounds, settings, true);
+    let trusted = settings.repo.as_ref().filter(|_| !is_untrusted(settings));
     let remote = trusted.and_then(|repo| Remote::parse(repo.url.expose()));
-    if let Some((remote, Some((username, password)))) = remote.clone() {
-        grounds.git_credentials.set(remote, username, password);
-    }
-    grounds.rotated.login(&grounds.git_credentials);
     let Some((remote, _)) = remote else { return };
     let (platform, credentials) = (grounds.platform.clone(), grounds.git_credentials.clone());
     // The agent runs already: nothing here waits for the platform.
@@ -277,7 +272,7 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         restored::take_up(grounds, settings, git).await?;
         return Ok(());
     };
-    git_login(grounds, settings);
+    login(grounds, settings, false);
     if let Some((remote, _)) = Remote::parse(repo.url.expose()) {
         grounds
             .platform
@@ -320,9 +315,7 @@ async fn repository(grounds: &Grounds, settings: &Settings, git: &Git) -> Result
         Checked::Empty { branch } => tracing::info!(branch, "the repository is empty"),
     }
     if is_untrusted(settings) {
-        // It was needed to fetch; what an untrusted repository makes an agent do must not push with it.
-        grounds.platform.end_login();
-        grounds.git_credentials.clear();
+        login(grounds, settings, true);
     }
     Ok(())
 }
@@ -332,12 +325,19 @@ fn is_untrusted(settings: &Settings) -> bool {
     repo.is_some_and(|repo| repo.trust == Trust::Untrusted)
 }
 
-/// Holds the login that came with the repository's URL; a supervisor before took it with it.
-fn git_login(grounds: &Grounds, settings: &Settings) {
-    let Some(repo) = &settings.repo else { return };
-    if let Some((remote, Some((username, password)))) = Remote::parse(repo.url.expose()) {
+/// Holds the login for git: that of the repository's URL, and over it the one that was given since. Of an untrusted
+/// repository that is `fetched`, none from then on: what it makes an agent do must not push with it.
+fn login(grounds: &Grounds, settings: &Settings, fetched: bool) {
+    if fetched && is_untrusted(settings) {
+        grounds.platform.end_login();
+        grounds.git_credentials.close();
+        return;
+    }
+    let url = settings.repo.as_ref().map(|repo| repo.url.expose());
+    if let Some((remote, Some((username, password)))) = url.and_then(Remote::parse) {
         grounds.git_credentials.set(remote, username, password);
     }
+    grounds.rotated.login(&grounds.git_credentials);
 }
 
 /// Name, address and credential helper for the agents' own git, where nobody set them.
@@ -349,18 +349,15 @@ async fn identify(grounds: &Grounds, settings: &Settings, git: &Git) -> Result<(
 }
 
 async fn write_environment(grounds: &Grounds, settings: &Settings) -> Result<(), BootError> {
-    let mut files = Vec::new();
-    environment_for(grounds, settings, &mut files);
-    let failed = |path: PathBuf| move |source| BootError::Environment { path, source };
-    for (name, text) in files {
-        let path = grounds.paths.env_files().join(&name);
-        setup::write_for_agents(&path, text.as_bytes(), &grounds.identity)
-            .map_err(failed(path.clone()))?;
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| BootError::Environment { path, source }
+    };
+    let (files, _) = again::ours(grounds, settings);
+    for file in &files {
+        again::put(grounds, file).map_err(failed(&file.path))?;
     }
-    if let Some(text) = settings.configuration.bashrc_text() {
-        let path = grounds.paths.bashrc();
-        crate::files::write(&path, 0o644, text.as_bytes()).map_err(failed(path.clone()))?;
-    }
+    old::own_files(grounds, &files);
     shell::write(&grounds.paths)
         .map_err(|(path, source)| BootError::Environment { path, source })?;
     // There before the first shell is, so that what it runs is noticed.
@@ -439,15 +436,21 @@ async fn init_scripts(
     Ok(())
 }
 
-/// How the program of `--idle-action` is run.
+/// How the program of `--idle-action` is run, with the environment of what is in force then.
 #[must_use]
-pub fn idle_runner(grounds: &Grounds, settings: &Settings) -> crate::idle::Runner {
-    let environment = environment_for(grounds, settings, &mut Vec::new());
+pub fn idle_runner(
+    grounds: &Arc<Grounds>,
+    in_force: impl Fn() -> Arc<Settings> + Send + Sync + 'static,
+) -> crate::idle::Runner {
+    let environment = {
+        let grounds = grounds.clone();
+        move || environment_for(&grounds, &in_force(), &mut Vec::new()).into_pairs()
+    };
     crate::idle::Runner {
         keeper: grounds.keeper.clone(),
         backups: grounds.backups.clone(),
         user: grounds.identity.credentials(),
-        environment: environment.into_pairs(),
+        environment: Box::new(environment),
         directory: grounds.paths.checkout(),
         logs: grounds.paths.logs(),
     }

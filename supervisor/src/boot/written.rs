@@ -1,4 +1,5 @@
-//! What whim itself brought into files that others write, too: so that a reload takes back nothing else.
+//! What whim itself brought into files that others write, too: so that a reload, and the next life of the container, take
+//! back nothing else.
 //!
 //! Fingerprints by file (see [`Share`](crate::agents::edit::Share)), in one small file under the state directory, noted
 //! before the file is written: a crash between leaves a note too many, and what it names is still taken out only if it
@@ -58,6 +59,12 @@ impl Written {
         }
         known.entry(file.to_owned()).or_default().extend(new);
         self.save(&known);
+    }
+
+    /// Files that something of ours is in.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.lock().keys().cloned().collect()
     }
 
     /// What of `file` is ours.

@@ -6,11 +6,11 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches as _, Parser};
-use whim_entrypoint::wire::{Arguments, SupervisorChannel, ToKeeper, read_memfd};
+use whim_entrypoint::wire::{SupervisorChannel, ToKeeper};
 use whim_wire::spec::{AgentKind, RestoreMode};
 
 use crate::boot::{self, credentials::without_login};
@@ -25,8 +25,6 @@ use crate::restore::repository::RepositoryError;
 use crate::restore::source::{self, From, Source, SourceError};
 use crate::supervise::{self, Failure};
 
-/// Largest argv and environment.
-const ARGUMENTS: usize = 64 * 1024 * 1024;
 /// Settings of `whim run` that a restore goes by; a mistake in another one is not its business.
 const KNOWN: [&str; 9] = [
     "WHIM_BACKUP_URL",
@@ -51,7 +49,7 @@ Afterwards `whim run` goes on with the conversation. Nothing that is there is ov
 login is not cloned by this command: name a clone with --repo, or let `whim run` restore by its spec.
 
 Exit codes: 0 restored, 64 wrong option, 65 the backup cannot be followed, 69 store, snapshot or repository cannot be
-reached, 73 something is in the way or the disk is full, 78 git not usable.";
+reached, 73 something is in the way, the disk is full, or it was interrupted, 78 git not usable.";
 
 /// Put a backup into this root: the checkout, the agent's session, the histories.
 #[derive(Clone, Debug, Args)]
@@ -146,15 +144,8 @@ fn complain(message: &str) {
     ));
 }
 
-async fn restore(keeper: &Keeper, mut inventory: Inventory) -> Result<String, Failure> {
-    let told = inventory
-        .held
-        .remove("arguments")
-        .ok_or_else(|| Failure::new(70, "the keeper's arguments are missing"))?;
-    let broken =
-        |error: std::io::Error| Failure::new(70, format!("the keeper's arguments: {error}"));
-    let bytes = read_memfd(&told, ARGUMENTS).map_err(broken)?;
-    let told = Arguments::decode(&bytes).map_err(|error| broken(error.into()))?;
+async fn restore(keeper: &Keeper, inventory: Inventory) -> Result<String, Failure> {
+    let told = supervise::arguments(&inventory.held)?;
     let variables = Variables::new(told.environment);
     let options = parse(told.arguments, &variables)?;
     let (settings, task) = settings(&options, &variables)?;
@@ -236,7 +227,9 @@ fn parse(arguments: Vec<OsString>, variables: &Variables) -> Result<RestoreOptio
         .options;
     // The keeper went to `/`.
     if let Some(from) = variables.get("PWD") {
-        options.root = PathBuf::from(from).join(&options.root);
+        let from = PathBuf::from(from);
+        options.root = from.join(&options.root);
+        options.from = options.from.map(|named| absolute(&from, named));
     }
     if let Some(agent @ AgentKind::Custom) = options.agent {
         return Err(Failure::new(
@@ -251,6 +244,18 @@ fn parse(arguments: Vec<OsString>, variables: &Variables) -> Result<RestoreOptio
         ));
     }
     Ok(options)
+}
+
+/// FROM as it was meant in the directory that the command was given in, where it is a path: no URL, and with a `/` or
+/// a `.` at its beginning, as no task's id.
+fn absolute(directory: &Path, from: String) -> String {
+    if from.contains("://") || !(from.contains('/') || from.starts_with('.')) {
+        return from;
+    }
+    let path = directory.join(&from);
+    let path = path.canonicalize().unwrap_or(path);
+    // What is no text cannot have been named by text, but the directory may be.
+    path.into_os_string().into_string().unwrap_or(from)
 }
 
 /// Settings as `whim run` would have them in this root, and the task that FROM names.
@@ -343,4 +348,34 @@ fn said(report: &Report, paths: &Paths) -> String {
     text.lines()
         .map(|line| super::text::escape(line) + "\n")
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_may_be_named_from_where_the_command_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(here.join("old/backups")).unwrap();
+        let below = |path: &str| format!("file://{}", here.join(path).display());
+        for (from, url, task) in [
+            ("./old/backups", Some(below("old/backups")), None),
+            ("old/../old/backups", Some(below("old/backups")), None),
+            ("../nowhere/x", None, None),
+            (".", Some(format!("file://{}", here.display())), None),
+            ("/var/backups", Some("file:///var/backups".into()), None),
+            ("s3://b/x", Some("s3://b/x".into()), None),
+            ("ww-12", None, Some("ww-12")),
+        ] {
+            let variables = Variables::new([("PWD".into(), here.clone().into())]);
+            let options = parse(vec![from.into()], &variables).unwrap();
+            let (settings, named) = settings(&options, &variables).unwrap();
+            assert_eq!(named.as_deref(), task, "{from}");
+            if let Some(url) = url {
+                assert_eq!(settings.backup.url.expose(), url, "{from}");
+            }
+        }
+    }
 }

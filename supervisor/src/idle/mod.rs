@@ -37,14 +37,17 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Bytes that it may print.
 const OUTPUT: usize = 1024 * 1024;
 
+/// Asked when the program is run: layers may have changed since the boot.
+pub type Environment = Box<dyn Fn() -> Vec<(OsString, OsString)> + Send + Sync>;
+
 /// How a program of `exec:` is run.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "holds a function")]
 pub struct Runner {
     pub keeper: Keeper,
     pub backups: Backups,
     /// The agents' user.
     pub user: Option<Credentials>,
-    pub environment: Vec<(OsString, OsString)>,
+    pub environment: Environment,
     pub directory: std::path::PathBuf,
     pub logs: std::path::PathBuf,
 }
@@ -105,7 +108,7 @@ impl Runner {
     }
 
     async fn run(&self, board: &Board, program: &Path, seconds: u64) {
-        let mut environment = self.environment.clone();
+        let mut environment = (self.environment)();
         environment.push(("WHIM_IDLE_S".into(), seconds.to_string().into()));
         let launch = Launch {
             program: program.into(),

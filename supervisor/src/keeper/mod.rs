@@ -241,6 +241,14 @@ impl Keeper {
         done.await.map_err(|_| KeeperError::Gone)
     }
 
+    /// Has the keeper hold these bytes, sealed, as [`Keeper::hold`].
+    ///
+    /// # Errors
+    /// When there is no memory for them, or the channel is closed.
+    pub async fn hold_sealed(&self, name: &str, bytes: &[u8]) -> Result<(), KeeperError> {
+        self.hold(name, memfd_sealed(name, bytes)?).await
+    }
+
     /// Set once, when the ordered end of the container begins.
     #[must_use]
     pub fn stopping(&self) -> watch::Receiver<Option<Stopping>> {

@@ -23,7 +23,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
-use whim_entrypoint::wire::memfd_sealed;
 use whim_wire::event::kind;
 use whim_wire::spec::{self, AgentKind, Spec};
 use whim_wire::state::AgentState;
@@ -41,9 +40,11 @@ pub use transaction::StepError;
 use transaction::Transaction;
 
 /// What was understood of flags, variables and spec, for the next supervisor.
-const SETTLED: &str = "settled";
+pub const SETTLED: &str = "settled";
 /// The layers before, while a reload is under way; empty otherwise.
 pub const UNDER_WAY: &str = "reload";
+/// Largest content of either, in bytes.
+pub const LARGEST: usize = 64 * 1024 * 1024;
 /// How long a call waits for the boot's end.
 const SETTLING: Duration = Duration::from_secs(5);
 /// Until a restarted agent runs: its end takes three seconds at most.
@@ -159,6 +160,12 @@ impl Reload {
         // The boot runs once; a second would be a fault of ours and changes nothing.
         drop(self.active.set(active));
         self.opened.send_replace(true);
+    }
+
+    /// What is in force; `None` before [`Reload::open`].
+    #[must_use]
+    pub fn settings(&self) -> Option<Arc<Settings>> {
+        self.active.get().map(Active::settings)
     }
 
     /// Puts these layers in the place of all there were. `body`: the array of layers, or an object with it as `config`.
@@ -334,9 +341,7 @@ impl Active {
     }
 
     async fn hold(&self, name: &str, bytes: &[u8]) -> Result<(), ReloadError> {
-        let memory =
-            memfd_sealed(name, bytes).map_err(|error| ReloadError::Remember(error.to_string()))?;
-        Ok(self.grounds.keeper.hold(name, memory).await?)
+        Ok(self.grounds.keeper.hold_sealed(name, bytes).await?)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::agents::FileEdit;
 use crate::agents::edit::{EditError, Left, MAX_FILE, Share};
 use crate::boot::Grounds;
 use crate::boot::again::{self, OurFile};
+use crate::boot::home;
 use crate::helper::{HelperError, Stamp};
 
 /// A CLI that rewrites its file all the time must not keep us for ever.
@@ -85,8 +86,7 @@ impl<'a> Transaction<'a> {
         match new {
             Some(new) if present.as_deref() == Some(new.text.as_bytes()) => return Ok(()),
             Some(new) => {
-                again::write(self.grounds, &new.path, new.text.as_bytes(), new.public)
-                    .map_err(failed)?;
+                again::put(self.grounds, new).map_err(failed)?;
             }
             None if present.as_deref() == old.map(|old| old.text.as_bytes())
                 && present.is_some() =>
@@ -130,33 +130,10 @@ impl<'a> Transaction<'a> {
         };
         let undo = change(self.grounds, path, 0o600, new).await?;
         if undo.as_ref().is_some_and(|undo| undo.new.is_none()) {
-            self.tidy(path).await;
+            home::tidy(&self.grounds.helper, path).await;
         }
         self.done.extend(undo);
         Ok(())
-    }
-
-    /// Removes directories of a skill that nothing is in any more.
-    async fn tidy(&self, path: &Path) {
-        let above: Vec<&Path> = path.ancestors().skip(1).collect();
-        let Some(skills) = above
-            .iter()
-            .position(|directory| directory.file_name() == Some("skills".as_ref()))
-        else {
-            return;
-        };
-        for directory in above.iter().take(skills) {
-            if self
-                .grounds
-                .helper
-                .remove_directory(directory)
-                .await
-                .is_err()
-            {
-                // Something is in it.
-                return;
-            }
-        }
     }
 
     /// Takes everything back, the last first. What cannot be taken back is logged: there is nobody else to tell.

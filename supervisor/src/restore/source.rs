@@ -48,7 +48,7 @@ pub enum From {
     Task(String),
 }
 
-/// A URL, the path of a directory, or the id of a task.
+/// A URL, the absolute path of a directory, or the id of a task.
 #[must_use]
 pub fn parse(from: &str) -> From {
     if from.contains("://") {

@@ -2,20 +2,29 @@
 //!
 //! The keeper owns them, so they live through a restart of the supervisor, and end when they are closed or the container
 //! ends, not with any session.
+//!
+//! No two shells of one life of the keeper have the same name, over a restart of the supervisor too: a link that was given
+//! away, or a request that comes late, never reaches another shell than the one it meant.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use whim_entrypoint::wire::{Io, Launch};
+use tokio::sync::Semaphore;
+use whim_entrypoint::wire::{Io, Launch, read_memfd};
 
 use super::launch::Ground;
 use super::terminal::{self, Opening};
 use crate::keeper::{Exit, Output, Process, ProcessIo};
 use crate::terminals::http::{OpenRequest, ShellError, Shells as OpenShells};
+use crate::terminals::old;
 use crate::terminals::pty::Master;
 use crate::terminals::size::Size;
 use crate::terminals::source::{Source, Taken};
@@ -26,13 +35,75 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Longest command and directory of a request, in bytes.
 const LONGEST: usize = 64 * 1024;
 
+/// Name at the keeper of the highest number that a shell was given, in decimal digits.
+const LAST: &str = "last-shell";
+/// What the processes of shells are called at the keeper, before the terminal's name.
+const PROCESS: &str = "shell/";
+
 /// Opens and closes shells once the boot is done.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Shells {
     ground: Arc<OnceLock<Arc<Ground>>>,
+    /// The highest number that a shell was given.
+    last: Arc<AtomicU32>,
+    /// Whose turn it is to take the next one, until the keeper knows it.
+    turn: Arc<Semaphore>,
 }
 
 impl Shells {
+    /// Goes on numbering where the supervisor before stopped. `processes`: names of those that the keeper runs.
+    ///
+    /// # Errors
+    /// When the keeper's memory cannot be read.
+    pub fn new<'a>(
+        held: &mut HashMap<String, OwnedFd>,
+        processes: impl Iterator<Item = &'a str>,
+    ) -> io::Result<Self> {
+        let last = match held.remove(LAST) {
+            Some(memory) => {
+                let digits = read_memfd(&memory, 16)?;
+                let number = String::from_utf8_lossy(&digits).parse();
+                number.map_err(|_| io::Error::other("the last shell's number is none"))?
+            }
+            None => 0,
+        };
+        // One before did not tell its numbers.
+        let running = processes.filter_map(|name| {
+            let number = name.strip_prefix(PROCESS)?.strip_prefix("shell-")?;
+            number.parse().ok()
+        });
+        let last = running.fold(last, u32::max);
+        Ok(Self {
+            ground: Arc::default(),
+            last: Arc::new(AtomicU32::new(last)),
+            turn: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// A name that no shell had.
+    async fn name(&self, ground: &Ground) -> Result<TerminalId, ShellError> {
+        let unavailable =
+            |error: &dyn std::fmt::Display| ShellError::Unavailable(error.to_string());
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .map_err(|error| unavailable(&error))?;
+        loop {
+            let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            let id =
+                TerminalId::new(&format!("shell-{number}")).map_err(|error| unavailable(&error))?;
+            // A session may have such a name.
+            if ground.terminals.get(&id).is_some() {
+                continue;
+            }
+            let digits = number.to_string();
+            let held = ground.keeper.hold_sealed(LAST, digits.as_bytes()).await;
+            held.map_err(|error| unavailable(&error))?;
+            return Ok(id);
+        }
+    }
+
     /// From now on shells can be opened on this ground.
     pub fn open_on(&self, ground: Arc<Ground>) {
         // The boot runs once; a second ground would be a fault of ours and changes nothing.
@@ -46,7 +117,7 @@ impl Shells {
         };
         let Some(id) = process
             .name()
-            .strip_prefix("shell/")
+            .strip_prefix(PROCESS)
             .and_then(|id| TerminalId::new(id).ok())
         else {
             return;
@@ -72,8 +143,8 @@ impl Shells {
             rows: rows.unwrap_or(40),
         }
         .clamped();
-        let name = ground.terminals.next_shell();
-        let id = name.id().clone();
+        let id = self.name(ground).await?;
+        old::forget(&ground.paths.terminals(), &ground.terminals);
         let mut environment = ground.task().environment.clone();
         // By which the shells' integration knows that it is wanted, and whose history it keeps.
         environment.push(("WHIM_TERMINAL".into(), id.to_string().into()));
@@ -137,7 +208,7 @@ impl Shells {
         };
         let process = ground
             .keeper
-            .spawn(&format!("shell/{id}"), &launch, Vec::new())
+            .spawn(&format!("{PROCESS}{id}"), &launch, Vec::new())
             .await
             .map_err(|error| ShellError::Invalid(error.to_string()))?;
         show(ground, id, process, size, false)
@@ -156,7 +227,7 @@ impl Shells {
         if terminal.status().exit.is_none() {
             ground
                 .keeper
-                .end_named(&format!("shell/{}", terminal.id()), GRACE)
+                .end_named(&format!("{PROCESS}{}", terminal.id()), GRACE)
                 .await
                 .map_err(|error| ShellError::Unavailable(error.to_string()))?;
         }
@@ -252,5 +323,25 @@ impl Source for Direct {
 
     fn acknowledge(&mut self, offset: u64) {
         self.0.acknowledge(offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whim_entrypoint::wire::memfd_sealed;
+
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_where_the_supervisor_before_stopped() {
+        let none = Shells::new(&mut HashMap::new(), std::iter::empty()).unwrap();
+        assert_eq!(none.last.load(Ordering::Relaxed), 0);
+        let memory = memfd_sealed(LAST, b"41").unwrap();
+        let mut held = HashMap::from([(LAST.to_owned(), memory)]);
+        let shells = Shells::new(&mut held, ["shell/shell-7", "session/main"].into_iter());
+        assert_eq!(shells.unwrap().last.load(Ordering::Relaxed), 41);
+        let running = ["shell/shell-7", "shell/shell-12", "shell/main"].into_iter();
+        let shells = Shells::new(&mut HashMap::new(), running).unwrap();
+        assert_eq!(shells.last.load(Ordering::Relaxed), 12);
     }
 }

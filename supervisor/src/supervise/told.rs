@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use whim_entrypoint::wire::{Arguments, memfd_sealed, read_memfd};
+use whim_entrypoint::wire::{ARGUMENTS, Arguments, MAX_ARGUMENTS, read_memfd};
+use zeroize::Zeroizing;
 
 use super::complain;
 use super::failure::Failure;
 use crate::config::{Given, Request, Resolved, Settings, Variables};
 use crate::keeper::Keeper;
-
-/// Largest argv and environment.
-pub(super) const ARGUMENTS: usize = 64 * 1024 * 1024;
+use crate::reload::{LARGEST, SETTLED, UNDER_WAY};
 
 /// What the keeper was started with, or was given since.
 pub(super) struct Told {
@@ -22,27 +21,21 @@ pub(super) struct Told {
 
 /// Reads what we were told. `None`: help was asked for and printed.
 pub(super) fn read(held: &mut HashMap<String, OwnedFd>) -> Result<Option<Told>, Failure> {
-    let broken = |error: &dyn std::fmt::Display| {
-        Failure::new(70, format!("the keeper's arguments: {error}"))
-    };
+    let arguments = arguments(held)?;
+    let variables = Variables::new(arguments.environment);
     // Standard input is read, files may be gone: a later supervisor goes by what the first one understood.
-    if let Some(settled) = held.get("settled") {
-        let bytes = read_memfd(settled, ARGUMENTS).map_err(|error| broken(&error))?;
+    if let Some(settled) = held.get(SETTLED) {
+        let bytes = read_memfd(settled, LARGEST).map_err(|error| broken(&error))?;
         let (given, spec) = Given::from_settled(&bytes).map_err(|error| broken(&error))?;
         let resolved = given
             .resolve(spec.as_deref())
             .map_err(|error| broken(&error))?;
-        let variables = container(held)?;
         return Ok(Some(Told {
             given,
             settings: Box::new(resolved.settings),
             variables,
         }));
     }
-    let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
-    let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
-    let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
-    let variables = Variables::new(arguments.environment);
     let given = match Given::parse(&arguments.arguments, variables.clone()) {
         Ok(given) => given,
         Err(help) => {
@@ -86,17 +79,30 @@ pub(super) async fn remember(
     let bytes = given
         .settle(settings.spec.as_ref())
         .map_err(|error| internal(&error))?;
-    let memfd = memfd_sealed("settled", &bytes).map_err(|error| internal(&error))?;
-    Ok(keeper.hold("settled", memfd).await?)
+    Ok(keeper.hold_sealed(SETTLED, &bytes).await?)
 }
 
-/// The container's own environment, as the keeper received it.
-pub(super) fn container(held: &HashMap<String, OwnedFd>) -> Result<Variables, Failure> {
-    let broken = |error: &dyn std::fmt::Display| {
-        Failure::new(70, format!("the keeper's arguments: {error}"))
+/// The layers before a reload that the last supervisor did not finish.
+pub(super) fn interrupted_reload(
+    held: &mut HashMap<String, OwnedFd>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let Some(memory) = held.remove(UNDER_WAY) else {
+        return Ok(None);
     };
-    let arguments = held.get("arguments").ok_or_else(|| broken(&"missing"))?;
-    let bytes = read_memfd(arguments, ARGUMENTS).map_err(|error| broken(&error))?;
-    let arguments = Arguments::decode(&bytes).map_err(|error| broken(&error))?;
-    Ok(Variables::new(arguments.environment))
+    let bytes =
+        read_memfd(&memory, LARGEST).map_err(|error| Failure::new(70, error.to_string()))?;
+    Ok(Some(Zeroizing::new(bytes)))
+}
+
+/// What the keeper was started with: arguments, and the container's own environment.
+pub(crate) fn arguments(held: &HashMap<String, OwnedFd>) -> Result<Arguments, Failure> {
+    let memory = held
+        .get(ARGUMENTS)
+        .ok_or_else(|| broken(&"they are missing"))?;
+    let bytes = read_memfd(memory, MAX_ARGUMENTS).map_err(|error| broken(&error))?;
+    Arguments::decode(&bytes).map_err(|error| broken(&error))
+}
+
+fn broken(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(70, format!("the keeper's arguments: {error}"))
 }

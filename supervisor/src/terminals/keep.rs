@@ -73,6 +73,11 @@ fn screen_path(directory: &Path, id: &TerminalId) -> PathBuf {
     directory.join(format!("{id}.screen"))
 }
 
+/// Where a checkpoint is written before it takes its place.
+fn unfinished(screen: &Path) -> PathBuf {
+    screen.with_extension("screen.new")
+}
+
 fn tail_path(directory: &Path, id: &TerminalId, offset: u64) -> PathBuf {
     directory.join(format!("{id}.{offset}.tail"))
 }
@@ -120,7 +125,11 @@ impl Keep {
     fn start(&mut self, screen: &mut Screen, offset: u64) -> Result<(), KeepError> {
         let path = tail_path(&self.directory, &self.id, offset);
         let file = create(&path)?;
-        self.write_screen(screen, offset)?;
+        if let Err(error) = self.write_screen(screen, offset) {
+            // Without the checkpoint it belongs to, it would be one more with each attempt.
+            remove_file(&path);
+            return Err(error);
+        }
         for old in tails(&self.directory, &self.id) {
             if old != path {
                 remove_file(&old);
@@ -167,7 +176,9 @@ impl Keep {
 
     /// Forgets a terminal.
     pub fn remove(directory: &Path, id: &TerminalId) {
-        remove_file(&screen_path(directory, id));
+        let screen = screen_path(directory, id);
+        remove_file(&unfinished(&screen));
+        remove_file(&screen);
         for path in tails(directory, id) {
             remove_file(&path);
         }
@@ -245,7 +256,7 @@ impl Keep {
             skipped: 0,
         });
         let path = screen_path(&self.directory, &self.id);
-        let temporary = path.with_extension("screen.new");
+        let temporary = unfinished(&path);
         let mut file = create(&temporary)?;
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&offset.to_be_bytes());
@@ -253,7 +264,10 @@ impl Keep {
         file.write_all(&head)
             .and_then(|()| file.write_all(&snapshot))
             .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(|source| KeepError::Write { path, source })
+            .map_err(|source| {
+                remove_file(&temporary);
+                KeepError::Write { path, source }
+            })
     }
 }
 
@@ -402,9 +416,21 @@ mod tests {
         keep.output(b"lost").unwrap();
         screen.feed(b"lost", &mut Effects::default());
         assert!(Keep::restore(directory.path(), &id()).unwrap().is_none());
+        let count = || std::fs::read_dir(directory.path()).unwrap().count();
+        for offset in 0..3 {
+            // Takes the file and none of its bytes, as a full disk does.
+            let full = unfinished(&screen_path(directory.path(), &id()));
+            std::os::unix::fs::symlink("/dev/full", full).unwrap();
+            keep.tail = Tail::Broken(Instant::now().checked_sub(RETRY).unwrap());
+            assert!(keep.is_due());
+            keep.checkpoint(&mut screen, offset).unwrap();
+            assert!(matches!(keep.tail, Tail::Broken(_)));
+            assert_eq!(count(), 0);
+        }
         keep.tail = Tail::Broken(Instant::now().checked_sub(RETRY).unwrap());
         assert!(keep.is_due());
         keep.checkpoint(&mut screen, 4).unwrap();
+        assert_eq!(count(), 2);
         keep.output(b" and found").unwrap();
         let restored = Keep::restore(directory.path(), &id()).unwrap().unwrap();
         assert_eq!(restored.offset, 14);

@@ -16,6 +16,7 @@ mod engine;
 pub mod http;
 mod input;
 pub mod keep;
+pub mod old;
 pub mod pty;
 pub mod record;
 pub mod screen;

@@ -27,31 +27,7 @@ pub enum AddError {
 #[derive(Clone, Debug, Default)]
 pub struct TerminalSet {
     terminals: Arc<Mutex<Vec<Terminal>>>,
-    /// Names of shells that are being started.
-    taken: Arc<Mutex<Vec<TerminalId>>>,
     restarting: CancellationToken,
-}
-
-/// A name that is kept for one shell until this is dropped.
-#[derive(Debug)]
-pub struct ShellName {
-    id: TerminalId,
-    taken: Arc<Mutex<Vec<TerminalId>>>,
-}
-
-impl ShellName {
-    pub fn id(&self) -> &TerminalId {
-        &self.id
-    }
-}
-
-impl Drop for ShellName {
-    fn drop(&mut self) {
-        self.taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|id| *id != self.id);
-    }
 }
 
 impl TerminalSet {
@@ -117,26 +93,6 @@ impl TerminalSet {
             let place = all.iter().position(|terminal| terminal.id() == id)?;
             Some(all.remove(place))
         })
-    }
-
-    /// A free name `shell-N`, nobody else's while the answer is held: a shell takes a moment to start.
-    pub fn next_shell(&self) -> ShellName {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = self
-            .with(|all| {
-                (1u32..)
-                    .filter_map(|number| TerminalId::new(&format!("shell-{number}")).ok())
-                    .find(|id| {
-                        !taken.contains(id) && all.iter().all(|terminal| terminal.id() != id)
-                    })
-            })
-            .unwrap_or_else(|| unreachable!("fewer terminals than numbers"));
-        taken.push(id.clone());
-        drop(taken);
-        ShellName {
-            id,
-            taken: self.taken.clone(),
-        }
     }
 
     /// The supervisor is about to be replaced: viewers are told to come again (Close 1012).

@@ -111,6 +111,32 @@ impl Share {
         Ok(missing.cloned().collect())
     }
 
+    /// What of `content` is among these fingerprints, whichever edit brought it.
+    ///
+    /// # Errors
+    /// When the content cannot be understood.
+    pub fn among(
+        path: &Path,
+        content: &[u8],
+        prints: &BTreeSet<String>,
+    ) -> Result<Self, EditError> {
+        let by_name = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Form::Json,
+            Some("toml") => Form::Toml,
+            _ => Form::Whole,
+        };
+        // A file of a skill is ours as a whole, whatever its name.
+        let whole = leaves(Form::Whole, path, content)?;
+        let form = if whole.keys().any(|print| prints.contains(print)) {
+            Form::Whole
+        } else {
+            by_name
+        };
+        let mut leaves = leaves(form, path, content)?;
+        leaves.retain(|print, _| prints.contains(print));
+        Ok(Self { form, leaves })
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

@@ -179,3 +179,36 @@ fn codexs_own_questions_about_trust_are_answered_as_the_task_says() {
         ]
     );
 }
+
+#[test]
+fn what_is_ours_is_found_without_the_edit_that_brought_it() {
+    use crate::agents::edit::{Edit, JsonEdit, Left, Share, TomlEdit};
+    let merged = JsonEdit::new().merge(&[], serde_json::json!({"ours": {"a": [1]}}));
+    let set = TomlEdit::new().set(&["ours", "a"], 1);
+    for (path, edit, before, after) in [
+        ("/f.json", Edit::Json(merged), "{\"mine\": 1}", Some("mine")),
+        ("/f.toml", Edit::Toml(set), "mine = 1\n", Some("mine")),
+        ("/skills/x/f.json", Edit::Replace(b"[1]".to_vec()), "", None),
+        ("/skills/x/f.md", Edit::Replace(b"text".to_vec()), "", None),
+    ] {
+        let path = std::path::Path::new(path);
+        let edit = crate::agents::FileEdit {
+            path: path.into(),
+            mode: 0o644,
+            edit,
+        };
+        let present = Some(before.as_bytes()).filter(|before| !before.is_empty());
+        let prints = edit.share().unwrap().missing_in(path, present).unwrap();
+        let prints = prints.into_iter().collect();
+        let content = edit.apply(present).unwrap().unwrap();
+        let share = Share::among(path, &content, &prints).unwrap();
+        match (share.withdraw(path, &content, &prints).unwrap(), after) {
+            (Left::Content(left), Some(mine)) => {
+                let left = String::from_utf8(left).unwrap();
+                assert!(left.contains(mine) && !left.contains("ours"), "{left}");
+            }
+            (Left::Nothing, None) => {}
+            other => panic!("{}: {other:?}", path.display()),
+        }
+    }
+}

@@ -245,6 +245,14 @@ impl Access {
         })
     }
 
+    /// The terminal is closed: its links and tokens open nothing any more. Who looks on sees its end.
+    pub fn forget(&self, terminal: &TerminalId) {
+        self.with(|books| {
+            books.links.retain(|link| link.grant.terminal != *terminal);
+            books.tokens.retain(|token| token.terminal != *terminal);
+        });
+    }
+
     /// Counts a failed credential; true when this source has had too many lately.
     pub fn failed(&self, source: Option<IpAddr>) -> bool {
         self.with(|books| books.count_failure(source))
@@ -340,6 +348,21 @@ mod tests {
             .unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(access.open(&link.secret).is_none());
+    }
+
+    #[test]
+    fn what_opened_a_closed_terminal_opens_nothing() {
+        let access = access();
+        let shell = TerminalId::new("shell-1").unwrap();
+        let life = Duration::from_secs(10);
+        let (link, token) = (
+            access.link(&shell, false, life).unwrap(),
+            access.issue(&shell).unwrap(),
+        );
+        let other = access.link(&main(), false, life).unwrap();
+        access.forget(&shell);
+        assert!(access.open(&link.secret).is_none() && !access.redeem(&token, &shell));
+        assert!(access.open(&other.secret).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -252,6 +252,7 @@ async fn close(
             .map_err(|error| shell_problem(&error))?;
     }
     state.set.remove(terminal.id());
+    state.access.forget(terminal.id());
     Ok(StatusCode::NO_CONTENT)
 }
 

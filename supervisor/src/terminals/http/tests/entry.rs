@@ -120,6 +120,14 @@ async fn failures_are_limited_but_a_valid_credential_always_passes() {
             .0;
     }
     assert_eq!(last, 429);
+    // Who guesses shuts out nobody else.
+    let (other, _) = server
+        .http_from(
+            "127.0.0.2",
+            "GET /t/main/token\nauthorization: Bearer wrong",
+        )
+        .await;
+    assert_eq!(other, 401);
     let refused = server.connect("/t/main/ws", "tty").await;
     assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 429));
     let mut client = server.tty().await;

@@ -51,7 +51,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = router(state.clone());
-        tokio::spawn(serve(listener, router));
+        // As in production: what a connection brings with it is part of what is tested.
+        tokio::spawn(crate::api::serve::tcp(
+            listener,
+            router,
+            CancellationToken::new(),
+        ));
         Self {
             address,
             state,
@@ -61,8 +66,17 @@ impl Server {
 
     /// Sends a raw request and returns status, headers and body.
     async fn http(&self, request: &str) -> (u16, String) {
+        self.http_from("127.0.0.1", request).await
+    }
+
+    /// The same from another address of this machine.
+    async fn http_from(&self, source: &str, request: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(source.parse().unwrap(), 0))
+            .unwrap();
+        let mut stream = socket.connect(self.address).await.unwrap();
         let (line, rest) = request.split_once('\n').unwrap_or((request, ""));
         let host = if rest.to_ascii_lowercase().contains("host:") {
             ""
@@ -125,29 +139,6 @@ impl Server {
         let mut client = self.connect("/t/main/ws", "tty").await.unwrap();
         say_hello(&mut client, &token).await;
         client
-    }
-}
-
-async fn serve(listener: TcpListener, router: Router) {
-    loop {
-        let Ok((stream, peer)) = listener.accept().await else {
-            return;
-        };
-        let service = router.clone();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |mut request: http::Request<_>| {
-                use tower::Service as _;
-                request.extensions_mut().insert(ConnectInfo(peer));
-                service.clone().call(request)
-            });
-            let io = hyper_util::rt::TokioIo::new(stream);
-            drop(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(io, service)
-                    .with_upgrades()
-                    .await,
-            );
-        });
     }
 }
 
