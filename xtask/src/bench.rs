@@ -9,7 +9,7 @@ use crate::{Failed, machine, web, workspace};
 /// Options of `cargo xtask bench`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// generation, local, ports, search or terminal
+    /// backup, generation, local, ports, search or terminal
     name: Option<String>,
     /// Arguments of the measurement itself
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -22,7 +22,12 @@ type Measurement = (
     fn(&[String]) -> Result<(), Failed>,
 );
 
-const ALL: [Measurement; 5] = [
+const ALL: [Measurement; 6] = [
+    (
+        "backup",
+        "what saving a long history costs while it grows, and at the end: [MEGABYTES] [ROUNDS]",
+        backup,
+    ),
     (
         "generation",
         "the generation proxy beside nginx and others: [--rounds N] [--seconds S] [--only NAME,…]",
@@ -66,6 +71,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
         )));
     };
     measure(&options.arguments)
+}
+
+fn backup(arguments: &[String]) -> Result<(), Failed> {
+    needs(&["python3"])?;
+    // The program embeds the page.
+    web::build()?;
+    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let bench = built("whim-bench", &["--bin", "bench-backup"], "bench-backup")?;
+    Ok(show(program(bench, [whim]).args(arguments))?)
 }
 
 fn generation(arguments: &[String]) -> Result<(), Failed> {
