@@ -246,7 +246,7 @@ impl Host {
 
     fn look(&self) -> Look {
         let supervisor = self.whim.supervisor().unwrap();
-        let helper = self.helper();
+        let helper = self.whim.helper().unwrap();
         let ticks = |pid| proc::process(pid).unwrap().cpu_ticks;
         Look {
             read: read_by(helper),
@@ -256,15 +256,6 @@ impl Host {
             ticks: ticks(supervisor) + ticks(helper),
             helper_ticks: ticks(helper),
         }
-    }
-
-    fn helper(&self) -> i32 {
-        let children = proc::children(self.whim.keeper().unwrap());
-        let helper = children.iter().find(|child| {
-            let arguments = proc::arguments(child.pid);
-            arguments.get(1).is_some_and(|role| role == "helper")
-        });
-        helper.unwrap().pid
     }
 
     /// How many backups there were.

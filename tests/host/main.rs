@@ -18,6 +18,7 @@ mod disk;
 mod endurance;
 mod idle;
 mod init;
+mod kills;
 mod logins;
 mod person;
 mod platform;
