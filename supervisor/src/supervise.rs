@@ -308,7 +308,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         paths: paths.clone(),
         secrets,
     };
-    let searching = Searching::start(fed_by, &paths.store(), known.clone(), &tasks, &stop)?;
+    let searching = Searching::start(fed_by, &paths, known.clone(), &backups, &tasks, &stop)?;
     let attachments = Arc::new(Attachments::open(attachments::Setup {
         helper: helper.clone(),
         board: board.clone(),
@@ -333,6 +333,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         backups: backups.clone(),
         store: searching.store.clone(),
         feed: searching.feed.clone(),
+        elsewhere: searching.elsewhere.clone(),
     });
     let services = Services {
         settings: &settings,

@@ -15,6 +15,7 @@ mod container;
 mod conversation;
 mod crashes;
 mod disk;
+mod elsewhere;
 mod endurance;
 mod idle;
 mod init;
