@@ -21,68 +21,16 @@ use std::time::{Duration, Instant};
 use whim::store::query::Asked;
 use whim::store::{Batch, Document, Origin, Query, Store, What};
 use whim_wire::search::Kind;
+use words::{Language, Random, WORDS};
 
-/// Different words.
-const WORDS: usize = 30_000;
+mod words;
+
 /// Turns of a batch, as the feed has them.
 const BATCH: usize = 200;
 /// Sessions that the turns are of.
 const SESSIONS: usize = 50;
 /// When the first turn was said; one a second from then on.
 const BEGIN: i64 = 1_790_000_000_000;
-
-/// A generator of numbers that are the same in each run (xorshift64*, Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-}
-
-/// Words and how often they come.
-struct Language {
-    words: Vec<String>,
-    sums: Vec<f64>,
-}
-
-impl Language {
-    fn new(random: &mut Random) -> Self {
-        let letters: Vec<char> = ('a'..='z').collect();
-        let mut sum = 0.0;
-        let mut language = Self {
-            words: Vec::new(),
-            sums: Vec::new(),
-        };
-        for n in 0..WORDS {
-            let length = 3 + random.below(8);
-            let word = (0..length).map(|_| letters[random.below(26)]).collect();
-            language.words.push(word);
-            sum += 1.0 / (n + 1) as f64;
-            language.sums.push(sum);
-        }
-        language
-    }
-
-    fn word(&self, random: &mut Random) -> &str {
-        let place = random.next() as f64 / u64::MAX as f64 * self.sums[WORDS - 1];
-        let n = self.sums.partition_point(|sum| *sum < place);
-        &self.words[n.min(WORDS - 1)]
-    }
-
-    fn text(&self, random: &mut Random) -> String {
-        let length = [5, 20, 60, 150, 400][random.below(5)];
-        let words: Vec<&str> = (0..length).map(|_| self.word(random)).collect();
-        words.join(" ")
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {

@@ -311,7 +311,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         paths: paths.clone(),
         secrets,
     };
-    let searching = Searching::start(fed_by, &paths.store(), known.clone(), &tasks, &stop)?;
+    let searching = Searching::start(fed_by, &paths, known.clone(), &backups, &tasks, &stop)?;
     let attachments = Arc::new(Attachments::open(attachments::Setup {
         helper: helper.clone(),
         board: board.clone(),
@@ -336,6 +336,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
         backups: backups.clone(),
         store: searching.store.clone(),
         feed: searching.feed.clone(),
+        elsewhere: searching.elsewhere.clone(),
     });
     let services = Services {
         settings: &settings,

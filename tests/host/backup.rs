@@ -4,7 +4,6 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,18 +16,19 @@ use whim_kit::{Backend, Client, Root, Run, S3, Whim, mounts, wait};
 use crate::support::{PATIENCE, as_agent, custom, ready, root, start_in, state, whim};
 
 const IDLE: &str = "exec sleep 100000";
-const TRANSCRIPT: &str = ".claude/projects/-app-repo/11111111-1111-4111-8111-111111111111.jsonl";
+pub(crate) const TRANSCRIPT: &str =
+    ".claude/projects/-app-repo/11111111-1111-4111-8111-111111111111.jsonl";
 
 fn line(n: usize) -> String {
     format!("{{\"type\":\"user\",\"uuid\":\"u{n}\",\"message\":\"what was said {n}\"}}\n")
 }
 
-fn lines(numbers: std::ops::Range<usize>) -> String {
+pub(crate) fn lines(numbers: std::ops::Range<usize>) -> String {
     numbers.map(line).collect()
 }
 
 /// A run whose own timer does not come in between.
-fn slowly() -> Run {
+pub(crate) fn slowly() -> Run {
     spec(json!({"interval_s": 3600}))
 }
 
@@ -37,7 +37,7 @@ fn spec(backup: Value) -> Run {
     custom(whim().args(["--spec", &spec.to_string()]), IDLE)
 }
 
-fn started(run: &Run) -> (Root, Whim, Client) {
+pub(crate) fn started(run: &Run) -> (Root, Whim, Client) {
     let root = root(&whim());
     let (whim, client) = start_in(run, &root);
     ready(&client, &whim);
@@ -48,12 +48,12 @@ fn home(root: &Root, path: &str) -> PathBuf {
     root.at("/home/node").join(path)
 }
 
-fn write(root: &Root, path: &str, text: &str) {
+pub(crate) fn write(root: &Root, path: &str, text: &str) {
     root.write_as_agent(&format!("/home/node/{path}"), text)
         .unwrap();
 }
 
-fn append(root: &Root, path: &str, text: &str) {
+pub(crate) fn append(root: &Root, path: &str, text: &str) {
     let path = home(root, path);
     let mut file = OpenOptions::new().append(true).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -65,7 +65,7 @@ fn command(whim: &Whim, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn said(whim: &Whim, arguments: &[&str]) -> String {
+pub(crate) fn said(whim: &Whim, arguments: &[&str]) -> String {
     let output = command(whim, arguments);
     assert!(
         output.status.success(),
@@ -104,7 +104,7 @@ fn content(directory: &Path, path: &str) -> String {
         .clone()
 }
 
-fn store(root: &Root) -> PathBuf {
+pub(crate) fn store(root: &Root) -> PathBuf {
     root.at("/whim/state/backup")
 }
 
@@ -332,56 +332,6 @@ fn secrets_do_not_leave_the_container() {
     );
     assert!(saved.contains("key [secret]"), "{saved}");
     serde_json::from_str::<Value>(&saved).unwrap();
-}
-
-#[test]
-fn kills_in_the_middle_lose_nothing_that_was_acknowledged() {
-    let (root, whim, client) = started(&slowly());
-    write(&root, TRANSCRIPT, &line(0));
-    let mut written = 1;
-    let mut acknowledged = 0;
-    for round in 0..30_u64 {
-        let some = lines(written..written + 200);
-        written += 200;
-        append(&root, TRANSCRIPT, &some);
-        let binary = Path::new(env!("CARGO_BIN_EXE_whim"));
-        let mut now = whim.whim(binary, &["backup", "now"]);
-        let mut now = now
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        // At another moment of it each time; which one is not known, and need not be.
-        std::thread::sleep(Duration::from_millis(round * 7 % 90));
-        let supervisor = Pid::from_raw(whim.supervisor().unwrap());
-        kill(supervisor, Signal::SIGKILL).unwrap();
-        if now.wait().unwrap().success() {
-            acknowledged = written;
-        }
-        state(&client, &whim, "the next supervisor", |state| {
-            state["supervisor"]["restarts"] == round + 1 && state["phase"] == "ready"
-        });
-        if acknowledged > 0 {
-            let saved = content(&store(&root), TRANSCRIPT);
-            assert!(
-                saved.starts_with(&lines(0..acknowledged)),
-                "round {round}: {} of {acknowledged}",
-                saved.lines().count()
-            );
-        }
-    }
-    said(&whim, &["backup", "now"]);
-    assert_eq!(content(&store(&root), TRANSCRIPT), lines(0..written));
-    // No snapshot that is listed is torn.
-    for summary in client.json("/v1/backups?limit=1000").unwrap()["backups"]
-        .as_array()
-        .unwrap()
-    {
-        said(
-            &whim,
-            &["backup", "verify", "--at", summary["id"].as_str().unwrap()],
-        );
-    }
 }
 
 #[test]

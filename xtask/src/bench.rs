@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::Child;
 
 use crate::command::{CommandError, cargo, exists, program, run as show, say};
-use crate::{Failed, machine, web, workspace};
+use crate::{Failed, binary, machine, web, workspace};
 
 /// Options of `cargo xtask bench`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// generation, local, ports, search or terminal
+    /// backup, generation, kills, local, ports, search or terminal
     name: Option<String>,
     /// Arguments of the measurement itself
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -22,11 +22,21 @@ type Measurement = (
     fn(&[String]) -> Result<(), Failed>,
 );
 
-const ALL: [Measurement; 5] = [
+const ALL: [Measurement; 7] = [
+    (
+        "backup",
+        "what saving a long history costs while it grows, and at the end: [MEGABYTES] [ROUNDS]",
+        backup,
+    ),
     (
         "generation",
         "the generation proxy beside nginx and others: [--rounds N] [--seconds S] [--only NAME,…]",
         generation,
+    ),
+    (
+        "kills",
+        "supervisor, helper and store taken away in the middle of backups: [HOW OFTEN, else 1000]",
+        kills,
     ),
     (
         "local",
@@ -68,6 +78,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     measure(&options.arguments)
 }
 
+fn backup(arguments: &[String]) -> Result<(), Failed> {
+    needs(&["python3"])?;
+    // The program embeds the page.
+    web::build()?;
+    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let bench = built("whim-bench", &["--bin", "bench-backup"], "bench-backup")?;
+    Ok(show(program(bench, [whim]).args(arguments))?)
+}
+
 fn generation(arguments: &[String]) -> Result<(), Failed> {
     needs(&["nginx"])?;
     let bench = built(
@@ -76,6 +95,16 @@ fn generation(arguments: &[String]) -> Result<(), Failed> {
         "bench-generation",
     )?;
     Ok(show(&mut program(bench, arguments))?)
+}
+
+/// The suite's test of it, which takes away thirty times.
+fn kills(arguments: &[String]) -> Result<(), Failed> {
+    web::build()?;
+    let number = arguments.first().map_or("1000", String::as_str);
+    let test = ["test", "--locked", "--package", "whim", "--profile", "ci"];
+    let only = ["--test", "host", "--", "--nocapture", "kills::"];
+    let mut test = binary::static_cargo(&test)?;
+    Ok(show(test.args(only).env("WHIM_TEST_KILLS", number))?)
 }
 
 fn local(arguments: &[String]) -> Result<(), Failed> {

@@ -56,6 +56,7 @@ pub struct Api {
     pub backups: crate::backup::agent::Backups,
     pub store: crate::store::Store,
     pub feed: crate::store::feed::Feed,
+    pub elsewhere: crate::store::feed::elsewhere::Elsewhere,
 }
 
 type Shared = State<Arc<Api>>;

@@ -163,9 +163,10 @@ const CALLS: &[Call] = &[
         "/v1/search",
         "Turns of conversations and commands of shells, best first. `q` is words, all of which must be there, a \"phrase\", \
          or the beginning of a word as `begin*`; `kind` is `conversation` or `shell`; `session` is a session's or a \
-         terminal's id; `since` and `until` are times, dates, or ages as `2h`; `limit` is 20, at most 200",
+         terminal's id; `since` and `until` are times, dates, or ages as `2h`; `limit` is 20, at most 200; with `everywhere=true` other tasks of the \
+         backups' store are searched, too, and each result of one names its `task`",
     )
-    .query("q kind session agent since until limit")
+    .query("q kind session agent since until limit everywhere")
     .gives("200", Some(of::<Answer>)),
     call("post", "/v1/search/rebuild", "Forget the search's index and fill it again from transcripts and histories")
         .gives("200", Some(of::<Rebuilt>)),

@@ -13,11 +13,14 @@ use whim_wire::search::{Answer, Rebuilt};
 use super::Shared;
 use super::access::Owner;
 use super::problem::Problem;
+use crate::store::feed::elsewhere::ElsewhereError;
 use crate::store::query::{Asked, Mistake};
 use crate::store::{Query, StoreError};
 
 /// How long a search waits for what is being written; what comes later is not in its answer.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// How long a search waits for what other tasks have saved: a store far away answers for each of them.
+const ELSEWHERE: Duration = Duration::from_secs(15);
 /// How long a rebuild is waited for.
 const REBUILD: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,19 @@ impl From<StoreError> for Problem {
                 error.to_string(),
             ),
             other => Self::internal(&other),
+        }
+    }
+}
+
+impl From<ElsewhereError> for Problem {
+    fn from(error: ElsewhereError) -> Self {
+        match error {
+            ElsewhereError::Store(error) => error.into(),
+            other => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "search-elsewhere",
+                other.to_string(),
+            ),
         }
     }
 }
@@ -54,11 +70,17 @@ pub(super) async fn get(
 ) -> Result<Json<Answer>, Problem> {
     let query = parse(query.as_deref().unwrap_or_default())?;
     let mut complete = api.feed.catch_up(CATCH_UP).await;
+    if query.everywhere {
+        complete &= api.elsewhere.catch_up(ELSEWHERE).await?;
+    }
     let begun = api.store.begun();
     let mut answer = api.store.search(query.clone()).await;
     // Taken away or damaged: one more time, with what could be read again.
     if api.store.begun() != begun {
         complete = api.feed.catch_up(CATCH_UP).await;
+        if query.everywhere {
+            complete &= api.elsewhere.catch_up(ELSEWHERE).await?;
+        }
         answer = api.store.search(query).await;
     }
     Ok(Json(Answer {
@@ -91,6 +113,7 @@ fn parse(query: &str) -> Result<Query, Problem> {
         since: chosen("since"),
         until: chosen("until"),
         limit: chosen("limit"),
+        everywhere: chosen("everywhere"),
     };
     Ok(Query::parse(&asked, jiff::Timestamp::now())?)
 }

@@ -20,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use whim_wire::event::kind;
 use whim_wire::state::Backup as Standing;
 
+use super::due::Due;
 use super::engine::{Done, Engine, EngineError, Setup as EngineSetup};
 use super::known;
 use super::mask::Masks;
+use super::pace::Now;
 use super::platform;
 use super::sink::{PATIENCE, SPOOL, Sink};
 use super::snapshot::Snapshots;
@@ -42,13 +44,6 @@ use crate::secrets::Secrets;
 const WAITING: usize = 32;
 /// Directories that are watched.
 const WATCHED: usize = 300;
-/// Between two backups that turns' ends ask for.
-const BREATH: Duration = Duration::from_secs(2);
-/// After the first failure; doubled with each one more, up to [`LONGEST`].
-const AGAIN: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(120);
-/// From the first change to the backup: what is written together is saved together.
-const SETTLE: Duration = Duration::from_millis(500);
 /// How long whoever asks for a backup waits for it (contract: `now` answers within 60 s).
 pub const ANSWER: Duration = Duration::from_secs(55);
 /// How long the store may take for an object when the container ends.
@@ -146,6 +141,7 @@ impl Backups {
                 state: text(setup.paths.state()),
             },
             snapshots: setup.snapshots.clone(),
+            now: Now::read,
         })?;
         let (requests, inbox) = mpsc::channel(WAITING);
         let running = Running {
@@ -161,9 +157,7 @@ impl Backups {
             setup,
             engine,
             standing: Standing::default(),
-            failures: 0,
-            due: None,
-            began: None,
+            due: Due::new(running.settings.interval, Instant::now()),
         };
         if self.0.set(running).is_ok() {
             drop(tokio::spawn(task.run(inbox)));
@@ -273,10 +267,7 @@ struct Task {
     /// Where transcripts can appear.
     roots: Vec<PathBuf>,
     standing: Standing,
-    failures: u32,
-    due: Option<Instant>,
-    /// When the last backup began.
-    began: Option<Instant>,
+    due: Due,
 }
 
 impl Task {
@@ -284,8 +275,6 @@ impl Task {
         let mut changes = self.setup.helper.changes();
         let mut events = self.setup.board.journal().subscribe(None);
         let mut watching = true;
-        // What a supervisor before left undone.
-        self.due = Some(Instant::now());
         let stop = self.setup.stop.clone();
         loop {
             tokio::select! {
@@ -297,18 +286,18 @@ impl Task {
                     }
                     self.serve(all).await;
                 }
-                () = clock::until(self.due) => {
-                    let reason = if self.failures > 0 { "retry" } else { "interval" };
+                () = clock::until(self.due.at()) => {
+                    let reason = if self.due.is_retry() { "retry" } else { "interval" };
                     drop(self.backup(reason).await);
                 }
                 change = changes.recv() => match change {
                     Ok(change) => self.changed(&change),
-                    Err(RecvError::Lagged(_)) => self.make_due(SETTLE, true),
+                    Err(RecvError::Lagged(_)) => self.due.changed(Instant::now()),
                     Err(RecvError::Closed) => return,
                 },
                 ended = turn_end(&mut events), if watching => {
                     if ended {
-                        self.make_due(Duration::ZERO, false);
+                        self.due.turn_ended(Instant::now());
                     } else {
                         watching = false;
                     }
@@ -347,23 +336,6 @@ impl Task {
         }
     }
 
-    /// Something changed, or somebody finished: a backup becomes due after `settle`, and if it is `spaced` not before
-    /// the interval is over.
-    fn make_due(&mut self, settle: Duration, spaced: bool) {
-        let now = Instant::now();
-        let gap = if spaced {
-            self.setup.settings.interval
-        } else {
-            BREATH
-        };
-        let earliest = self.began.map_or(now, |began| began + gap);
-        let due = earliest.max(now + settle);
-        // A store that takes nothing is not asked more often for it.
-        if self.failures == 0 || self.due.is_none() {
-            self.due = Some(self.due.map_or(due, |before| before.min(due)));
-        }
-    }
-
     fn changed(&mut self, change: &Change) {
         let path = change.directory.join(&change.name);
         // What was made anew under this name is watched anew.
@@ -376,14 +348,13 @@ impl Task {
             .iter()
             .any(|root| change.directory.starts_with(root) || root.starts_with(&path));
         if matters {
-            self.make_due(SETTLE, true);
+            self.due.changed(Instant::now());
         }
     }
 
     async fn backup(&mut self, reason: &str) -> Result<Done, String> {
-        self.due = None;
         let began = Instant::now();
-        self.began = Some(began);
+        self.due.begin(began);
         let paths = self.setup.paths.clone();
         let sessions = tokio::task::spawn_blocking(move || known::sessions(&paths)).await;
         let masks = Masks::new(&self.setup.secrets.all());
@@ -433,7 +404,7 @@ impl Task {
                 self.failed(owed, bytes);
             }
             None => {
-                self.failures = 0;
+                self.due.succeeded();
                 if done.taken {
                     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     let event = json!({
@@ -453,11 +424,8 @@ impl Task {
     }
 
     fn failed(&mut self, error: &str, pending_bytes: u64) {
-        let again = AGAIN.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
         // Once until it works again: the words differ from object to object.
-        let news = self.failures == 0;
-        self.failures = self.failures.saturating_add(1);
-        self.due = Some(Instant::now() + again);
+        let news = self.due.failed(Instant::now());
         self.standing.error = Some(error.to_owned());
         self.standing.pending_bytes = pending_bytes;
         self.setup.board.backup(self.standing.clone());
@@ -497,7 +465,7 @@ impl Task {
         }
         // Something may have been written between the look and the watch.
         if fresh {
-            self.make_due(SETTLE, true);
+            self.due.changed(Instant::now());
         }
     }
 

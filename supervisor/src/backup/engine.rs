@@ -16,12 +16,12 @@ use super::draft::{Draft, DraftError, Guarded};
 use super::index::{Entry, Index, Key};
 use super::manifest::{Kind, Manifest, Place, Places, Session, SnapshotId, VERSION};
 use super::mask::Masks;
+use super::pace::{Now, Pace};
 use super::retention;
 use super::sink::{Sink, SinkError};
 use super::snapshot::{Snapshot, SnapshotError, Snapshots};
 use super::store::{Store, StoreError};
 use crate::boot::git::GitError;
-use crate::clock;
 use crate::config::settings::Backup;
 use crate::helper::Helper;
 
@@ -63,6 +63,8 @@ pub struct Setup {
     pub places: Places,
     /// None: the work tree is not saved.
     pub snapshots: Option<Snapshots>,
+    /// The clocks: [`Now::read`].
+    pub now: fn() -> Now,
 }
 
 /// What a backup did.
@@ -98,6 +100,7 @@ pub struct Engine {
     /// There was an index on disk.
     known: bool,
     backups: u32,
+    pace: Pace,
 }
 
 impl Engine {
@@ -126,6 +129,7 @@ impl Engine {
             reconciled: false,
             known,
             backups: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -319,15 +323,15 @@ impl Engine {
         sessions: Vec<Session>,
         mut next: Index,
     ) -> Result<(), EngineError> {
-        let taken_at = clock::now();
-        let id = SnapshotId::after(next.newest.as_ref(), taken_at, &next.container);
+        let now = (self.setup.now)();
+        let id = self.pace.next(now, next.newest.as_ref(), &next.container);
         let (segments, files) = next.files();
         let code = next.code.as_ref().map(serde_json::to_value).transpose();
         let manifest = Manifest {
             version: VERSION,
             task: self.setup.task.clone(),
             id: id.clone(),
-            taken_at,
+            taken_at: now.wall,
             reason: reason.to_owned(),
             whim: env!("CARGO_PKG_VERSION").to_owned(),
             places: self.setup.places.clone(),

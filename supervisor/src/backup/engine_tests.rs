@@ -14,6 +14,15 @@ use crate::paths::Paths;
 
 const TRANSCRIPT: &str = ".claude/projects/-app-repo/s.jsonl";
 
+thread_local! {
+    /// What the clocks say to this test, if not the truth.
+    static CLOCKS: std::cell::Cell<Option<Now>> = const { std::cell::Cell::new(None) };
+}
+
+fn now() -> Now {
+    CLOCKS.get().unwrap_or_else(Now::read)
+}
+
 /// A container's disk: home, state, and a store beside.
 struct Disk {
     directory: tempfile::TempDir,
@@ -73,6 +82,7 @@ impl Disk {
             index: self.state("backup/index.json.zst"),
             places: Places::default(),
             snapshots: None,
+            now,
         })
         .unwrap()
     }
@@ -401,6 +411,51 @@ async fn many_small_pieces_become_one() {
     let manifest = disk.store().newest().await.unwrap().unwrap();
     let pieces = manifest.files[0].pieces.len();
     assert!(pieces <= 65 && manifest.segments.len() <= 65, "{pieces}");
+}
+
+#[tokio::test]
+async fn clocks_that_jump_lose_and_reorder_nothing() {
+    let disk = Disk::new();
+    let minute = 60_000_i64;
+    let day = 24 * 60 * minute;
+    let mut boot = 0_u64;
+    let mut written = String::new();
+    let mut expected = Vec::new();
+    // Right, a day back, a year ahead, and right again; and with each jump, but for the first time of each, a supervisor
+    // that does not know of the one before.
+    for (round, offset) in [0, -day, 0, 365 * day, 0, -day, 365 * day, 0]
+        .into_iter()
+        .enumerate()
+    {
+        let mut engine = disk.engine();
+        for n in 0..10 {
+            // In the middle of a life, and at its beginning.
+            let off = if n < 5 && round % 2 == 1 { 0 } else { offset };
+            boot += minute.unsigned_abs();
+            let wall = 1_795_000_000_000 + i64::try_from(boot).unwrap() + off;
+            CLOCKS.set(Some(Now {
+                wall: jiff::Timestamp::from_millisecond(wall).unwrap().into(),
+                boot: crate::state::moment::Moment::from_millis(boot),
+            }));
+            disk.append(TRANSCRIPT, &line(expected.len()));
+            written.push_str(&line(expected.len()));
+            let done = disk.backup(&mut engine).await;
+            assert!(done.taken && done.owed.is_none(), "{done:?}");
+            expected.push(written.len() as u64);
+            assert_eq!(disk.content(TRANSCRIPT).await, written);
+        }
+    }
+    // Eighty minutes, of which all are young: none is expired, and they are listed as they were taken.
+    let store = disk.store();
+    retention::tidy(&store, retention::UNUSED).await.unwrap();
+    let mut found = Vec::new();
+    for id in store.list_manifests().await.unwrap() {
+        let manifest = store.get_manifest(&id).await.unwrap();
+        found.push(manifest.files[0].bytes);
+        let verified = crate::backup::verify::verify(&store, Some(&id)).await;
+        assert!(verified.unwrap().unwrap().ok, "{id}");
+    }
+    assert_eq!(found, expected);
 }
 
 #[derive(Clone, Debug)]

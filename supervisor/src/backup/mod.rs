@@ -8,8 +8,9 @@
 //! - `collect`: which files there are, and their bytes, through the helper
 //! - `index`: what is saved of each file
 //! - `draft`, `engine`: one backup, from the listing to the snapshot; one after the other
-//! - `agent`: when one is taken, and what is told of it
+//! - `agent`, `due`: when one is taken, and what is told of it; the times, pure
 //! - `secrets`, `known`: what must not leave; the sessions as a snapshot names them
+//! - `pace`: the time in snapshots' ids, whatever the wall clock does: pure
 //! - `retention`, `verify`: what goes in time; the proof that it comes back
 //! - `code`, `snapshot`: the work tree: what is told of it, pure; taking it without touching the checkout
 
@@ -22,6 +23,7 @@ pub mod collect;
 pub mod connector;
 pub mod cut;
 pub mod draft;
+pub mod due;
 pub mod engine;
 pub mod guard;
 pub mod hash;
@@ -30,6 +32,7 @@ pub mod known;
 pub mod manifest;
 pub mod mask;
 pub mod objects;
+pub mod pace;
 pub mod pack;
 pub mod platform;
 pub mod retention;

@@ -1,8 +1,11 @@
 //! Which snapshots are kept, and when what they no longer name is removed.
 //!
-//! All of the last hour, then one an hour for a day, one a day for thirty days, one a month. The newest is always kept,
-//! and it holds everything, so that thinning costs moments of the past and never a conversation. Ages are measured
-//! against the newest snapshot, not against a clock, which may have jumped.
+//! All of the last hour and the newest [`NEWEST`] in any case; then the newest of each of the last 24 hours that have any,
+//! of each of the last thirty such days, and of every thirty days. The newest is always kept, and it holds everything, so
+//! that thinning costs moments of the past and never a conversation.
+//!
+//! No clock is asked. Times are those of the ids, and hours and days without a snapshot do not count: a wall clock that
+//! jumps by a year makes one more hour, and nothing that was saved right before it is a year old.
 //!
 //! A segment is removed when no snapshot names it and it is older than [`UNUSED`] by the store's own clock: another
 //! container of the same task may be about to name it.
@@ -15,6 +18,10 @@ use super::store::{Store, StoreError};
 
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
+/// What an agent that works makes in an hour at the usual interval of half a minute.
+const NEWEST: usize = 120;
+/// Spans of which the newest snapshot stays, and how many that have one.
+const SPANS: [(i64, usize); 3] = [(HOUR, 24), (DAY, 30), (30 * DAY, usize::MAX)];
 /// Longer than any backup takes.
 pub const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most snapshots that are looked at for segments they name; more are a reason to remove none.
@@ -27,22 +34,16 @@ pub fn superfluous(ids: &[SnapshotId]) -> Vec<SnapshotId> {
         return Vec::new();
     };
     let now = newest.milliseconds();
-    let mut taken = BTreeSet::new();
+    let mut spans = SPANS.map(|(span, most)| (span, most, BTreeSet::new()));
     let mut gone = Vec::new();
     // From the newest back: of each span the newest one stays.
-    for id in ids.iter().rev() {
+    for (place, id) in ids.iter().rev().enumerate() {
         let at = id.milliseconds();
-        let age = now.saturating_sub(at);
-        let span = if age <= HOUR {
-            continue;
-        } else if age <= DAY {
-            HOUR
-        } else if age <= 30 * DAY {
-            DAY
-        } else {
-            30 * DAY
-        };
-        if !taken.insert((span, at.div_euclid(span))) {
+        let mut stays = place < NEWEST || now.saturating_sub(at) <= HOUR;
+        for (span, most, taken) in &mut spans {
+            stays |= taken.len() < *most && taken.insert(at.div_euclid(*span));
+        }
+        if !stays {
             gone.push(id.clone());
         }
     }
@@ -135,15 +136,49 @@ mod tests {
                 .filter(|at| (from..to).contains(&(newest - **at)))
                 .count()
         };
-        assert_eq!(within(0, HOUR + 1), 61);
-        assert_eq!(within(HOUR + 1, DAY), 23);
-        assert!(
-            (29..=31).contains(&within(DAY + 1, 30 * DAY)),
-            "{}",
-            within(DAY + 1, 30 * DAY)
-        );
-        assert!(kept.len() < 130, "{}", kept.len());
+        let dense = 2 * HOUR;
+        assert_eq!(within(0, dense), 120);
+        let hourly = within(dense, DAY);
+        assert!((21..=22).contains(&hourly), "{hourly}");
+        let daily = within(DAY, 30 * DAY);
+        assert!((28..=30).contains(&daily), "{daily}");
+        assert!(kept.len() < 180, "{}", kept.len());
         assert!(superfluous(&[]).is_empty());
+    }
+
+    /// Snapshots of forty days, one in ten minutes, and what is kept of them.
+    fn usual() -> (Vec<i64>, Vec<i64>) {
+        let ats: Vec<i64> = (0..40 * 24 * 6).map(|n| n * HOUR / 6).collect();
+        let kept = kept(&ats);
+        (ats, kept)
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_makes_nothing_old() {
+        let (mut ats, before) = usual();
+        let last = *ats.last().unwrap();
+        ats.push(last + 365 * DAY);
+        let after = kept(&ats);
+        let lost: Vec<i64> = before
+            .iter()
+            .filter(|at| !after.contains(at))
+            .map(|at| (last - at) / HOUR)
+            .collect();
+        // As one more hour would: the last of each kind makes room.
+        assert!(lost.len() <= 3, "hours before the jump: {lost:?}");
+        let newest = ats.iter().rev().take(NEWEST);
+        assert!(newest.into_iter().all(|at| after.contains(at)));
+    }
+
+    #[test]
+    fn a_pause_of_a_year_costs_as_little() {
+        let (ats, before) = usual();
+        let pause = ats.last().unwrap() + 365 * DAY;
+        let resumed: Vec<i64> = (0..6).map(|n| pause + n * HOUR / 6).collect();
+        let after = kept(&[ats, resumed.clone()].concat());
+        assert!(resumed.iter().all(|at| after.contains(at)));
+        let lost = before.iter().filter(|at| !after.contains(at)).count();
+        assert!(lost <= 9, "{lost}");
     }
 
     proptest! {

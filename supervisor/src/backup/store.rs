@@ -371,6 +371,25 @@ impl<'a> Reader<'a> {
         Ok(whole)
     }
 
+    /// The bytes of one piece of a file of the snapshot; the checksum is that of its segment. None: it has no such piece.
+    ///
+    /// # Errors
+    /// [`StoreError::Segment`], [`StoreError::Checksum`], [`StoreError::Object`].
+    pub async fn piece(&mut self, file: &File, number: usize) -> Result<Option<Bytes>, StoreError> {
+        let Some(Piece(segment, offset, length)) = file.pieces.get(number).copied() else {
+            return Ok(None);
+        };
+        let content = self.segment(segment).await?;
+        let range = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(offset.saturating_add(length)).ok())
+            .filter(|(begin, end)| begin <= end && *end <= content.len());
+        let (begin, end) = range.ok_or_else(|| StoreError::Checksum {
+            path: file.path.clone(),
+        })?;
+        Ok(Some(content.slice(begin..end)))
+    }
+
     async fn segment(&mut self, index: u32) -> Result<Bytes, StoreError> {
         let found = self.kept.iter().position(|(kept, _)| *kept == index);
         let entry = match found.and_then(|position| self.kept.remove(position)) {
@@ -409,7 +428,7 @@ impl Content<'_, '_> {
     /// # Errors
     /// [`StoreError::Segment`], [`StoreError::Checksum`], [`StoreError::Object`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let Some(Piece(segment, offset, length)) = self.file.pieces.get(self.piece).copied() else {
+        let Some(part) = self.reader.piece(self.file, self.piece).await? else {
             if !self.ended && hex(&self.hash.finalize_reset()) != self.file.sha256 {
                 return Err(StoreError::Checksum {
                     path: self.file.path.clone(),
@@ -418,15 +437,6 @@ impl Content<'_, '_> {
             self.ended = true;
             return Ok(None);
         };
-        let content = self.reader.segment(segment).await?;
-        let range = usize::try_from(offset)
-            .ok()
-            .zip(usize::try_from(offset.saturating_add(length)).ok())
-            .filter(|(begin, end)| begin <= end && *end <= content.len());
-        let (begin, end) = range.ok_or_else(|| StoreError::Checksum {
-            path: self.file.path.clone(),
-        })?;
-        let part = content.slice(begin..end);
         self.hash.update(&part);
         self.piece += 1;
         Ok(Some(part))

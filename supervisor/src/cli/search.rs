@@ -38,6 +38,9 @@ pub(super) struct Wanted {
     /// Results at most: 20 if not given, no more than 200.
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
+    /// In the other tasks' histories of the backups' store, too; a result of one begins with its task.
+    #[arg(long)]
+    everywhere: bool,
     /// Print the answer of the API.
     #[arg(long)]
     json: bool,
@@ -91,6 +94,9 @@ fn path(wanted: &Wanted) -> String {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
+    }
+    if wanted.everywhere {
+        query.append_pair("everywhere", "true");
     }
     format!("/v1/search?{}", query.finish())
 }

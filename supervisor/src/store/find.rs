@@ -13,7 +13,7 @@ use whim_wire::time::Time;
 
 use super::query::Query;
 use super::snippet::{self, BEGIN, END, MORE};
-use super::write::number;
+use super::write::{self, OWN, number};
 use super::{StoreError, query};
 
 /// Most places that are weighed: 10 ms.
@@ -51,13 +51,16 @@ struct Filter {
 }
 
 impl Filter {
-    /// `values` begins with the expression.
-    fn of(query: &Query) -> Self {
+    /// `values` begins with the expression. `own`: only this container's task.
+    fn of(query: &Query, own: bool) -> Self {
         let mut filter = Self {
             sql: String::new(),
             values: vec![Value::Text(query.expression())],
         };
         let mut session = Vec::new();
+        if own {
+            session.push(format!("task = {OWN}"));
+        }
         if let Some(kind) = query.kind {
             session.push(format!("kind = ?{}", filter.bind(number(kind).into())));
         }
@@ -101,7 +104,9 @@ pub(super) fn candidates(
     connection: &Connection,
     query: &Query,
 ) -> Result<(Vec<Candidate>, u64), StoreError> {
-    let filter = Filter::of(query);
+    // Where there are no others, nothing is to be told apart.
+    let own = !query.everywhere && write::has_others(connection)?;
+    let filter = Filter::of(query, own);
     // The order of a cross join is kept: the words first, the rows that they are in after that.
     let from = format!(
         "FROM found CROSS JOIN documents ON documents.key = found.rowid WHERE found MATCH ?1{}",
@@ -206,7 +211,7 @@ fn hit(row: &Row<'_>) -> rusqlite::Result<Hit> {
     } else {
         Kind::Conversation
     };
-    let own = row.get::<_, i64>(5)? == 1;
+    let own = row.get::<_, i64>(5)? == OWN;
     let at: Option<i64> = row.get(8)?;
     Ok(Hit {
         kind,

@@ -2,7 +2,7 @@
 //!
 //! - [`query`], [`when`], [`snippet`], [`text`], [`commands`], [`mask`]: what is asked, and what of a record is kept. Pure.
 //! - [`schema`]: the file. [`write`], [`find`]: its rows, and the way back.
-//! - [`feed`]: keeps it current from transcripts and histories.
+//! - [`feed`]: keeps it current from transcripts and histories, and from other tasks' backups when that is asked for.
 //!
 //! [`Store`] is the handle. One thread owns the file and does one thing after the other, so a question waits for one page
 //! of rows at most. [`Store::append`] takes rows of any task: those of others come in by the same door as this one's, with
@@ -164,6 +164,31 @@ impl Store {
     /// [`StoreError`].
     pub async fn count(&self) -> Result<u64, StoreError> {
         self.ask(|db| write::count(&db.connection)).await
+    }
+
+    /// Ids of other tasks of which something is in it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn others(&self) -> Result<Vec<String>, StoreError> {
+        self.ask(|db| write::others(&db.connection)).await
+    }
+
+    /// Takes all rows of another task away.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_task(&self, id: String) -> Result<(), StoreError> {
+        self.ask(move |db| write::forget_task(&mut db.connection, &id))
+            .await
+    }
+
+    /// Bytes of the file.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn bytes(&self) -> Result<u64, StoreError> {
+        self.ask(|db| write::bytes(&db.connection)).await
     }
 
     /// Whether a secret stands in it. Looks through all texts: about a second for 300 MB.

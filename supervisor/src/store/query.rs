@@ -55,6 +55,8 @@ pub struct Asked<'a> {
     pub since: Option<&'a str>,
     pub until: Option<&'a str>,
     pub limit: Option<&'a str>,
+    /// `true`: in the other tasks' histories of the shared store, too.
+    pub everywhere: Option<&'a str>,
 }
 
 /// A query that can be answered.
@@ -69,6 +71,8 @@ pub struct Query {
     /// Milliseconds since the epoch, not included.
     pub until: Option<i64>,
     pub limit: usize,
+    /// In other tasks, too.
+    pub everywhere: bool,
 }
 
 /// Words that stand side by side; one is a word by itself.
@@ -101,6 +105,7 @@ impl Query {
         let since = time("since", asked.since);
         let until = time("until", asked.until);
         let limit = asked.limit.map(limit).transpose();
+        let everywhere = asked.everywhere.map(yes).transpose();
         let terms = noted(&mut mistakes, terms);
         let kind = noted(&mut mistakes, kind);
         let session = noted(&mut mistakes, session);
@@ -108,6 +113,7 @@ impl Query {
         let since = noted(&mut mistakes, since);
         let until = noted(&mut mistakes, until);
         let limit = noted(&mut mistakes, limit);
+        let everywhere = noted(&mut mistakes, everywhere);
         if let (Some(since), Some(until)) = (since, until)
             && since >= until
         {
@@ -129,6 +135,7 @@ impl Query {
             since,
             until,
             limit: limit.unwrap_or(DEFAULT),
+            everywhere: everywhere.unwrap_or(false),
         })
     }
 
@@ -249,6 +256,19 @@ fn name(field: &'static str, given: &str) -> Result<String, Mistake> {
     }
 }
 
+fn yes(given: &str) -> Result<bool, Mistake> {
+    match given {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Mistake::new(
+            "everywhere",
+            given,
+            "is neither true nor false",
+            "give true to search other tasks, too",
+        )),
+    }
+}
+
 fn limit(given: &str) -> Result<usize, Mistake> {
     match given.parse::<usize>() {
         Ok(limit) if limit >= 1 => Ok(limit.min(MOST)),
@@ -318,12 +338,22 @@ mod tests {
             since: Some("soon"),
             until: Some("later"),
             limit: Some("0"),
+            everywhere: Some("perhaps"),
         };
         let mistakes = parse(&asked).unwrap_err();
         let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field).collect();
         assert_eq!(
             fields,
-            ["q", "kind", "session", "agent", "since", "until", "limit"]
+            [
+                "q",
+                "kind",
+                "session",
+                "agent",
+                "since",
+                "until",
+                "limit",
+                "everywhere"
+            ]
         );
         assert!(mistakes.iter().all(|mistake| !mistake.remedy.is_empty()));
         let asked = Asked {

@@ -1,3 +1,5 @@
+mod others;
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::query::Asked;
@@ -364,35 +366,6 @@ async fn a_rewritten_source_replaces_what_was_taken_from_it_only() {
         })
         .await;
     check.expect("the index and the texts agree");
-}
-
-#[tokio::test]
-async fn another_tasks_rows_are_told_apart() {
-    let place = Place::new();
-    place
-        .store
-        .describe(Task {
-            id: "ww-1".into(),
-            ..Task::default()
-        })
-        .await
-        .unwrap();
-    place
-        .store
-        .append(batch("main", None, "1", vec![turn(0, AT, "shared")]))
-        .await
-        .unwrap();
-    let mut other = batch("main", None, "1", vec![turn(0, AT, "shared")]);
-    other.origin.task = Some("ww-2".into());
-    place.store.append(other).await.unwrap();
-    let mut tasks: Vec<Option<String>> = place
-        .found("shared")
-        .await
-        .into_iter()
-        .map(|hit| hit.task)
-        .collect();
-    tasks.sort();
-    assert_eq!(tasks, [None, Some("ww-2".to_owned())]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use whim_wire::time::Time;
 use super::StoreError;
 
 /// Key of this container's task.
-const OWN: i64 = 1;
+pub(super) const OWN: i64 = 1;
 
 /// A task, as people know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -240,6 +240,53 @@ fn rows(
         }
     }
     Ok(())
+}
+
+/// Whether there is anything of other tasks.
+pub(super) fn has_others(connection: &Connection) -> Result<bool, StoreError> {
+    let look = "SELECT EXISTS (SELECT 1 FROM tasks WHERE key <> ?1)";
+    Ok(connection.query_row(look, [OWN], |row| row.get(0))?)
+}
+
+/// Ids of the other tasks of which something is there.
+pub(super) fn others(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare("SELECT id FROM tasks WHERE key <> ?1 ORDER BY id")?;
+    let ids = statement.query_map([OWN], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Takes all rows of another task away.
+pub(super) fn forget_task(connection: &mut Connection, id: &str) -> Result<(), StoreError> {
+    let transaction = connection.transaction()?;
+    let sources: Vec<i64> = {
+        let mut statement = transaction.prepare(
+            "SELECT sources.key FROM sources JOIN sessions ON sessions.key = sources.session
+             JOIN tasks ON tasks.key = sessions.task WHERE tasks.id = ?1 AND tasks.key <> ?2",
+        )?;
+        let keys = statement.query_map(params![id, OWN], |row| row.get(0))?;
+        keys.collect::<Result<_, _>>()?
+    };
+    for source in sources {
+        forget(&transaction, source)?;
+        transaction.execute("DELETE FROM sources WHERE key = ?1", [source])?;
+    }
+    transaction.execute(
+        "DELETE FROM sessions WHERE task IN (SELECT key FROM tasks WHERE id = ?1 AND key <> ?2)",
+        params![id, OWN],
+    )?;
+    transaction.execute(
+        "DELETE FROM tasks WHERE id = ?1 AND key <> ?2",
+        params![id, OWN],
+    )?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Bytes of the file.
+pub(super) fn bytes(connection: &Connection) -> Result<u64, StoreError> {
+    let size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let size: i64 = connection.query_row(size, [], |row| row.get(0))?;
+    Ok(size.unsigned_abs())
 }
 
 /// Takes all rows of a source away. The index has no texts of its own, so it is told which words go.

@@ -204,6 +204,14 @@ impl Whim {
             .ok_or(WhimError::NoProcess("supervisor"))
     }
 
+    /// The helper's pid, as numbered here.
+    ///
+    /// # Errors
+    /// When there is none at the moment: it is started when it is needed.
+    pub fn helper(&self) -> Result<i32, WhimError> {
+        self.part("helper").ok_or(WhimError::NoProcess("helper"))
+    }
+
     /// The pid of the holder of this session or terminal, as numbered here.
     ///
     /// # Errors

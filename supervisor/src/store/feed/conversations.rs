@@ -204,7 +204,7 @@ fn origin(session: &str, known: &Known, name: &str) -> Origin {
     }
 }
 
-fn document(turn: &Turn, text: String) -> Document {
+pub(super) fn document(turn: &Turn, text: String) -> Document {
     // As in the JSON of a conversation.
     let role = serde_json::to_value(turn.role).ok();
     let role = role.as_ref().and_then(serde_json::Value::as_str);

@@ -9,6 +9,7 @@
 //! [`WATCHED`] directories are watched; sessions beyond are read when an event or a search says so.
 
 mod conversations;
+pub mod elsewhere;
 mod shells;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
