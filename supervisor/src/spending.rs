@@ -84,6 +84,29 @@ pub struct Spending {
 struct Main {
     kind: Option<ProviderKind>,
     upstream: Option<String>,
+    websocket: Option<bool>,
+}
+
+impl Main {
+    fn new(given: &settings::Provider) -> Self {
+        let upstream = given.upstream.as_ref();
+        Self {
+            kind: given.kind,
+            upstream: upstream.map(|url| url.expose().to_owned()),
+            websocket: given.websocket,
+        }
+    }
+
+    /// Where calls to this provider go: the task's base URL is that of the task's provider, or of any while none is known.
+    fn upstream(&self, kind: ProviderKind) -> Result<Upstream, BaseError> {
+        let own = self.kind.is_none_or(|own| own == kind);
+        let base = self.upstream.as_deref().filter(|_| own);
+        let upstream = Upstream::new(provider(kind), base)?;
+        Ok(match self.websocket.filter(|_| own) {
+            Some(speaks) => upstream.with_websocket(speaks),
+            None => upstream,
+        })
+    }
 }
 
 impl Spending {
@@ -136,19 +159,12 @@ impl Spending {
     /// # Errors
     /// [`SpendingError`].
     pub fn task(&self, settings: &Settings) -> Result<(), SpendingError> {
-        let upstream = settings
-            .provider
-            .upstream
-            .as_ref()
-            .map(|url| url.expose().to_owned());
+        let main = Main::new(&settings.provider);
         if let Some(kind) = settings.provider.kind {
             // Checked now, so that a mistake is told at the start and not by the first call.
-            Upstream::new(provider(kind), upstream.as_deref())?;
+            main.upstream(kind)?;
         }
-        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Main {
-            kind: settings.provider.kind,
-            upstream,
-        };
+        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = main;
         self.keys(&settings.provider);
         let asked = settings.budget.map(|usd| NanoUsd(usd.nanos()));
         let kept = self.read_cap()?;
@@ -184,17 +200,9 @@ impl Spending {
         self.rekeyed.notify_one();
     }
 
-    /// Where calls to this provider go: the task's base URL is that of the task's provider, or of any while none is known.
     fn upstream(&self, kind: ProviderKind) -> Result<Upstream, BaseError> {
-        let main = self
-            .main
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let base = main
-            .upstream
-            .filter(|_| main.kind.is_none_or(|own| own == kind));
-        Upstream::new(provider(kind), base.as_deref())
+        let main = self.main.lock().unwrap_or_else(PoisonError::into_inner);
+        main.upstream(kind)
     }
 
     /// Lets a session's agent call with the token in its record.
@@ -402,6 +410,14 @@ fn provider(kind: ProviderKind) -> Provider {
         ProviderKind::Openrouter => Provider::OpenRouter,
         ProviderKind::Compatible => Provider::Compatible,
     }
+}
+
+/// The providers whose WebSocket the generation proxy relays.
+#[must_use]
+pub fn websockets(given: &settings::Provider) -> Vec<ProviderKind> {
+    let main = Main::new(given);
+    let speaks = |kind: &ProviderKind| main.upstream(*kind).is_ok_and(|u| u.websocket());
+    ProviderKind::ALL.iter().copied().filter(speaks).collect()
 }
 
 /// The provider that an agent speaks to when the task names none for it.

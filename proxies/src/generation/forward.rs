@@ -445,9 +445,9 @@ fn is_transient_error(kind: &str) -> bool {
     )
 }
 
-fn unreachable(upstream: &Upstream, error: &CallError) -> Refusal {
+fn unreachable(upstream: &Upstream, error: &dyn std::error::Error) -> Refusal {
     let mut message = format!("{} cannot be reached: {error}", upstream.provider);
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         message = format!("{message}: {cause}");
         source = cause.source();

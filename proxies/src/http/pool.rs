@@ -52,9 +52,6 @@ pub enum CallError {
         /// The connection had served before, so that its end may have been on its way already.
         reused: bool,
     },
-    /// It did not switch protocols, and why not cannot be read.
-    #[error("the answer to an upgrade cannot be read: {0}")]
-    Answer(String),
 }
 
 struct Conn<B: Payload> {

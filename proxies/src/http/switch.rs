@@ -9,7 +9,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
 use super::dial::{Dialer, Target};
-use super::pool::{CallError, Payload};
+use super::pool::{BodyError, CallError, Payload};
 
 /// Bytes of an answer that refuses to switch; one that is longer is taken for a broken connection.
 const REFUSAL: usize = 1 << 20;
@@ -23,20 +23,31 @@ pub enum Switched {
     No(Parts, Bytes),
 }
 
+/// Why nothing was said.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// There is no connection, or it ended before an answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The upstream does not switch, and why not cannot be read.
+    #[error("the answer to an upgrade cannot be read")]
+    Answer(#[source] BodyError),
+}
+
 /// Opens a connection and asks. The request's head must say what to switch to. Dropping the future closes it.
 ///
 /// # Errors
-/// [`CallError`]: there is no connection, or it ended before an answer.
+/// [`SwitchError`].
 pub async fn switch<B: Payload>(
     dialer: &Dialer,
     target: &Target,
     request: Request<B>,
-) -> Result<Switched, CallError> {
+) -> Result<Switched, SwitchError> {
     let ended = |source| CallError::Ended {
         source,
         reused: false,
     };
-    let stream = dialer.dial(target).await?;
+    let stream = dialer.dial(target).await.map_err(CallError::from)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(256)
         .handshake(TokioIo::new(stream))
@@ -51,6 +62,6 @@ pub async fn switch<B: Payload>(
     }
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, REFUSAL).collect().await;
-    let body = body.map_err(|error| CallError::Answer(error.to_string()))?;
+    let body = body.map_err(SwitchError::Answer)?;
     Ok(Switched::No(head, body.to_bytes()))
 }

@@ -20,6 +20,7 @@ fn setup() -> Setup {
         proxy: "http://127.0.0.1:3001".into(),
         token: SessionToken::new(TOKEN),
         provider: ProviderKind::Compatible,
+        websockets: Vec::new(),
         model: None,
         permission: None,
         effort: None,
