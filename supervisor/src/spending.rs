@@ -442,3 +442,32 @@ fn prices(path: &Path) -> Result<PriceTable, SpendingError> {
         Err(error) => Err(failed(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_websocket_is_the_tasks_upstreams() {
+        let speak = |kind, upstream: Option<&str>, websocket| {
+            websockets(&settings::Provider {
+                kind,
+                upstream: upstream.map(|url| url.to_owned().into()),
+                websocket,
+                credentials: settings::Credentials::default(),
+            })
+        };
+        let (openai, compatible) = (ProviderKind::Openai, ProviderKind::Compatible);
+        assert_eq!(speak(Some(openai), None, None), [openai]);
+        assert_eq!(speak(Some(openai), None, Some(false)), []);
+        let gateway = Some("http://gateway.example");
+        assert_eq!(speak(Some(openai), gateway, None), []);
+        assert_eq!(speak(Some(openai), gateway, Some(true)), [openai]);
+        // What is said of one provider's upstream is not said of another's own address.
+        assert_eq!(
+            speak(Some(compatible), gateway, Some(true)),
+            [openai, compatible]
+        );
+        assert_eq!(speak(Some(compatible), gateway, Some(false)), [openai]);
+    }
+}

@@ -116,6 +116,35 @@ fn codex_does_one_task_over_the_websocket() {
     assert!(!whim.output().contains(KEY) && !ledger.contains(KEY));
 }
 
+/// What a cap says on the WebSocket is what the person reads, and nothing is tried again.
+#[test]
+fn codex_shows_what_a_cap_says_on_the_websocket() {
+    let upstream = Upstream::start(Script {
+        websocket: true,
+        ..says("never")
+    })
+    .unwrap();
+    let repository = repository();
+    let run = agent("codex", &upstream, repository.path())
+        .env("WHIM_UPSTREAM_WEBSOCKET", "1")
+        .env("WHIM_BUDGET_USD", "0.000001")
+        .args(["--model", "gpt-5.1-codex", "--mode", "oneshot", "go on"])
+        .args(["--permission-mode", "bypass"]);
+    let mut whim = run.start(root(&run)).unwrap();
+    assert_ne!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    assert!(
+        whim.output().contains("Budget reached"),
+        "{}",
+        whim.output()
+    );
+    assert!(upstream.turns().is_empty());
+    let ledger = std::fs::read_to_string(whim.root().at("/whim/state/generations.jsonl")).unwrap();
+    let refused = ledger
+        .lines()
+        .filter(|line| line.contains("\"outcome\":\"refused\""));
+    assert!((1..=2).contains(&refused.count()), "{ledger}");
+}
+
 /// Interactive: first prompt, a second one queued by the API, both done; then an ordered end in time.
 fn two_turns(kind: &str) {
     let upstream = Upstream::start(says("yes")).unwrap();

@@ -414,6 +414,26 @@ fn codex_without_a_sandbox_refuses_what_would_need_it() {
 }
 
 #[test]
+fn codex_uses_the_websocket_of_its_own_provider_only() {
+    let setup = Setup {
+        provider: ProviderKind::Openai,
+        websockets: vec![ProviderKind::Openai],
+        ..setup()
+    };
+    let tries = |setup: &Setup| {
+        let command = command(setup, AgentKind::Codex, &start(Surface::Terminal, None));
+        let told = |argument: &String| argument.contains("supports_websockets = true");
+        command.arguments.iter().any(told)
+    };
+    assert!(tries(&setup));
+    let other = Setup {
+        provider: ProviderKind::Compatible,
+        ..setup
+    };
+    assert!(!tries(&other));
+}
+
+#[test]
 fn wire_formats_that_do_not_meet_are_refused() {
     for (kind, provider, possible_pair) in [
         (AgentKind::Claude, ProviderKind::Anthropic, true),

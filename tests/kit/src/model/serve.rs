@@ -197,7 +197,6 @@ pub(super) fn json_response(status: u16, value: &Value) -> Answered {
 }
 
 /// A record of a request whose body is still to come.
-
 pub(super) fn begun(head: &http::request::Parts, at_ms: u64) -> Recorded {
     let header = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     Recorded {

@@ -42,6 +42,9 @@ const PATH: &str = "/v1/responses";
 /// As much as the proxies let through.
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// Requests that wait on a lane; then nothing more is read.
+const QUEUE: usize = 64;
+
 /// What goes out on a socket.
 enum Out {
     Event(Value),
@@ -106,7 +109,7 @@ async fn serve(
         known: Mutex::default(),
     });
     let reading = async {
-        let mut lanes: HashMap<Option<String>, mpsc::UnboundedSender<Value>> = HashMap::new();
+        let mut lanes: HashMap<Option<String>, mpsc::Sender<Value>> = HashMap::new();
         // Dropped with the connection, and with it every answer under way.
         let mut tasks = tokio::task::JoinSet::new();
         while let Some(Ok(message)) = stream.next().await {
@@ -117,7 +120,7 @@ async fn serve(
             };
             let lane = message["stream_id"].as_str().map(str::to_owned);
             let queue = lanes.entry(lane.clone()).or_insert_with(|| {
-                let (queue, mut requests) = mpsc::unbounded_channel();
+                let (queue, mut requests) = mpsc::channel(QUEUE);
                 let socket = Arc::clone(&socket);
                 tasks.spawn(async move {
                     while let Some(request) = requests.recv().await {
@@ -127,7 +130,7 @@ async fn serve(
                 queue
             });
             // The lane's task ends with this.
-            let _gone = queue.send(message);
+            let _gone = queue.send(message).await;
         }
     };
     let writing = async {
