@@ -145,6 +145,49 @@ fn codex_shows_what_a_cap_says_on_the_websocket() {
     assert!((1..=2).contains(&refused.count()), "{ledger}");
 }
 
+/// A terminal's turns share a socket. One whose key was replaced takes no more of them, and the agent opens another.
+#[test]
+fn codex_connects_anew_when_the_key_of_its_websocket_is_replaced() {
+    let upstream = Upstream::start(Script {
+        websocket: true,
+        ..says("yes")
+    })
+    .unwrap();
+    let repository = repository();
+    let run = bypassing("codex", &upstream, repository.path(), "first task");
+    let (mut whim, client) = start(&run.env("WHIM_UPSTREAM_WEBSOCKET", "1"));
+    first_turn(&client, &whim);
+    let done = |text: &str| {
+        let id = prompt(&client, text);
+        let ended = reached(&client, &whim, &id, &["done", "failed", "interrupted"]);
+        assert_eq!(ended["state"], "done", "{ended}");
+    };
+    done("second task");
+    let other = "sk-another-secret-of-the-platform";
+    let key = json!({"provider": {"kind": "openai", "key": other}});
+    let put = client.put("/v1/credentials", &key).unwrap();
+    assert!(put.status.is_success(), "{}", put.text());
+    done("third task");
+    for (text, key) in [
+        ("first task", KEY),
+        ("second task", KEY),
+        ("third task", other),
+    ] {
+        let turns = upstream.turns();
+        let mut asked = turns.iter().filter(|turn| turn.prompt.contains(text));
+        assert!(
+            asked.all(|turn| turn.key() == Some(key) && turn.header("upgrade").is_some()),
+            "{text}: {turns:?}"
+        );
+        assert!(
+            turns.iter().any(|turn| turn.prompt.contains(text)),
+            "{text}"
+        );
+    }
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+}
+
 /// Interactive: first prompt, a second one queued by the API, both done; then an ordered end in time.
 fn two_turns(kind: &str) {
     let upstream = Upstream::start(says("yes")).unwrap();
