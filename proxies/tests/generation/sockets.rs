@@ -458,6 +458,51 @@ async fn a_continued_conversation_is_held_for_whole() {
 }
 
 #[tokio::test]
+async fn pings_are_answered_on_each_side() {
+    let speaker = Speaker::start().await;
+    let proxy = speaker.setup().start().await;
+    let (mut agent, mut model) = joined(&proxy, &speaker).await;
+    for peer in [&mut agent, &mut model] {
+        let ping = Message::Ping("are you there".into());
+        futures_util::SinkExt::send(&mut peer.0, ping)
+            .await
+            .unwrap();
+        let answer = within("a pong", futures_util::StreamExt::next(&mut peer.0)).await;
+        assert_eq!(
+            answer.unwrap().unwrap(),
+            Message::Pong("are you there".into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_stops_its_writer() {
+    let speaker = Speaker::start().await;
+    let proxy = speaker.setup().start().await;
+    let (mut agent, mut model) = joined(&proxy, &speaker).await;
+    pass(&mut agent, &mut model, &create(None)).await;
+    pass(&mut model, &mut agent, &created("resp_1")).await;
+    let event = delta(&"x".repeat(1 << 20)).to_string();
+    let mut sent = 0;
+    // More than all buffers on the way hold. That nothing moves can only be seen for a while; a slow machine makes this
+    // pass too early, and never fail.
+    while sent < 64 {
+        let sending = futures_util::SinkExt::send(&mut model.0, Message::text(event.clone()));
+        if tokio::time::timeout(Duration::from_millis(500), sending)
+            .await
+            .is_err()
+        {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent < 64, "{sent} MiB went nowhere");
+    for _ in 0..sent {
+        assert_eq!(agent.hear_text().await.len(), event.len());
+    }
+}
+
+#[tokio::test]
 async fn a_silent_provider_is_given_up() {
     let speaker = Speaker::start().await;
     let setup = speaker.setup().with(|config| {
