@@ -458,6 +458,29 @@ async fn a_continued_conversation_is_held_for_whole() {
 }
 
 #[tokio::test]
+async fn a_response_that_nobody_asked_for_costs_all_the_same() {
+    let speaker = Speaker::start().await;
+    let mut proxy = speaker.setup().budget("0.05").start().await;
+    let (mut agent, mut model) = joined(&proxy, &speaker).await;
+    pass(&mut agent, &mut model, &create(None)).await;
+    for event in [
+        created("resp_1"),
+        completed("resp_1", 100, 1),
+        created("resp_2"),
+        completed("resp_2", 39_000, 0),
+    ] {
+        pass(&mut model, &mut agent, &event).await;
+    }
+    proxy.finished().await;
+    proxy.finished().await;
+    assert_eq!(line_of(&proxy, "resp_2").cost_usd, NanoUsd(48_750_000));
+    // The next one finds too little money; as nothing can be refused any more, the socket ends.
+    proxy.proxy.set_budget(Some("0.01".parse().unwrap()));
+    model.say(&created("resp_3")).await;
+    assert_eq!(agent.closed().await.code, CloseCode::Policy);
+}
+
+#[tokio::test]
 async fn pings_are_answered_on_each_side() {
     let speaker = Speaker::start().await;
     let proxy = speaker.setup().start().await;
