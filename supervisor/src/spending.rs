@@ -86,6 +86,29 @@ pub struct Spending {
 struct Main {
     kind: Option<ProviderKind>,
     upstream: Option<String>,
+    websocket: Option<bool>,
+}
+
+impl Main {
+    fn new(given: &settings::Provider) -> Self {
+        let upstream = given.upstream.as_ref();
+        Self {
+            kind: given.kind,
+            upstream: upstream.map(|url| url.expose().to_owned()),
+            websocket: given.websocket,
+        }
+    }
+
+    /// Where calls to this provider go: the task's base URL is that of the task's provider, or of any while none is known.
+    fn upstream(&self, kind: ProviderKind) -> Result<Upstream, BaseError> {
+        let own = self.kind.is_none_or(|own| own == kind);
+        let base = self.upstream.as_deref().filter(|_| own);
+        let upstream = Upstream::new(provider(kind), base)?;
+        Ok(match self.websocket.filter(|_| own) {
+            Some(speaks) => upstream.with_websocket(speaks),
+            None => upstream,
+        })
+    }
 }
 
 impl Spending {
@@ -138,19 +161,12 @@ impl Spending {
     /// # Errors
     /// [`SpendingError`].
     pub fn task(&self, settings: &Settings) -> Result<(), SpendingError> {
-        let upstream = settings
-            .provider
-            .upstream
-            .as_ref()
-            .map(|url| url.expose().to_owned());
+        let main = Main::new(&settings.provider);
         if let Some(kind) = settings.provider.kind {
             // Checked now, so that a mistake is told at the start and not by the first call.
-            Upstream::new(provider(kind), upstream.as_deref())?;
+            main.upstream(kind)?;
         }
-        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Main {
-            kind: settings.provider.kind,
-            upstream,
-        };
+        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = main;
         self.keys(&settings.provider);
         let asked = settings.budget.map(|usd| NanoUsd(usd.nanos()));
         let kept = self.read_cap()?;
@@ -186,17 +202,9 @@ impl Spending {
         self.rekeyed.notify_one();
     }
 
-    /// Where calls to this provider go: the task's base URL is that of the task's provider, or of any while none is known.
     fn upstream(&self, kind: ProviderKind) -> Result<Upstream, BaseError> {
-        let main = self
-            .main
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let base = main
-            .upstream
-            .filter(|_| main.kind.is_none_or(|own| own == kind));
-        Upstream::new(provider(kind), base.as_deref())
+        let main = self.main.lock().unwrap_or_else(PoisonError::into_inner);
+        main.upstream(kind)
     }
 
     /// Lets a session's agent call with the token in its record.
@@ -421,6 +429,14 @@ fn provider(kind: ProviderKind) -> Provider {
     }
 }
 
+/// The providers whose WebSocket the generation proxy relays.
+#[must_use]
+pub fn websockets(given: &settings::Provider) -> Vec<ProviderKind> {
+    let main = Main::new(given);
+    let speaks = |kind: &ProviderKind| main.upstream(*kind).is_ok_and(|u| u.websocket());
+    ProviderKind::ALL.iter().copied().filter(speaks).collect()
+}
+
 /// The provider that an agent speaks to when the task names none for it.
 #[must_use]
 pub fn natural(agent: AgentKind) -> ProviderKind {
@@ -441,5 +457,34 @@ fn prices(path: &Path) -> Result<PriceTable, SpendingError> {
         Ok(text) => PriceTable::with_overrides(&text).map_err(|error| failed(error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(PriceTable::shipped()),
         Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_websocket_is_the_tasks_upstreams() {
+        let speak = |kind, upstream: Option<&str>, websocket| {
+            websockets(&settings::Provider {
+                kind,
+                upstream: upstream.map(|url| url.to_owned().into()),
+                websocket,
+                credentials: settings::Credentials::default(),
+            })
+        };
+        let (openai, compatible) = (ProviderKind::Openai, ProviderKind::Compatible);
+        assert_eq!(speak(Some(openai), None, None), [openai]);
+        assert_eq!(speak(Some(openai), None, Some(false)), []);
+        let gateway = Some("http://gateway.example");
+        assert_eq!(speak(Some(openai), gateway, None), []);
+        assert_eq!(speak(Some(openai), gateway, Some(true)), [openai]);
+        // What is said of one provider's upstream is not said of another's own address.
+        assert_eq!(
+            speak(Some(compatible), gateway, Some(true)),
+            [openai, compatible]
+        );
+        assert_eq!(speak(Some(compatible), gateway, Some(false)), [openai]);
     }
 }

@@ -1,6 +1,6 @@
 //! The real agents, end to end.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script};
 use whim_kit::{Upstream, proc, wait};
 
@@ -64,6 +64,128 @@ fn the_router_does_one_task() {
 #[test]
 fn copilot_does_one_task() {
     oneshot("copilot");
+}
+
+/// Two rounds of one turn over the WebSocket, each a call with a line of its own.
+#[test]
+fn codex_does_one_task_over_the_websocket() {
+    let work = Rule::prompt(
+        "go on",
+        [
+            Reply::shell("echo by socket > made.txt"),
+            Reply::say("the work is done"),
+        ],
+    );
+    let upstream = Upstream::start(Script {
+        websocket: true,
+        ..Script::of([work])
+    })
+    .unwrap();
+    let repository = repository();
+    let run = agent("codex", &upstream, repository.path())
+        .env("WHIM_UPSTREAM_WEBSOCKET", "1")
+        .args(["--mode", "oneshot", "--permission-mode", "bypass", "go on"]);
+    let mut whim = run.start(root(&run)).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    assert!(
+        whim.stdout().contains("the work is done"),
+        "{}",
+        whim.output()
+    );
+    let made = std::fs::read_to_string(whim.root().at("/app/repo/made.txt")).unwrap();
+    assert_eq!(made, "by socket\n");
+    let turns = upstream.turns();
+    let rounds: Vec<usize> = turns.iter().map(|turn| turn.round).collect();
+    assert_eq!(rounds, [0, 1], "nothing was asked twice");
+    for turn in &turns {
+        assert_eq!(turn.key(), Some(KEY));
+        assert_eq!(turn.header("upgrade"), Some("websocket"));
+    }
+    let ledger = std::fs::read_to_string(whim.root().at("/whim/state/generations.jsonl")).unwrap();
+    for turn in &turns {
+        let id = format!("resp_{}", turn.generation);
+        let line = ledger.lines().find(|line| line.contains(&id));
+        let line: Value =
+            serde_json::from_str(line.unwrap_or_else(|| panic!("{id}: {ledger}"))).unwrap();
+        assert_eq!(
+            (&line["outcome"], &line["status"]),
+            (&json!("complete"), &json!(101))
+        );
+        assert!(line["usage"]["output_tokens"].as_u64() > Some(0), "{line}");
+    }
+    assert!(!whim.output().contains(KEY) && !ledger.contains(KEY));
+}
+
+/// What a cap says on the WebSocket is what the person reads, and nothing is tried again.
+#[test]
+fn codex_shows_what_a_cap_says_on_the_websocket() {
+    let upstream = Upstream::start(Script {
+        websocket: true,
+        ..says("never")
+    })
+    .unwrap();
+    let repository = repository();
+    let run = agent("codex", &upstream, repository.path())
+        .env("WHIM_UPSTREAM_WEBSOCKET", "1")
+        .env("WHIM_BUDGET_USD", "0.000001")
+        .args(["--model", "gpt-5.1-codex", "--mode", "oneshot", "go on"])
+        .args(["--permission-mode", "bypass"]);
+    let mut whim = run.start(root(&run)).unwrap();
+    assert_ne!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+    assert!(
+        whim.output().contains("Budget reached"),
+        "{}",
+        whim.output()
+    );
+    assert!(upstream.turns().is_empty());
+    let ledger = std::fs::read_to_string(whim.root().at("/whim/state/generations.jsonl")).unwrap();
+    let refused = ledger
+        .lines()
+        .filter(|line| line.contains("\"outcome\":\"refused\""));
+    assert!((1..=2).contains(&refused.count()), "{ledger}");
+}
+
+/// A terminal's turns share a socket. One whose key was replaced takes no more of them, and the agent opens another.
+#[test]
+fn codex_connects_anew_when_the_key_of_its_websocket_is_replaced() {
+    let upstream = Upstream::start(Script {
+        websocket: true,
+        ..says("yes")
+    })
+    .unwrap();
+    let repository = repository();
+    let run = bypassing("codex", &upstream, repository.path(), "first task");
+    let (mut whim, client) = start(&run.env("WHIM_UPSTREAM_WEBSOCKET", "1"));
+    first_turn(&client, &whim);
+    let done = |text: &str| {
+        let id = prompt(&client, text);
+        let ended = reached(&client, &whim, &id, &["done", "failed", "interrupted"]);
+        assert_eq!(ended["state"], "done", "{ended}");
+    };
+    done("second task");
+    let other = "sk-another-secret-of-the-platform";
+    let key = json!({"provider": {"kind": "openai", "key": other}});
+    let put = client.put("/v1/credentials", &key).unwrap();
+    assert!(put.status.is_success(), "{}", put.text());
+    done("third task");
+    for (text, key) in [
+        ("first task", KEY),
+        ("second task", KEY),
+        ("third task", other),
+    ] {
+        let turns = upstream.turns();
+        let mut asked = turns.iter().filter(|turn| turn.prompt.contains(text));
+        assert!(
+            asked.all(|turn| turn.key() == Some(key) && turn.header("upgrade").is_some()),
+            "{text}: {turns:?}"
+        );
+        assert!(
+            turns.iter().any(|turn| turn.prompt.contains(text)),
+            "{text}"
+        );
+    }
+    whim.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
 }
 
 /// Interactive: first prompt, a second one queued by the API, both done; then an ordered end in time.

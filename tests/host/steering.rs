@@ -71,6 +71,43 @@ fn an_interrupt_by_hand_ends_copilots_turn() {
 }
 
 #[test]
+fn an_interrupted_response_on_codexs_websocket_is_over() {
+    let script = Script::of([
+        Rule::prompt("first", [Reply::say("done")]),
+        Rule::prompt("second", [Reply::say("never said").gated("never")]),
+        Rule::prompt("third", [Reply::say("done again")]),
+    ]);
+    let upstream = Upstream::start(Script {
+        websocket: true,
+        ..script
+    })
+    .unwrap();
+    let repository = repository();
+    let run = bypassing("codex", &upstream, repository.path(), "first task");
+    let (whim, client) = start(&run.env("WHIM_UPSTREAM_WEBSOCKET", "1"));
+    first_turn(&client, &whim);
+    let id = prompt(&client, "second task");
+    let calls = |state: &Value| state["active_generations"].as_u64();
+    state(&client, &whim, "the call", |state| {
+        state["state"] == "working" && calls(state) == Some(1)
+    });
+    reached(&client, &whim, &id, &["working"]);
+    let mut person = Person::at(&whim, "main");
+    person.types(b"\x1b");
+    let idle = state(&client, &whim, "the end", |state| {
+        state["state"] == "idle" && calls(state) == Some(0)
+    });
+    let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
+    assert_eq!(ended["state"], "interrupted", "{ended}\n{idle}");
+    let id = prompt(&client, "third task");
+    let ended = reached(&client, &whim, &id, &["interrupted", "done", "failed"]);
+    assert_eq!(ended["state"], "done", "{ended}");
+    let ledger = std::fs::read_to_string(whim.root().at("/whim/state/generations.jsonl")).unwrap();
+    let left = |line: &str| line.contains("\"outcome\":\"client_left\"") && line.contains(":101");
+    assert!(ledger.lines().any(left), "{ledger}");
+}
+
+#[test]
 fn a_prompt_waits_for_the_line_that_a_person_is_typing() {
     let upstream = Upstream::start(says("yes")).unwrap();
     let repository = repository();

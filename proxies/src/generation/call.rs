@@ -544,7 +544,9 @@ fn estimate(
         .max_output
         .or_else(|| price.max_output())
         .unwrap_or(u64::MAX);
-    let allowance = if request.stream {
+    let allowance = if request.warm_up {
+        0
+    } else if request.stream {
         most.min(ALLOWANCE_TOKENS)
     } else {
         request.max_output.map_or(ALLOWANCE_TOKENS, |limit| {

@@ -2,6 +2,7 @@
 
 mod free;
 mod head;
+mod socket;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -27,6 +28,7 @@ use super::refuse::Refusal;
 use super::retry;
 use super::route::{self, Format, NoRoute, Operation};
 use super::session::Session;
+use super::socket::Sockets;
 use super::tap::{Answer, Tap};
 use crate::http::guard;
 use crate::http::headers::is_websocket;
@@ -49,7 +51,11 @@ fn refuse_early(refusal: &Refusal, format: Format) -> Answered {
 }
 
 /// Serves a request.
-pub(super) async fn handle(proxy: Arc<GenerationProxy>, request: Request<Incoming>) -> Answered {
+pub(super) async fn handle(
+    proxy: Arc<GenerationProxy>,
+    sockets: Sockets,
+    request: Request<Incoming>,
+) -> Answered {
     let (started, at) = (Instant::now(), Time::from(Timestamp::now()));
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path();
@@ -107,15 +113,7 @@ pub(super) async fn handle(proxy: Arc<GenerationProxy>, request: Request<Incomin
     match forward.operation {
         Operation::Generate(_) | Operation::Compact => forward.generate(incoming).await,
         Operation::CountTokens => forward.count_tokens(incoming).await,
-        Operation::ResponsesSocket => {
-            let message = "the WebSocket is not relayed; use HTTP".to_owned();
-            let mut response =
-                Refusal::invalid(StatusCode::UPGRADE_REQUIRED, message).response(format);
-            response
-                .headers_mut()
-                .insert(http::header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
-            own(response)
-        }
+        Operation::ResponsesSocket => forward.socket(&sockets).await,
         Operation::Models | Operation::Probe => forward.pass(incoming).await,
     }
 }
@@ -447,9 +445,9 @@ fn is_transient_error(kind: &str) -> bool {
     )
 }
 
-fn unreachable(upstream: &Upstream, error: &CallError) -> Refusal {
+fn unreachable(upstream: &Upstream, error: &dyn std::error::Error) -> Refusal {
     let mut message = format!("{} cannot be reached: {error}", upstream.provider);
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         message = format!("{message}: {cause}");
         source = cause.source();

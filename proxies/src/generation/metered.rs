@@ -7,26 +7,23 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use whim_wire::generation::Outcome;
 
-use super::activity::What;
 use super::body::RequestBody;
 use super::call::Call;
 use super::decode::Decoder;
 use super::proxy::Counters;
 use super::refuse::Refusal;
 use super::tap::Tap;
+use super::watch::{self, Watch};
 use crate::http::pool::{BodyError, PooledBody};
 
 /// Bytes that are read before an answer's first event is passed.
 const AHEAD: usize = 64 << 10;
-/// Progress is told at most this often.
-const PROGRESS: Duration = Duration::from_millis(250);
 
 /// Why an answer ended early on our side.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +101,7 @@ pub(super) struct Metered {
     inner: Option<PooledBody<RequestBody>>,
     /// Read already, to see how the answer begins.
     ahead: VecDeque<Bytes>,
-    call: Call,
+    watch: Watch,
     tap: Decoder<Tap>,
     /// The upstream was cut while it was read ahead.
     broken: bool,
@@ -114,16 +111,10 @@ pub(super) struct Metered {
     /// Told at the next poll: the server writes what it has first, and drops it at an error.
     error: Option<BodyError>,
     timer: Option<Pin<Box<Sleep>>>,
-    last_byte: Instant,
-    last_progress: Instant,
-    last_told: Option<Instant>,
-    progress: u64,
-    stalled: bool,
 }
 
 impl Metered {
     pub(super) fn new(call: Call, opening: Opening) -> Self {
-        let now = Instant::now();
         let Opening {
             inner,
             ahead,
@@ -133,7 +124,7 @@ impl Metered {
         Self {
             inner,
             ahead,
-            call,
+            watch: Watch::new(call),
             tap,
             broken,
             settled: false,
@@ -141,57 +132,33 @@ impl Metered {
             last: None,
             error: None,
             timer: None,
-            last_byte: now,
-            last_progress: now,
-            last_told: None,
-            progress: 0,
-            stalled: false,
         }
     }
 
     fn passed(&mut self, data: &Bytes) {
-        let now = Instant::now();
-        self.last_byte = now;
-        if self.call.first_byte.is_none() {
-            self.call.first_byte = Some(now);
-            self.call.update_board(|call| call.first_byte = Some(now));
-            self.call.tell(What::FirstByte);
-        }
-        Counters::add(&self.call.proxy().counters.bytes_down, data.len() as u64);
         let answer = self.tap.feed_ref().answer();
-        if answer.progress == self.progress {
-            return;
-        }
-        self.progress = answer.progress;
-        self.last_progress = now;
-        self.stalled = false;
-        if self
-            .last_told
-            .is_none_or(|told| now.saturating_duration_since(told) >= PROGRESS)
-        {
-            self.last_told = Some(now);
-            let output_tokens = answer.estimated_output();
-            self.call.update_board(|call| {
-                call.last_byte = Some(now);
-                call.last_progress = Some(now);
-            });
-            self.call.tell(What::Progress { output_tokens });
-        }
+        self.watch.passed(data.len() as u64, answer);
     }
 
     fn settle(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.settled, true) {
             if self.tap.blind() {
-                Counters::add(&self.call.proxy().counters.blind, 1);
+                Counters::add(&self.watch.call.proxy().counters.blind, 1);
             }
-            self.call.settle(outcome, self.tap.feed_ref().answer());
+            self.watch
+                .call
+                .settle(outcome, self.tap.feed_ref().answer());
         }
     }
 
     /// How the answer ended, seen from what passed. `whole`: its HTTP framing was.
     fn outcome(&self, whole: bool, otherwise: Outcome) -> Outcome {
         let answer = self.tap.feed_ref().answer();
-        let failed = self.call.status.is_some_and(|status| !status.is_success());
+        let failed = self
+            .watch
+            .call
+            .status
+            .is_some_and(|status| !status.is_success());
         // Chat streams of some providers end without their last mark, but not without a finish reason.
         let finished =
             answer.terminal || (whole && (answer.stop_reason.is_some() || self.tap.blind()));
@@ -249,7 +216,7 @@ impl Metered {
     }
 
     fn watch(&mut self) -> bool {
-        self.call.look(self.tap.feed_ref().answer())
+        self.watch.call.look(self.tap.feed_ref().answer())
     }
 
     fn has_length(&self) -> bool {
@@ -262,9 +229,9 @@ impl Metered {
     fn cut(&mut self) {
         self.inner = None;
         let answer = self.tap.feed_ref().answer();
-        let refusal = Refusal::budget(self.call.asked.format, self.call.cut_message());
+        let refusal = Refusal::budget(self.watch.call.asked.format, self.watch.call.cut_message());
         self.last = Some(refusal.event(
-            self.call.asked.format,
+            self.watch.call.asked.format,
             answer.id.as_deref(),
             answer.model.as_deref(),
         ));
@@ -272,29 +239,14 @@ impl Metered {
     }
 
     fn check_clock(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let limits = self.call.proxy().limits;
-        let tick = limits
-            .stall
-            .min(limits.silence)
-            .div_f32(4.0)
-            .max(Duration::from_millis(10));
+        let tick = watch::tick(&self.watch.call.proxy().limits);
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(tick)));
         while timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let silent = now.saturating_duration_since(self.last_byte);
-            if silent >= limits.silence {
-                return Err(Ended::Silence(silent.as_secs()));
-            }
-            let idle = now.saturating_duration_since(self.last_progress);
-            if idle >= limits.stall && !std::mem::replace(&mut self.stalled, true) {
-                Counters::add(&self.call.proxy().counters.stalls, 1);
-                self.call.tell(What::Stalled {
-                    silent_s: silent.as_secs(),
-                    no_progress_s: idle.as_secs(),
-                });
-            }
+            self.watch
+                .check()
+                .map_err(|silent| Ended::Silence(silent.as_secs()))?;
             timer.as_mut().reset(tokio::time::Instant::now() + tick);
         }
         Ok(())

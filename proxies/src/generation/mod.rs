@@ -8,7 +8,7 @@
 //!
 //! Pure parts (no runtime, no I/O): [`sse`], [`json`], [`tap`], [`request`], [`usage`], [`price`], [`money`],
 //! [`budget`], [`route`], [`refuse`]. The forwarding path: [`proxy`] (state and entry), `forward` (one request),
-//! `body` (what is sent upstream), `metered` (what comes back).
+//! `body` (what is sent upstream), `metered` (what comes back); `socket` (many requests on one WebSocket).
 
 pub mod activity;
 mod body;
@@ -34,9 +34,11 @@ mod retry;
 pub mod route;
 pub mod secret;
 pub mod session;
+mod socket;
 pub mod sse;
 pub mod tap;
 pub mod usage;
+mod watch;
 
 pub use activity::{Activity, Board, InFlight, Purpose, What};
 pub use budget::{Caps, Denied, Warning};

@@ -29,6 +29,9 @@ const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
 /// What Anthropic asks of calls with a subscription's token.
 const OAUTH_BETA: &str = "oauth-2025-04-20";
 const OAUTH_PREFIX: &str = "sk-ant-oat";
+/// Where the WebSocket of the Responses API is documented to be
+/// (<https://developers.openai.com/api/docs/guides/websocket-mode>).
+const WEBSOCKET_HOST: &str = "api.openai.com";
 
 impl Provider {
     /// Its name in the ledger and the spec.
@@ -84,7 +87,7 @@ pub enum BaseError {
 }
 
 /// A provider at an address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Whose API it is.
     pub provider: Provider,
@@ -94,6 +97,8 @@ pub struct Upstream {
     host: HeaderValue,
     /// Path before `/v1`, without a slash at its end.
     prefix: String,
+    /// It speaks the WebSocket of the Responses API.
+    websocket: bool,
 }
 
 impl Upstream {
@@ -114,12 +119,27 @@ impl Upstream {
         let prefix = path.strip_suffix("/v1").unwrap_or(path).to_owned();
         let authority = uri.authority().map_or("", http::uri::Authority::as_str);
         let host = HeaderValue::from_str(authority).map_err(|_| TargetError::Host)?;
+        let websocket = provider == Provider::OpenAi && target.host == WEBSOCKET_HOST;
         Ok(Self {
             provider,
             target,
             host,
             prefix,
+            websocket,
         })
+    }
+
+    /// Says whether it speaks the WebSocket of the Responses API; unless told, only OpenAI's own address does.
+    #[must_use]
+    pub const fn with_websocket(mut self, websocket: bool) -> Self {
+        self.websocket = websocket;
+        self
+    }
+
+    /// Whether it speaks the WebSocket of the Responses API.
+    #[must_use]
+    pub const fn websocket(&self) -> bool {
+        self.websocket
     }
 
     /// Path and query of a request to this upstream.
@@ -202,6 +222,14 @@ impl Credentials {
     }
 }
 
+/// The headers of a request's head that hold a key.
+pub(super) fn shown(headers: &HeaderMap) -> HeaderMap {
+    [AUTHORIZATION, X_API_KEY]
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())))
+        .collect()
+}
+
 /// Adds Anthropic's OAuth beta to those that the agent asked for.
 fn add_beta(headers: &mut HeaderMap) {
     let values: Vec<&str> = headers
@@ -258,6 +286,17 @@ mod tests {
             ),
             ("openrouter.ai", "/api/v1/responses")
         );
+    }
+
+    #[test]
+    fn only_openais_own_address_speaks_websocket_unless_told() {
+        let speaks = |provider, base| Upstream::new(provider, base).unwrap().websocket();
+        assert!(speaks(Provider::OpenAi, None));
+        assert!(speaks(Provider::OpenAi, Some("https://api.openai.com/v1")));
+        assert!(!speaks(Provider::OpenAi, Some("https://gateway.example")));
+        assert!(!speaks(Provider::OpenRouter, None));
+        let told = Upstream::new(Provider::Compatible, Some("http://localhost:9")).unwrap();
+        assert!(!told.websocket() && told.with_websocket(true).websocket());
     }
 
     fn applied(provider: Provider, key: &str, operation: Operation) -> HeaderMap {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use whim_wire::generation::{LedgerLine, Spend};
 use whim_wire::money::NanoUsd;
 
@@ -20,6 +21,7 @@ use super::prompts::Prompts;
 use super::provider::Credentials;
 use super::retry::{Allowance, RetryPolicy};
 use super::session::SessionTokens;
+use super::socket::Sockets;
 use crate::http::dial::{DialError, Dialer, OutboundProxies, Resolve, SystemResolver};
 use crate::http::pool::Pool;
 use crate::http::serve as http_serve;
@@ -302,9 +304,29 @@ pub async fn serve(
             pool.sweep();
         }
     };
-    let handler = move |request| super::forward::handle(Arc::clone(&proxy), request);
+    let sockets = Sockets::default();
+    let ends = sockets.clone();
+    let shutdown = async move {
+        shutdown.await;
+        ends.end();
+    };
+    let relays = sockets.clone();
+    let handler =
+        move |request| super::forward::handle(Arc::clone(&proxy), sockets.clone(), request);
+    // A connection that has switched to WebSocket is none of the server's any more.
+    let switched = async move {
+        relays.ending().await;
+        if timeout(limits.drain, relays.ended()).await.is_err() {
+            tracing::warn!("WebSockets still in use were cut at the end of the drain");
+        }
+        Ok(())
+    };
+    let served = async {
+        let served = http_serve::serve(listeners, limits, handler, shutdown);
+        tokio::try_join!(served, switched).map(|_| ())
+    };
     tokio::select! {
-        served = http_serve::serve(listeners, limits, handler, shutdown) => served,
+        served = served => served,
         () = sweeper => Ok(()),
     }
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::route::Format;
 
@@ -148,6 +148,22 @@ impl Refusal {
         refusal
     }
 
+    /// What is asked for needs another connection: this one can no longer be used for it. The code is the one with which
+    /// OpenAI ends a WebSocket after an hour, upon which Codex opens a new one and asks again.
+    #[must_use]
+    pub const fn reconnect(message: String) -> Self {
+        let openai = (
+            "invalid_request_error",
+            "websocket_connection_limit_reached",
+        );
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            openai,
+            message,
+        )
+    }
+
     fn openai_error(&self) -> serde_json::Value {
         let (kind, code) = self.openai;
         json!({"message": self.message, "type": kind, "param": null, "code": code})
@@ -194,10 +210,7 @@ impl Refusal {
         let text = match format {
             Format::Anthropic => format!("event: error\ndata: {}\n\n", self.body(format)),
             Format::Responses => {
-                let (_, code) = self.openai;
-                let failed = json!({"type": "response.failed", "sequence_number": 0, "response": {
-                    "id": id, "object": "response", "status": "failed", "model": model, "output": [],
-                    "error": {"code": code, "message": self.message}, "usage": null}});
+                let failed = self.failed(id, model);
                 format!("event: response.failed\ndata: {failed}\n\n")
             }
             Format::Chat => {
@@ -209,6 +222,44 @@ impl Refusal {
         };
         Bytes::from(text)
     }
+
+    fn failed(&self, id: Option<&str>, model: Option<&str>) -> Value {
+        let (_, code) = self.openai;
+        json!({"type": "response.failed", "sequence_number": 0, "response": {
+            "id": id, "object": "response", "status": "failed", "model": model, "output": [],
+            "error": {"code": code, "message": self.message}, "usage": null}})
+    }
+
+    /// The message that answers a request on a WebSocket of the Responses API; `lane` is the request's `stream_id`.
+    #[must_use]
+    pub fn message(&self, lane: Option<&str>) -> String {
+        let mut event =
+            json!({"type": "error", "status": self.status.as_u16(), "error": self.openai_error()});
+        if let (Again::After(seconds), Some(event)) = (self.again, event.as_object_mut()) {
+            let headers = json!({"retry-after": seconds.to_string()});
+            event.insert("headers".to_owned(), headers);
+        }
+        on_lane(event, lane)
+    }
+
+    /// The message that ends a response on such a WebSocket. `id` and `model` are those of the answer so far.
+    #[must_use]
+    pub fn last_message(
+        &self,
+        lane: Option<&str>,
+        id: Option<&str>,
+        model: Option<&str>,
+    ) -> String {
+        on_lane(self.failed(id, model), lane)
+    }
+}
+
+/// An event with the lane it belongs to, as OpenAI names it.
+fn on_lane(mut event: Value, lane: Option<&str>) -> String {
+    if let (Some(lane), Some(event)) = (lane, event.as_object_mut()) {
+        event.insert("stream_id".to_owned(), lane.into());
+    }
+    event.to_string()
 }
 
 #[cfg(test)]
@@ -257,6 +308,28 @@ mod tests {
             (&HeaderValue::from(7), None)
         );
         assert!(headers(Refusal::unauthorized(String::new())).contains_key("x-should-retry"));
+    }
+
+    #[test]
+    fn messages_name_their_lane_and_are_errors_to_our_own_tap() {
+        let refusal = Refusal::rate("wait".to_owned(), 7);
+        let message: Value = serde_json::from_str(&refusal.message(Some("a"))).unwrap();
+        assert_eq!(
+            message,
+            json!({"type": "error", "status": 429, "stream_id": "a", "headers": {"retry-after": "7"}, "error":
+                {"type": "rate_limit_error", "code": "rate_limit_exceeded", "message": "wait", "param": null}})
+        );
+        let cap = Refusal::budget(Format::Responses, "cap".to_owned());
+        for message in [cap.message(None), cap.last_message(None, Some("r"), None)] {
+            assert!(!message.contains("stream_id"), "{message}");
+            let mut tap = Tap::new(Format::Responses);
+            tap.event(message.as_bytes());
+            let error = tap.answer().error.clone().expect("error");
+            assert_eq!(
+                (error.message.as_str(), tap.answer().terminal),
+                ("cap", true)
+            );
+        }
     }
 
     #[test]

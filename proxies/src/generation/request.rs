@@ -33,6 +33,12 @@ pub struct Request {
     pub one_hour: bool,
     /// Service tier asked for.
     pub tier: Option<String>,
+    /// Only prepares a later call and generates nothing (`generate: false` of the Responses API's WebSocket).
+    pub warm_up: bool,
+    /// The response that this one continues: its conversation is part of the prompt, but not of the body.
+    pub previous: Option<String>,
+    /// Tokens of that conversation, as far as they are known.
+    pub carried: u64,
     /// Bytes of the decoded body.
     pub bytes: u64,
     file_bytes: u64,
@@ -43,14 +49,15 @@ impl Request {
     #[must_use]
     pub const fn estimated_prompt(&self) -> u64 {
         let text = self.bytes.saturating_sub(self.file_bytes);
-        text.div_ceil(BYTES_PER_TOKEN) + self.file_bytes.div_ceil(FILE_BYTES_PER_TOKEN)
+        let own = text.div_ceil(BYTES_PER_TOKEN) + self.file_bytes.div_ceil(FILE_BYTES_PER_TOKEN);
+        own.saturating_add(self.carried)
     }
 
     /// Whether this looks like housekeeping beside the agent's turn: Claude Code asks for a title with a schema and
-    /// without tools.
+    /// without tools; Codex warms a connection up before anybody has said anything.
     #[must_use]
     pub const fn is_side_call(&self) -> bool {
-        self.schema && !self.tools
+        self.warm_up || (self.schema && !self.tools)
     }
 }
 
@@ -103,6 +110,10 @@ impl Visit for Found {
                 request.fallbacks.push(text.to_owned());
             }
             (b"stream", Scalar::Bool(stream), 1) => request.stream = stream,
+            (b"generate", Scalar::Bool(generate), 1) => request.warm_up = !generate,
+            (b"previous_response_id", Scalar::Text(id, _), 1) => {
+                request.previous = Some(id.to_owned());
+            }
             (
                 b"max_tokens" | b"max_output_tokens" | b"max_completion_tokens",
                 Scalar::Number(text),

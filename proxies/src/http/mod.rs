@@ -6,3 +6,4 @@ pub mod headers;
 mod peer;
 pub mod pool;
 pub mod serve;
+pub mod switch;

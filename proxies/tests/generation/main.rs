@@ -15,4 +15,5 @@ mod kit;
 mod oracle;
 mod pass;
 mod probe;
+mod sockets;
 mod way_out;

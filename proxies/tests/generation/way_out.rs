@@ -132,3 +132,25 @@ async fn without_the_authority_nothing_is_told_to_who_answers() {
     );
     assert!(mock.seen.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_websocket_takes_the_same_way() {
+    let speaker = Speaker::start().await;
+    let company = Company::start(speaker.address).await;
+    let (proxies, authority) = (company.proxies(), company.authority.clone());
+    let mut setup = speaker.setup().with(move |config| {
+        config.proxies = proxies;
+        config.extra_roots = Some(authority);
+    });
+    setup.bases = vec!["https://model.example".to_owned()];
+    let proxy = setup.start().await;
+    let ((_, mut agent), (asked, mut model)) = tokio::join!(proxy.switch(), speaker.accept());
+    assert_eq!(asked.headers()["host"], "model.example");
+    let asked = company.asked.lock().unwrap().clone();
+    assert!(
+        asked[0].starts_with("CONNECT model.example:443 HTTP/1.1\r\n"),
+        "{asked:?}"
+    );
+    agent.say(&create(None)).await;
+    assert_eq!(model.hear().await, create(None));
+}

@@ -317,12 +317,16 @@ fn goes_on(conversation: &Conversation) -> Vec<String> {
     }
 }
 
-/// Our provider. A name of our own: the built-in `openai` ignores the key of the environment and tries a WebSocket.
+/// Our provider. A name of our own: the built-in `openai` ignores the key of the environment and always tries a
+/// WebSocket, which costs an attempt where there is none.
 fn provider(setup: &Setup) -> Value {
     let mut provider = InlineTable::new();
     provider.insert("name", "whim".into());
     provider.insert("base_url", format!("{}/v1", setup.proxy).into());
     provider.insert("env_key", TOKEN_VARIABLE.into());
     provider.insert("wire_api", "responses".into());
+    if setup.websockets.contains(&setup.provider) {
+        provider.insert("supports_websockets", true.into());
+    }
     Value::InlineTable(provider)
 }

@@ -60,6 +60,8 @@ pub struct Setup {
     pub proxy: String,
     pub token: SessionToken,
     pub provider: ProviderKind,
+    /// Providers whose WebSocket the generation proxy relays.
+    pub websockets: Vec<ProviderKind>,
     /// None: the agent's own choice.
     pub model: Option<String>,
     /// None: the agent's own choice.

@@ -165,6 +165,7 @@ pub(super) fn setup(grounds: &Grounds, settings: &Settings, record: &Record) -> 
         proxy: format!("http://127.0.0.1:{}", grounds.generation.port()),
         token: SessionToken::new(record.token.clone()),
         provider: provider(settings),
+        websockets: spending::websockets(&settings.provider),
         model: agent.model.clone(),
         permission: agent.permission_mode,
         effort: agent.effort.clone(),

@@ -148,6 +148,8 @@ pub struct Provider {
     pub kind: Option<ProviderKind>,
     /// Base URL without `/v1`; `None`: the provider's own.
     pub upstream: Option<Sensitive>,
+    /// Whether the upstream speaks the WebSocket of the Responses API; `None`: only api.openai.com does.
+    pub websocket: Option<bool>,
     pub credentials: Credentials,
 }
 

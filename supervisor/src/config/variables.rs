@@ -84,6 +84,10 @@ pub const VARIABLES: &[Variable] = &[
         "--upstream",
         "base URL of the provider, without /v1",
     ),
+    plain(
+        "WHIM_UPSTREAM_WEBSOCKET",
+        "1: the upstream speaks the WebSocket of the Responses API, 0: it does not [default: only api.openai.com does]",
+    ),
     flagged("WHIM_BUDGET_USD", "--budget-usd", "hard cap of the task"),
     flagged(
         "WHIM_UNKNOWN_MODEL",

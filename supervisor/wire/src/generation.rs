@@ -132,9 +132,9 @@ pub struct LedgerLine {
     pub model: Option<String>,
     /// The provider's id of this generation.
     pub generation_id: Option<String>,
-    /// The provider's id of the request, for its support.
+    /// The provider's id of the request, for its support; on a WebSocket that of the handshake.
     pub upstream_request_id: Option<String>,
-    /// HTTP status that the agent got; none when it left before one was known.
+    /// HTTP status that the agent got; none when it left before one was known. On a WebSocket 101, or that of the error.
     pub status: Option<u16>,
     /// Whether a stream was asked for.
     pub stream: bool,

@@ -146,6 +146,9 @@ pub struct Provider {
     /// Base URL without `/v1`; left out: the provider's own. `compatible` needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Sensitive>,
+    /// Whether the upstream speaks the WebSocket of the Responses API; left out: only api.openai.com does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<bool>,
 }
 
 /// What the task may cost.

@@ -241,15 +241,25 @@ impl Tap {
                     self.answer.terminal = true;
                 }
                 self.first_len = 0;
-                let mut visitor = Visitor {
-                    format: self.format,
-                    event: &mut self.event,
-                };
-                self.reader.finish(&mut visitor);
-                self.reader.reset();
-                self.end_event();
+                self.end_data();
             }
         }
+    }
+
+    /// Takes one whole event, as a message of a WebSocket carries it: what is an event's data in a stream.
+    pub fn event(&mut self, data: &[u8]) {
+        self.read(data);
+        self.end_data();
+    }
+
+    fn end_data(&mut self) {
+        let mut visitor = Visitor {
+            format: self.format,
+            event: &mut self.event,
+        };
+        self.reader.finish(&mut visitor);
+        self.reader.reset();
+        self.end_event();
     }
 
     fn read(&mut self, bytes: &[u8]) {

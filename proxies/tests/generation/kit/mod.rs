@@ -3,6 +3,7 @@
 mod client;
 mod mock;
 mod reading;
+mod socket;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use whim_wire::money::NanoUsd;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use mock::{Mock, Step, send};
+pub(crate) use socket::{Peer, Speaker, completed, create, created, delta, joined, on};
 
 pub(crate) const KEY: &str = "sk-real-provider-key-0123456789";
 /// Long enough for anything on loopback; a test that needs it all has failed.
@@ -47,6 +49,7 @@ pub(crate) struct Setup {
     pub(crate) provider: Provider,
     pub(crate) bases: Vec<String>,
     pub(crate) budget: Option<NanoUsd>,
+    pub(crate) websocket: bool,
     pub(crate) configure: Box<dyn FnOnce(&mut Config)>,
 }
 
@@ -55,6 +58,7 @@ pub(crate) fn to(provider: Provider, mock: &Mock) -> Setup {
         provider,
         bases: vec![mock.url()],
         budget: None,
+        websocket: false,
         configure: Box::new(|_| {}),
     }
 }
@@ -90,7 +94,10 @@ impl Setup {
         proxy
             .credentials()
             .set(self.provider, Some(Secret::new(KEY.to_owned())));
-        let upstream = |base: &String| Upstream::new(self.provider, Some(base)).unwrap();
+        let upstream = |base: &String| {
+            let upstream = Upstream::new(self.provider, Some(base)).unwrap();
+            upstream.with_websocket(self.websocket)
+        };
         let session = Session {
             id: "main".to_owned(),
             agent: "claude".to_owned(),

@@ -20,6 +20,7 @@ fn setup() -> Setup {
         proxy: "http://127.0.0.1:3001".into(),
         token: SessionToken::new(TOKEN),
         provider: ProviderKind::Compatible,
+        websockets: Vec::new(),
         model: None,
         permission: None,
         effort: None,
@@ -410,6 +411,26 @@ fn codex_without_a_sandbox_refuses_what_would_need_it() {
             .contains(&"sandbox_mode=\"danger-full-access\"".to_owned())
     );
     assert_eq!(command.notes.len(), 1);
+}
+
+#[test]
+fn codex_uses_the_websocket_of_its_own_provider_only() {
+    let setup = Setup {
+        provider: ProviderKind::Openai,
+        websockets: vec![ProviderKind::Openai],
+        ..setup()
+    };
+    let tries = |setup: &Setup| {
+        let command = command(setup, AgentKind::Codex, &start(Surface::Terminal, None));
+        let told = |argument: &String| argument.contains("supports_websockets = true");
+        command.arguments.iter().any(told)
+    };
+    assert!(tries(&setup));
+    let other = Setup {
+        provider: ProviderKind::Compatible,
+        ..setup
+    };
+    assert!(!tries(&other));
 }
 
 #[test]

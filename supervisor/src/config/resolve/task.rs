@@ -196,6 +196,7 @@ impl Reader<'_> {
             let given = spec.provider.upstream.as_ref()?;
             values::upstream(given.expose()).ok().map(Sensitive::from)
         });
+        let websocket = self.choice("WHIM_UPSTREAM_WEBSOCKET");
         if !spec_missing {
             if kind == Some(ProviderKind::Compatible) && upstream.is_none() {
                 let problem = Problem::new(
@@ -222,6 +223,7 @@ impl Reader<'_> {
         settings::Provider {
             kind,
             upstream,
+            websocket: websocket.or(spec.provider.websocket),
             credentials,
         }
     }

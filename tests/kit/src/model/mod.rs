@@ -9,7 +9,8 @@
 //! | `POST /v1/messages` · `/v1/responses` · `/v1/chat/completions` | by script, streamed or whole |
 //! | `POST /v1/messages/count_tokens` · `GET /v1/models` | a quarter of the bytes · the script's list |
 //! | `GET /v1/generation?id=` | OpenRouter's account of an earlier answer, after the script's number of 404s |
-//! | `HEAD /`, `GET /` · `GET /v1/responses` | 200 · 426 |
+//! | `HEAD /`, `GET /` | 200 |
+//! | `GET /v1/responses` | a WebSocket that is answered by script, where the script says so ([`Script::websocket`]), else 426 |
 //!
 //! What the CLIs do with it (Claude Code 2.1.197, Codex 0.169.0, Copilot 1.0.102, CCR 2.0.0; the kit's own tests run
 //! them, the interactive ones were tried by hand):
@@ -43,6 +44,7 @@ mod responses;
 pub mod script;
 mod serve;
 mod shared;
+mod socket;
 pub mod tools;
 
 use std::io;

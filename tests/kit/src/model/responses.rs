@@ -63,6 +63,24 @@ pub(super) fn stream(answer: &Answer) -> Vec<Bytes> {
     events.0
 }
 
+/// The events of a response without output.
+pub(super) fn nothing(id: &str, model: &Value) -> [Value; 2] {
+    let response = |status: &str, usage: Value| {
+        json!({
+            "id": id, "object": "response", "status": status, "model": model, "output": [], "error": null,
+            "usage": usage,
+        })
+    };
+    let usage = json!({
+        "input_tokens": 0, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0,
+    });
+    [
+        json!({"type": "response.created", "sequence_number": 0, "response": response("in_progress", Value::Null)}),
+        json!({"type": "response.completed", "sequence_number": 1, "response": response("completed", usage)}),
+    ]
+}
+
 /// The body of an answer that is not streamed.
 pub(super) fn json(answer: &Answer) -> Value {
     closed(answer, items(answer))

@@ -24,6 +24,8 @@ pub struct Script {
     pub fallback: Reply,
     /// 401 for a request that does not carry this value as bearer or `x-api-key`.
     pub require_key: Option<String>,
+    /// `GET /v1/responses` switches to a WebSocket.
+    pub websocket: bool,
     /// Listed by `GET /v1/models`.
     pub models: Vec<String>,
     /// How often `GET /api/v1/generation` says 404 for an id before it answers, as OpenRouter does for some time.
@@ -37,6 +39,7 @@ impl Default for Script {
             directives: true,
             fallback: Reply::say("All done."),
             require_key: None,
+            websocket: false,
             models: [
                 "claude-opus-4-8",
                 "gpt-5.1-codex",

@@ -22,7 +22,7 @@ use super::generate::generation;
 use super::play::Cut;
 use super::record::{Outcome, Recorded};
 use super::shared::Shared;
-use super::{anthropic, responses};
+use super::{anthropic, responses, socket};
 
 /// As much as the proxies let through.
 const MAX_BODY: usize = 64 << 20;
@@ -60,6 +60,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
             .header_read_timeout(Duration::from_secs(30))
             .preserve_header_case(true)
             .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
             .await,
     );
 }
@@ -112,6 +113,10 @@ async fn answer(
             &error_body(&path, 401, &message),
         ));
     }
+    let socket = head.method == Method::GET && path == "/v1/responses" && shared.websocket();
+    if socket && let Some(switching) = socket::switch(&shared, head.clone(), Arc::clone(&second)) {
+        return Ok(switching);
+    }
     match asked {
         Asked::Generation(dialect) => {
             Ok(generation(&shared, recorded, dialect, router, &path, second).await)
@@ -147,10 +152,10 @@ fn other(shared: &Shared, head: &http::request::Parts, path: &str, body: &Bytes)
                 .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("id=")));
             shared.generation(id.unwrap_or_default())
         }
-        // Codex tries a websocket first; 426 sends it back to POST.
+        // Codex tries a WebSocket first; 426 sends it back to POST.
         (&Method::GET, "/v1/responses") => (
             426,
-            responses::error("upgrade_required", "websockets are not served"),
+            responses::error("upgrade_required", "WebSockets are not served"),
         ),
         _ => (404, error_body(path, 404, &format!("no such path: {path}"))),
     }

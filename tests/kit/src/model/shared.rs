@@ -117,6 +117,10 @@ impl Shared {
         locked(&self.chooser).script().require_key.clone()
     }
 
+    pub(super) fn websocket(&self) -> bool {
+        locked(&self.chooser).script().websocket
+    }
+
     pub(super) fn models(&self) -> Vec<String> {
         locked(&self.chooser).script().models.clone()
     }

@@ -9,6 +9,7 @@
 mod agents;
 mod fake_agent;
 mod run;
+mod sockets;
 mod upstream;
 
 use std::path::Path;

@@ -84,6 +84,20 @@ fn nothing_given_is_the_documented_default() {
     );
 }
 
+#[test]
+fn the_websocket_by_variable_over_spec_over_what_is_known() {
+    let spec = r#"{"version":1,"provider":{"websocket":true}}"#;
+    let given = |environment: &[(&str, &str)]| settings(&["--spec", spec], environment).provider;
+    assert_eq!(given(&[]).websocket, Some(true));
+    assert_eq!(
+        given(&[("WHIM_UPSTREAM_WEBSOCKET", "0")]).websocket,
+        Some(false)
+    );
+    assert_eq!(settings(&[], &[]).provider.websocket, None);
+    let (code, _) = invalid(&[], &[("WHIM_UPSTREAM_WEBSOCKET", "maybe")]);
+    assert_eq!(code, 64);
+}
+
 /// Each option is given in all ways there are, and each time the stronger one counts.
 #[test]
 fn flag_over_variable_over_spec_over_default() {
