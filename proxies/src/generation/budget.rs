@@ -277,6 +277,16 @@ impl Budget {
         self.warning()
     }
 
+    /// Counts a call that was settled elsewhere, before a restore. Shares of the cap that it passes are not told.
+    pub fn carry_on(&mut self, session: &str, cost: NanoUsd, tokens: u64) {
+        let own = self.sessions.entry(session.to_owned()).or_default();
+        for account in [own, &mut self.task] {
+            account.spent = account.spent.saturating_add(cost);
+        }
+        self.tokens = self.tokens.saturating_add(tokens);
+        self.warned = self.share();
+    }
+
     /// Replaces an estimate by what a call turned out to cost.
     #[must_use = "the warning is to be told"]
     pub fn correct(&mut self, session: &str, estimate: NanoUsd, cost: NanoUsd) -> Option<Warning> {

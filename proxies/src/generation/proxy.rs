@@ -245,13 +245,17 @@ impl GenerationProxy {
         self.ledger.page(after, limit)
     }
 
-    /// Counts calls that another ledger of the task holds and this one does not, each with a number of its own. Returns
-    /// how many.
+    /// Counts calls that another ledger of the task holds and this one does not, each with a number of its own; they
+    /// count against the caps as well. Returns how many.
     ///
     /// # Errors
     /// The ledger cannot be read or written; a repetition goes on where this stopped.
     pub async fn carry_on(&self, lines: Vec<LedgerLine>) -> Result<usize, ledger::FlushError> {
-        self.ledger.carry_on(lines).await
+        let count = |line: &LedgerLine| {
+            let tokens = line.usage.total_tokens();
+            self.budget().carry_on(&line.session, line.cost_usd, tokens);
+        };
+        self.ledger.carry_on(lines, count).await
     }
 
     /// Every call that has ended is on stable storage when this returns.

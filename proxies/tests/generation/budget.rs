@@ -53,6 +53,27 @@ async fn a_reached_cap_refuses_in_each_format_and_a_raise_lets_go_on() {
 }
 
 #[tokio::test]
+async fn what_was_spent_before_a_restore_counts_against_the_cap() {
+    let mock = Mock::always(sse(anthropic_stream(1000))).await;
+    let mut before = to(Provider::Anthropic, &mock).start().await;
+    for _ in 0..2 {
+        assert_eq!(before.post("/v1/messages", TURN).await.status, 200);
+        before.finished().await;
+    }
+    let lines = before.proxy.generations(None, 9).unwrap();
+    // Two calls cost 0.051.
+    let proxy = to(Provider::Anthropic, &mock).budget("0.05").start().await;
+    for taken in [2, 0] {
+        let carried = proxy.proxy.carry_on(lines.clone()).await.unwrap();
+        assert_eq!(carried, taken);
+    }
+    let reply = proxy.post("/v1/messages", TURN).await;
+    assert_eq!(reply.status, 402);
+    assert!(reply.text().contains("$0.051 is spent"), "{}", reply.text());
+    assert_eq!(mock.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn one_dollar_admits_the_first_call_of_a_coding_agent() {
     let mock = Mock::always(sse(anthropic_stream(10))).await;
     let proxy = to(Provider::Anthropic, &mock).budget("1.00").start().await;

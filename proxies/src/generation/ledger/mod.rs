@@ -213,11 +213,16 @@ impl Ledger {
             .map_err(FlushError::Write)
     }
 
-    /// Takes lines of another ledger in, those whose calls are not here. In batches that the queue has room for.
+    /// Takes lines of another ledger in, those whose calls are not here; `taken` sees each of them, once. In batches that
+    /// the queue has room for.
     ///
     /// # Errors
-    /// [`FlushError`].
-    pub async fn carry_on(&self, lines: Vec<LedgerLine>) -> Result<usize, FlushError> {
+    /// [`FlushError`]; what `taken` saw until then counts.
+    pub async fn carry_on(
+        &self,
+        lines: Vec<LedgerLine>,
+        mut taken: impl FnMut(&LedgerLine),
+    ) -> Result<usize, FlushError> {
         let here = self.page(Some(0), usize::MAX).map_err(FlushError::Write)?;
         let mut known: HashSet<String> = here.into_iter().map(|line| line.call).collect();
         let mut new = Vec::new();
@@ -229,6 +234,7 @@ impl Ledger {
         for batch in new.chunks(CARRIED) {
             for line in batch {
                 self.settle(line.clone(), None);
+                taken(line);
             }
             self.flush().await?;
         }

@@ -52,14 +52,28 @@ async fn another_ledgers_calls_are_taken_in_once() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(ledger.settle(line("own", 1000), None), 1);
+    let mut seen = 0;
     let before: Vec<LedgerLine> = (0..200).map(|n| line(&format!("c{n}"), 1)).collect();
-    assert_eq!(ledger.carry_on(before.clone()).await.unwrap(), 200);
-    assert_eq!(ledger.carry_on(before.clone()).await.unwrap(), 0);
+    assert_eq!(
+        ledger
+            .carry_on(before.clone(), |_| seen += 1)
+            .await
+            .unwrap(),
+        200
+    );
+    assert_eq!(
+        ledger
+            .carry_on(before.clone(), |_| seen += 1)
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(seen, 200);
     assert_eq!(total(&ledger), 1200);
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(total(&ledger), 1200, "what was taken in is on file");
-    assert_eq!(ledger.carry_on(before).await.unwrap(), 0);
+    assert_eq!(ledger.carry_on(before, |_| {}).await.unwrap(), 0);
     assert_eq!(ledger.settle(line("next", 1), None), 202);
 }
 
