@@ -76,6 +76,11 @@ impl Call {
         };
         let session = &asked.session;
         let capped = proxy.budget().is_capped(session.cap);
+        if capped && request.background && asked.format == Format::Responses {
+            // It would be answered `queued`, without a count, and go on beyond anybody's sight.
+            let message = "An answer in the background cannot be counted against the budget. Ask without \"background\".";
+            return Err(refused(Refusal::budget(asked.format, message.to_owned())));
+        }
         let price = match dearest(proxy, &request) {
             Some(price) => Some(price),
             None if capped && proxy.unknown_model == UnknownModel::Dearest => {
@@ -540,21 +545,29 @@ fn estimate(
     };
     let prompt = with(fresh, 0, 0).max(written);
     // A stream is watched and holds more as it grows; an answer in one piece can only be held for in advance.
-    let most = request
-        .max_output
-        .or_else(|| price.max_output())
-        .unwrap_or(u64::MAX);
+    let can = price.max_output().map(|limit| request.of_all(limit));
+    let most = request.most_output().or(can).unwrap_or(u64::MAX);
     let allowance = if request.stream {
         most.min(ALLOWANCE_TOKENS)
     } else {
-        request.max_output.map_or(ALLOWANCE_TOKENS, |limit| {
-            limit.min(price.max_output().unwrap_or(limit))
-        })
+        request
+            .most_output()
+            .map_or(request.of_all(ALLOWANCE_TOKENS), |limit| {
+                limit.min(can.unwrap_or(limit))
+            })
     };
     let ask = Ask {
         prompt,
         allowance: output_cost(price, allowance),
-        minimum: output_cost(price, allowance.min(MINIMUM_TOKENS)),
+        // Nobody watches an answer in one piece, so less than all that is held for would be no bound.
+        minimum: output_cost(
+            price,
+            if request.stream {
+                allowance.min(MINIMUM_TOKENS)
+            } else {
+                allowance
+            },
+        ),
     };
     (ask, prompt)
 }

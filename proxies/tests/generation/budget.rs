@@ -74,6 +74,39 @@ async fn what_was_spent_before_a_restore_counts_against_the_cap() {
 }
 
 #[tokio::test]
+async fn what_no_count_would_come_for_is_refused_while_capped() {
+    let mock = Mock::always(json("200 OK", r#"{"id":"resp_1","status":"queued"}"#)).await;
+    let body = r#"{"model":"gpt-5.5","background":true,"input":"hi"}"#;
+    let capped = to(Provider::OpenAi, &mock).budget("5.00").start().await;
+    let reply = capped.post("/v1/responses", body).await;
+    assert_eq!(
+        (reply.status, reply.json()["error"]["code"].as_str()),
+        (400, Some("insufficient_quota"))
+    );
+    assert!(reply.text().contains("background"), "{}", reply.text());
+    assert!(mock.requests().is_empty());
+    let open = to(Provider::OpenAi, &mock).start().await;
+    assert_eq!(open.post("/v1/responses", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn each_of_several_answers_is_held_for() {
+    let mock = Mock::always(json("200 OK", "{}")).await;
+    let proxy = to(Provider::OpenAi, &mock).budget("0.10").start().await;
+    let body = |n| format!(r#"{{"model":"gpt-5.5","n":{n},"max_tokens":1000,"messages":[]}}"#);
+    // 0.03 an answer.
+    assert_eq!(
+        proxy.post("/v1/chat/completions", body(8)).await.status,
+        402
+    );
+    assert!(mock.requests().is_empty());
+    assert_eq!(
+        proxy.post("/v1/chat/completions", body(2)).await.status,
+        200
+    );
+}
+
+#[tokio::test]
 async fn one_dollar_admits_the_first_call_of_a_coding_agent() {
     let mock = Mock::always(sse(anthropic_stream(10))).await;
     let proxy = to(Provider::Anthropic, &mock).budget("1.00").start().await;
