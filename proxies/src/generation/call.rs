@@ -55,6 +55,7 @@ pub(super) struct Call {
     hold: Option<Hold>,
     slot: Option<Slot>,
     next_look: u64,
+    /// Money was capped when it began: its stream is asked for in an encoding that can be cut between two events.
     pub(super) capped: bool,
     pub(super) attempts: u32,
     pub(super) status: Option<StatusCode>,
@@ -218,10 +219,14 @@ impl Call {
     /// Looks at the budget while an answer streams. False: it would pass the cap, so it is to be cut.
     pub(super) fn look(&mut self, answer: &Answer) -> bool {
         let output = answer.estimated_output();
-        if !self.capped || output < self.next_look || answer.terminal {
+        if output < self.next_look || answer.terminal {
             return true;
         }
         self.next_look = output.saturating_add(LOOK);
+        // A cap may have been set, or taken away, since the call began.
+        if !self.proxy.budget().is_capped(self.asked.session.cap) {
+            return true;
+        }
         self.reprice(answer);
         let Some(price) = self.price.clone() else {
             return true;

@@ -292,6 +292,40 @@ async fn raising_the_cap_reaches_a_stream_under_way() {
 }
 
 #[tokio::test]
+async fn a_first_cap_reaches_a_stream_under_way() {
+    let (begin, event) = endless("messages");
+    let (half, rest) = (event.repeat(60), event.repeat(100));
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = go.clone();
+    let mock = Mock::new(move |_, _| {
+        vec![
+            send(SSE),
+            send(chunk(&begin)),
+            send(chunk(&half)),
+            Step::Wait(wait.clone()),
+            send(chunk(&rest)),
+            Step::Gone,
+        ]
+    })
+    .await;
+    let mut proxy = to(Provider::Anthropic, &mock).start().await;
+    let mut client = proxy.connect().await;
+    client
+        .send(&proxy.request("/v1/messages", TURN.as_bytes()))
+        .await;
+    let (_, headers) = client.head().await;
+    let mut body = Vec::new();
+    client.chunked(&mut body, b"content_block_delta").await;
+    proxy.proxy.set_budget(Some("0.15".parse().unwrap()));
+    go.notify_one();
+    assert!(client.body(&headers, &mut body).await);
+    let text = String::from_utf8(body).unwrap();
+    assert!(text.contains("billing_error") && text.contains("$0.15"));
+    assert_eq!(proxy.finished().await.outcome, Outcome::CutAtCap);
+    mock.gone(0).await;
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_refused_by_name_or_priced_as_the_dearest() {
     let mock = Mock::always(sse(
         anthropic_stream(10).replace("claude-opus-4-8", "mystery-1")
