@@ -51,7 +51,8 @@ pub(super) struct Call {
     pub(super) request: Request,
     price: Option<Arc<ModelPrice>>,
     priced: Option<String>,
-    prompt: NanoUsd,
+    /// The prompt as it was estimated, in the dearest of the ways it may be counted.
+    prompt: Usage,
     hold: Option<Hold>,
     slot: Option<Slot>,
     next_look: u64,
@@ -232,14 +233,16 @@ impl Call {
             return true;
         };
         let spent = self.estimated_cost(answer);
-        let cost_of = |tokens| output_cost(&price, tokens);
+        let (prompt, terms) = (self.prompt(answer), self.terms(answer));
+        let cost_of = |tokens| output_cost(&price, &prompt, terms, tokens);
+        let (soon, more) = (cost_of(2 * LOOK), cost_of(ALLOWANCE_TOKENS / 2));
         let Some(hold) = &mut self.hold else {
             return true;
         };
-        if spent.saturating_add(cost_of(2 * LOOK)) <= hold.amount() {
+        if spent.saturating_add(soon) <= hold.amount() {
             return true;
         }
-        let wider = spent.saturating_add(cost_of(ALLOWANCE_TOKENS / 2));
+        let wider = spent.saturating_add(more);
         let mut budget = self.proxy.budget();
         let held = budget.adjust(hold, wider).is_ok();
         let affordable = held || spent <= hold.amount() || budget.adjust(hold, spent).is_ok();
@@ -284,26 +287,36 @@ impl Call {
         self.request.one_hour
     }
 
+    /// The terms of an answer: those it reports; until then those that were asked for.
+    fn terms<'a>(&'a self, answer: &'a Answer) -> Terms<'a> {
+        let (told, asked) = (answer.reported.terms(), self.request.terms());
+        let silent = answer.reported.is_empty();
+        Terms {
+            tier: told.tier.or(asked.tier),
+            fast: told.fast || (silent && asked.fast),
+            geo: told.geo.or(asked.geo.filter(|_| silent)),
+            ..told
+        }
+    }
+
+    /// The prompt of an answer: as it reports it; until then as it was estimated.
+    fn prompt(&self, answer: &Answer) -> Usage {
+        answer
+            .usage(self.asked.format, self.one_hour())
+            .filter(|usage| usage.prompt_tokens() > 0)
+            .unwrap_or(self.prompt)
+    }
+
     /// What an answer has cost so far, as far as it shows: reported prompt or estimated one, output shown so far.
     fn estimated_cost(&self, answer: &Answer) -> NanoUsd {
         let Some(price) = &self.price else {
             return NanoUsd::ZERO;
         };
-        let mut terms = answer.reported.terms();
-        terms.tier = terms.tier.or(self.request.tier.as_deref());
-        let output = answer.estimated_output();
-        match answer.usage(self.asked.format, self.one_hour()) {
-            Some(usage) if usage.prompt_tokens() > 0 => price
-                .cost(
-                    &Usage {
-                        output_tokens: output,
-                        ..usage
-                    },
-                    terms,
-                )
-                .ceil_nano(),
-            _ => self.prompt.saturating_add(output_cost(price, output)),
-        }
+        let usage = Usage {
+            output_tokens: answer.estimated_output(),
+            ..self.prompt(answer)
+        };
+        price.cost(&usage, self.terms(answer)).ceil_nano()
     }
 
     fn cost(&mut self, answer: &Answer, outcome: Outcome) -> (Usage, NanoUsd, CostSource) {
@@ -311,11 +324,9 @@ impl Call {
         let usage = answer.usage(self.asked.format, self.one_hour());
         let whole = answer.terminal && usage.is_some();
         let table = |usage: &Usage| {
-            let mut terms: Terms<'_> = answer.reported.terms();
-            terms.tier = terms.tier.or(self.request.tier.as_deref());
             self.price
                 .as_deref()
-                .map(|price| price.cost(usage, terms).ceil_nano())
+                .map(|price| price.cost(usage, self.terms(answer)).ceil_nano())
         };
         let reported = usage.unwrap_or_default();
         let provider = answer.reported.provider_cost();
@@ -502,15 +513,19 @@ fn dearest(proxy: &GenerationProxy, request: &Request) -> Option<Arc<ModelPrice>
         .filter_map(|model| proxy.prices.find(model));
     others
         .chain(std::iter::once(first))
-        .max_by_key(|price| output_cost(price, ALLOWANCE_TOKENS))
+        .max_by_key(|price| price.dearness())
 }
 
-fn output_cost(price: &ModelPrice, tokens: u64) -> NanoUsd {
-    let usage = Usage {
-        output_tokens: tokens,
-        ..Usage::default()
+/// What output adds to a prompt's cost: its rate depends on the prompt's size and on the terms.
+fn output_cost(price: &ModelPrice, prompt: &Usage, terms: Terms<'_>, tokens: u64) -> NanoUsd {
+    let with = |output_tokens| {
+        let usage = Usage {
+            output_tokens,
+            ..*prompt
+        };
+        price.cost(&usage, terms).ceil_nano()
     };
-    price.cost(&usage, Terms::default()).ceil_nano()
+    with(tokens).saturating_sub(with(0))
 }
 
 /// What to hold for a request, and the prompt's part of it.
@@ -522,33 +537,39 @@ fn estimate(
     session: &Session,
     price: &ModelPrice,
     request: &Request,
-) -> (Ask, NanoUsd) {
-    let terms = Terms {
-        tier: request.tier.as_deref(),
-        ..Terms::default()
-    };
+) -> (Ask, Usage) {
+    let terms = request.terms();
     let tokens = request.estimated_prompt();
     let cached = proxy
         .prompts()
         .cached(&session.id, request.model.as_deref())
         .min(tokens);
     let fresh = tokens - cached;
-    let with = |input, short, long| {
-        let usage = Usage {
-            input_tokens: input,
-            cache_read_tokens: cached,
-            cache_write_5m_tokens: short,
-            cache_write_1h_tokens: long,
-            ..Usage::default()
-        };
-        price.cost(&usage, terms).ceil_nano()
+    let read = Usage {
+        cache_read_tokens: cached,
+        ..Usage::default()
     };
     let written = if request.one_hour {
-        with(0, 0, fresh)
+        Usage {
+            cache_write_1h_tokens: fresh,
+            ..read
+        }
     } else {
-        with(0, fresh, 0)
+        Usage {
+            cache_write_5m_tokens: fresh,
+            ..read
+        }
     };
-    let prompt = with(fresh, 0, 0).max(written);
+    let plain = Usage {
+        input_tokens: fresh,
+        ..read
+    };
+    let cost = |prompt: &Usage| price.cost(prompt, terms).ceil_nano();
+    let prompt = if cost(&written) > cost(&plain) {
+        written
+    } else {
+        plain
+    };
     // A stream is watched and holds more as it grows; an answer in one piece can only be held for in advance.
     let can = price.max_output().map(|limit| request.of_all(limit));
     let most = request.most_output().or(can).unwrap_or(u64::MAX);
@@ -561,18 +582,16 @@ fn estimate(
                 limit.min(can.unwrap_or(limit))
             })
     };
+    // Nobody watches an answer in one piece, so less than all that is held for would be no bound.
+    let least = if request.stream {
+        allowance.min(MINIMUM_TOKENS)
+    } else {
+        allowance
+    };
     let ask = Ask {
-        prompt,
-        allowance: output_cost(price, allowance),
-        // Nobody watches an answer in one piece, so less than all that is held for would be no bound.
-        minimum: output_cost(
-            price,
-            if request.stream {
-                allowance.min(MINIMUM_TOKENS)
-            } else {
-                allowance
-            },
-        ),
+        prompt: cost(&prompt),
+        allowance: output_cost(price, &prompt, terms, allowance),
+        minimum: output_cost(price, &prompt, terms, least),
     };
     (ask, prompt)
 }

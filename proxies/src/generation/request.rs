@@ -4,6 +4,7 @@
 //! by the provider's count; inlined files (base64) are counted apart, for their length says little about tokens.
 
 use super::json::{Path, Reader, Scalar, Visit};
+use super::usage::Terms;
 
 /// Prompt bytes per token, for a reservation: JSON of prose and code has about four.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -37,6 +38,10 @@ pub struct Request {
     pub one_hour: bool,
     /// Service tier asked for.
     pub tier: Option<String>,
+    /// Whether it asks for Anthropic's fast mode.
+    pub fast: bool,
+    /// Region that inference is to be bound to.
+    pub geo: Option<String>,
     /// Bytes of the decoded body.
     pub bytes: u64,
     file_bytes: u64,
@@ -48,6 +53,17 @@ impl Request {
     pub const fn estimated_prompt(&self) -> u64 {
         let text = self.bytes.saturating_sub(self.file_bytes);
         text.div_ceil(BYTES_PER_TOKEN) + self.file_bytes.div_ceil(FILE_BYTES_PER_TOKEN)
+    }
+
+    /// The terms that are asked for.
+    #[must_use]
+    pub fn terms(&self) -> Terms<'_> {
+        Terms {
+            tier: self.tier.as_deref(),
+            fast: self.fast,
+            geo: self.geo.as_deref(),
+            web_searches: 0,
+        }
     }
 
     /// Output tokens at most of all answers together, where the request says so.
@@ -132,6 +148,8 @@ impl Visit for Found {
             (b"n", Scalar::Number(text), 1) => request.answers = text.parse().ok(),
             (b"background", Scalar::Bool(background), 1) => request.background = background,
             (b"service_tier", Scalar::Text(text, _), 1) => request.tier = Some(text.to_owned()),
+            (b"speed", Scalar::Text(speed, _), 1) => request.fast = speed == "fast",
+            (b"inference_geo", Scalar::Text(geo, _), 1) => request.geo = Some(geo.to_owned()),
             (_, Scalar::Text("json_schema" | "json_object", _), 2 | 3) => {
                 request.schema |= path.is(&["output_config", "format", "type"])
                     || path.is(&["output_format", "type"])

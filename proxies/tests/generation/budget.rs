@@ -107,6 +107,41 @@ async fn each_of_several_answers_is_held_for() {
 }
 
 #[tokio::test]
+async fn output_is_held_at_the_rate_it_will_be_priced_at() {
+    let mock = Mock::new(|_, _| vec![Step::Gone]).await;
+    let small = "hi".to_owned();
+    let large = "words ".repeat(200_000);
+    // 4096 tokens of output: 30 $ a million, 75 of the priority tier, 45 behind a prompt above 272,000 tokens.
+    let cases = [
+        ("default", &small, 122_880_000..123_100_000),
+        ("priority", &small, 307_200_000..307_700_000),
+        // And 300,000 tokens of prompt at 10.
+        ("default", &large, 3_184_000_000..3_186_000_000),
+    ];
+    for (tier, text, expected) in cases {
+        let proxy = to(Provider::OpenAi, &mock).budget("9.00").start().await;
+        let body = format!(
+            r#"{{"model":"gpt-5.5","stream":true,"service_tier":"{tier}","input":"{text}"}}"#
+        );
+        let mut client = proxy.connect().await;
+        client
+            .send(&proxy.request("/v1/responses", body.as_bytes()))
+            .await;
+        let held = within("a hold", async {
+            loop {
+                let held = proxy.proxy.spend().reserved_usd.0;
+                if held > 0 {
+                    break held;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(expected.contains(&held), "{tier}: {held}");
+    }
+}
+
+#[tokio::test]
 async fn one_dollar_admits_the_first_call_of_a_coding_agent() {
     let mock = Mock::always(sse(anthropic_stream(10))).await;
     let proxy = to(Provider::Anthropic, &mock).budget("1.00").start().await;
