@@ -3,6 +3,8 @@
 //! A call is admitted (money held, slot taken, activity told) before anything goes upstream. Whoever holds it settles
 //! it; if it is dropped unsettled, the agent left before an answer, and that is settled.
 
+mod estimate;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +14,7 @@ use whim_wire::money::NanoUsd;
 use whim_wire::time::Time;
 
 use super::activity::{InFlight, Purpose, What};
-use super::budget::{ALLOWANCE_TOKENS, Ask, Denied, Hold, MINIMUM_TOKENS};
+use super::budget::{ALLOWANCE_TOKENS, Denied, Hold};
 use super::ledger::slots::{Record, Slot};
 use super::price::ModelPrice;
 use super::provider::Provider;
@@ -23,6 +25,7 @@ use super::route::Format;
 use super::session::Session;
 use super::tap::Answer;
 use super::usage::Terms;
+use estimate::{dearest, estimate, output_cost};
 
 /// Output tokens between two looks at the budget while streaming.
 const LOOK: u64 = 64;
@@ -58,6 +61,8 @@ pub(super) struct Call {
     next_look: u64,
     /// Money was capped when it began: its stream is asked for in an encoding that can be cut between two events.
     pub(super) capped: bool,
+    /// The upstream was waited for in vain: what it has done by then, and does yet, is not known.
+    pub(super) given_up: bool,
     pub(super) attempts: u32,
     pub(super) status: Option<StatusCode>,
     pub(super) first_byte: Option<Instant>,
@@ -130,6 +135,7 @@ impl Call {
             slot: None,
             next_look: 0,
             capped,
+            given_up: false,
             attempts: 0,
             status: None,
             first_byte: None,
@@ -319,7 +325,12 @@ impl Call {
         price.cost(&usage, self.terms(answer)).ceil_nano()
     }
 
-    fn cost(&mut self, answer: &Answer, outcome: Outcome) -> (Usage, NanoUsd, CostSource) {
+    fn cost(
+        &mut self,
+        answer: &Answer,
+        outcome: Outcome,
+        held: NanoUsd,
+    ) -> (Usage, NanoUsd, CostSource) {
         self.reprice(answer);
         let usage = answer.usage(self.asked.format, self.one_hour());
         let whole = answer.terminal && usage.is_some();
@@ -348,8 +359,12 @@ impl Call {
                 None => (reported, NanoUsd::ZERO, CostSource::None),
             };
         }
-        // Nothing came that is paid for: an error answered, or nobody did.
         let nothing = usage.is_none() && answer.progress == 0;
+        if nothing && self.given_up && self.price.is_some() {
+            // As a call that a crash left open.
+            return (reported, held, CostSource::Estimate);
+        }
+        // Nothing came that is paid for: an error answered, or nobody did.
         let failed = matches!(outcome, Outcome::UpstreamError) || self.attempts == 0;
         let silent_cut = matches!(outcome, Outcome::UpstreamCut) && answer.events == 0;
         if self.price.is_none() || (nothing && (failed || silent_cut)) {
@@ -370,7 +385,7 @@ impl Call {
     /// Ends the call: money settled, line written, activity told.
     pub(super) fn settle(&mut self, outcome: Outcome, answer: &Answer) {
         let Some(hold) = self.hold.take() else { return };
-        let (usage, cost, source) = self.cost(answer, outcome);
+        let (usage, cost, source) = self.cost(answer, outcome, hold.amount());
         self.proxy
             .prompts()
             .remember(&self.asked.session.id, self.priced.as_deref(), &usage);
@@ -498,100 +513,4 @@ fn refuse(proxy: &GenerationProxy, asked: &Asked, request: &Request, refusal: &R
     proxy
         .board
         .tell(number, &session, Instant::now(), What::Refused { message });
-}
-
-/// The dearest of the models that may answer; none if the one asked for has no price.
-fn dearest(proxy: &GenerationProxy, request: &Request) -> Option<Arc<ModelPrice>> {
-    let asked = request
-        .model
-        .as_deref()
-        .or_else(|| request.fallbacks.first().map(String::as_str))?;
-    let first = proxy.prices.find(asked)?;
-    let others = request
-        .fallbacks
-        .iter()
-        .filter_map(|model| proxy.prices.find(model));
-    others
-        .chain(std::iter::once(first))
-        .max_by_key(|price| price.dearness())
-}
-
-/// What output adds to a prompt's cost: its rate depends on the prompt's size and on the terms.
-fn output_cost(price: &ModelPrice, prompt: &Usage, terms: Terms<'_>, tokens: u64) -> NanoUsd {
-    let with = |output_tokens| {
-        let usage = Usage {
-            output_tokens,
-            ..*prompt
-        };
-        price.cost(&usage, terms).ceil_nano()
-    };
-    with(tokens).saturating_sub(with(0))
-}
-
-/// What to hold for a request, and the prompt's part of it.
-///
-/// What the session's last prompt to this model held is taken to be cached for as long as a cache lives; the rest is
-/// priced as if it were written to one, which is the dearest that can happen to it.
-fn estimate(
-    proxy: &GenerationProxy,
-    session: &Session,
-    price: &ModelPrice,
-    request: &Request,
-) -> (Ask, Usage) {
-    let terms = request.terms();
-    let tokens = request.estimated_prompt();
-    let cached = proxy
-        .prompts()
-        .cached(&session.id, request.model.as_deref())
-        .min(tokens);
-    let fresh = tokens - cached;
-    let read = Usage {
-        cache_read_tokens: cached,
-        ..Usage::default()
-    };
-    let written = if request.one_hour {
-        Usage {
-            cache_write_1h_tokens: fresh,
-            ..read
-        }
-    } else {
-        Usage {
-            cache_write_5m_tokens: fresh,
-            ..read
-        }
-    };
-    let plain = Usage {
-        input_tokens: fresh,
-        ..read
-    };
-    let cost = |prompt: &Usage| price.cost(prompt, terms).ceil_nano();
-    let prompt = if cost(&written) > cost(&plain) {
-        written
-    } else {
-        plain
-    };
-    // A stream is watched and holds more as it grows; an answer in one piece can only be held for in advance.
-    let can = price.max_output().map(|limit| request.of_all(limit));
-    let most = request.most_output().or(can).unwrap_or(u64::MAX);
-    let allowance = if request.stream {
-        most.min(ALLOWANCE_TOKENS)
-    } else {
-        request
-            .most_output()
-            .map_or(request.of_all(ALLOWANCE_TOKENS), |limit| {
-                limit.min(can.unwrap_or(limit))
-            })
-    };
-    // Nobody watches an answer in one piece, so less than all that is held for would be no bound.
-    let least = if request.stream {
-        allowance.min(MINIMUM_TOKENS)
-    } else {
-        allowance
-    };
-    let ask = Ask {
-        prompt: cost(&prompt),
-        allowance: output_cost(price, &prompt, terms, allowance),
-        minimum: output_cost(price, &prompt, terms, least),
-    };
-    (ask, prompt)
 }

@@ -304,9 +304,20 @@ async fn no_answer_in_time_is_a_504() {
     let mock = Mock::new(|_, _| vec![Step::Gone]).await;
     let setup = to(Provider::Anthropic, &mock)
         .with(|config| config.limits.head = Duration::from_millis(200));
-    let proxy = setup.start().await;
+    let mut proxy = setup.start().await;
     assert_eq!(proxy.post("/v1/messages", TURN).await.status, 504);
     mock.gone(0).await;
+    let line = proxy.finished().await;
+    assert_eq!(
+        (line.outcome, line.cost_source),
+        (Outcome::UpstreamError, CostSource::Estimate)
+    );
+    // It may have answered in full: 4096 tokens of output at 25 $ a million, and the prompt.
+    assert!(
+        (102_400_000..103_000_000).contains(&line.cost_usd.0),
+        "{}",
+        line.cost_usd
+    );
 }
 
 #[tokio::test]
