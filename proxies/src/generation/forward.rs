@@ -259,7 +259,10 @@ impl Forward {
                     let tap = Decoder::new(&head.headers, Tap::new(self.format));
                     let mut opening = Opening::new(body, tap);
                     if status == StatusCode::OK && call.request.stream {
-                        let error = opening.first_event().await;
+                        let silence = self.proxy.limits.silence;
+                        let Ok(error) = opening.first_event(silence).await else {
+                            return self.late(call, silence);
+                        };
                         let transient = error.as_deref().is_some_and(is_transient_error);
                         if transient && more && self.allow().take() {
                             Counters::add(&self.proxy.counters.retries, 1);

@@ -321,6 +321,22 @@ async fn no_answer_in_time_is_a_504() {
 }
 
 #[tokio::test]
+async fn a_stream_that_does_not_begin_is_a_504_as_well() {
+    let mock = Mock::new(|_, _| vec![send(SSE), Step::Gone]).await;
+    let setup = to(Provider::Anthropic, &mock)
+        .with(|config| config.limits.silence = Duration::from_millis(200));
+    let mut proxy = setup.start().await;
+    let reply = within("an answer", proxy.post("/v1/messages", TURN)).await;
+    assert_eq!(reply.status, 504);
+    mock.gone(0).await;
+    let line = proxy.finished().await;
+    assert_eq!(line.cost_source, CostSource::Estimate);
+    assert!(line.cost_usd.0 >= 102_400_000, "{}", line.cost_usd);
+    assert!(proxy.proxy.board().in_flight().is_empty());
+    assert_eq!(proxy.proxy.spend().reserved_usd.0, 0);
+}
+
+#[tokio::test]
 async fn an_end_in_order_lets_streams_finish() {
     let go = std::sync::Arc::new(tokio::sync::Notify::new());
     let wait = go.clone();
