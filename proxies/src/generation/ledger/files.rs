@@ -200,19 +200,22 @@ impl Log {
         self.file.sync_data()
     }
 
+    /// Goes on where an earlier try failed: what was renamed then is not there to be renamed again.
     fn rotate(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        let old = rotated(&self.directory)?;
-        let number = old
+        let last = rotated(&self.directory)?
             .last()
             .map_or(0, |(number, _)| *number)
-            .max(self.sums.rotated)
-            + 1;
+            .max(self.sums.rotated);
         let current = self.directory.join(CURRENT);
-        fs::rename(
-            &current,
-            self.directory.join(format!("generations-{number}.jsonl")),
-        )?;
+        let next = self
+            .directory
+            .join(format!("generations-{}.jsonl", last + 1));
+        let number = match fs::rename(&current, next) {
+            Ok(()) => last + 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => last,
+            Err(error) => return Err(error),
+        };
         self.file = OpenOptions::new()
             .append(true)
             .read(true)
@@ -226,7 +229,8 @@ impl Log {
         file.write_all(&serde_json::to_vec(&self.sums)?)?;
         file.sync_all()?;
         fs::rename(&temporary, self.directory.join(TOTALS))?;
-        for (_, path) in old.iter().take((old.len() + 1).saturating_sub(KEEP)) {
+        let kept = rotated(&self.directory)?;
+        for (_, path) in kept.iter().take(kept.len().saturating_sub(KEEP)) {
             fs::remove_file(path)?;
         }
         Ok(())

@@ -13,8 +13,8 @@
 //!
 //! Bounds: [`slots::SLOTS`] calls at a time hold a slot, further ones are refused with 503. Writing happens on a thread
 //! of its own behind a queue as long as there are slots (lines of refused calls, which hold none and cost nothing, are
-//! dropped and counted when it is full), so forwarding never waits for a disk. A write that fails is tried again every
-//! second; meanwhile the calls keep their slots.
+//! left out and counted when it is full), so forwarding never waits for a disk. A write that fails is tried again every
+//! second; meanwhile the calls keep their slots, and no more than a queue's length of the refused ones' lines wait.
 
 mod book;
 mod files;
@@ -25,6 +25,7 @@ mod writer;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -82,6 +83,7 @@ pub struct Ledger {
     queue: SyncSender<Message>,
     directory: PathBuf,
     writer: Option<JoinHandle<()>>,
+    left_out: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -110,8 +112,9 @@ impl Ledger {
         }
         let slots = Arc::new(slots);
         // Room for each slot's line, and some for those of refused calls.
-        let (queue, messages) = sync_channel(slots::SLOTS + 64);
-        let writer = Writer::new(log, Arc::clone(&slots), messages);
+        let (queue, messages) = sync_channel(writer::WAITING);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(log, Arc::clone(&slots), messages, Arc::clone(&left_out));
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .stack_size(256 << 10);
@@ -124,6 +127,7 @@ impl Ledger {
             queue,
             directory: directory.to_owned(),
             writer: Some(writer),
+            left_out,
         };
         // As all lines go: a full disk keeps the calls in their slots and stops nothing.
         for line in owed {
@@ -180,6 +184,7 @@ impl Ledger {
             Err(TrySendError::Full(Message::Line(line, None)))
                 if line.outcome == Outcome::Refused =>
             {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(
                     call = line.call,
                     "the ledger is behind: the line of a refused call is left out"
@@ -239,6 +244,12 @@ impl Ledger {
             self.flush().await?;
         }
         Ok(new.len())
+    }
+
+    /// Lines of refused calls that are not on file, since the disk did not keep up.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     /// Sums by session, model and day.

@@ -25,7 +25,7 @@ fn record(call: &str, usd: u64) -> Record {
     }
 }
 
-fn line(call: &str, usd: u64) -> LedgerLine {
+pub(super) fn line(call: &str, usd: u64) -> LedgerLine {
     LedgerLine {
         cost_source: CostSource::Table,
         usage: Usage {
@@ -257,6 +257,27 @@ async fn sums_outlive_rotated_files() {
     // Without the sums everything on file is summed again.
     fs::remove_file(dir.path().join("generations.totals.json")).unwrap();
     assert_eq!(total(&Ledger::open(dir.path()).unwrap()), 7);
+}
+
+#[tokio::test]
+async fn a_rotation_that_failed_half_way_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("generations.jsonl");
+    let long = LedgerLine {
+        stop_reason: Some("x".repeat(17 << 20)),
+        ..line("long", 5)
+    };
+    let ledger = Ledger::open(dir.path()).unwrap();
+    ledger.settle(long, None);
+    ledger.flush().await.unwrap();
+    // As after a try that renamed the file and could not make the next one.
+    fs::rename(&path, dir.path().join("generations-1.jsonl")).unwrap();
+    ledger.settle(line("next", 7), None);
+    ledger.flush().await.unwrap();
+    drop(ledger);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+    assert!(!dir.path().join("generations-2.jsonl").exists());
+    assert_eq!(total(&Ledger::open(dir.path()).unwrap()), 12);
 }
 
 #[tokio::test]
