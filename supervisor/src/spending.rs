@@ -220,16 +220,10 @@ impl Spending {
     /// What a session cost so far.
     #[must_use]
     pub fn session(&self, id: &str) -> Spend {
-        let spend = self.proxy.spend();
-        let totals = spend
-            .by_session
-            .iter()
-            .find(|known| known.session == id)
-            .map(|known| known.totals);
-        let totals = totals.unwrap_or_default();
+        let (totals, budget_usd) = self.proxy.session(id);
         Spend {
             usd: totals.usd,
-            budget_usd: spend.budget_usd,
+            budget_usd,
             requests: totals.requests,
             input_tokens: totals.usage.input_tokens,
             output_tokens: totals.usage.output_tokens,

@@ -133,6 +133,10 @@ impl Book {
         )
     }
 
+    pub(super) fn session(&self, id: &str) -> Totals {
+        self.sums.by_session.get(id).copied().unwrap_or_default()
+    }
+
     pub(super) fn spend(&self, budget: Option<NanoUsd>, reserved: NanoUsd) -> Spend {
         let Sums {
             total,

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
-use whim_wire::generation::{LedgerLine, Outcome, Spend};
+use whim_wire::generation::{LedgerLine, Outcome, Spend, Totals};
 use whim_wire::money::NanoUsd;
 
 use book::Book;
@@ -250,6 +250,12 @@ impl Ledger {
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// Sums of one session; nothing for one that is not known or not told apart.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Totals {
+        self.lock().session(id)
     }
 
     /// Sums by session, model and day.

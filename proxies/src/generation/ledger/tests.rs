@@ -101,6 +101,8 @@ async fn sums_survive_a_restart() {
         ),
         (1, 1, "2026-11-22")
     );
+    assert_eq!(ledger.session("main"), before.by_session[0].totals);
+    assert_eq!(ledger.session("other"), Totals::default());
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(ledger.spend(Some(NanoUsd(7)), NanoUsd(1)), before);
