@@ -171,9 +171,11 @@ impl Ledger {
         line
     }
 
-    /// Replaces a provisional line by the final one, and writes that.
+    /// Replaces a provisional line by the final one, and writes that. It gets a new number: who follows the ledger by
+    /// numbers and has passed the provisional line sees the final one.
     pub fn finish(&self, provisional: &LedgerLine, line: LedgerLine, slot: Option<Slot>) {
         let mut book = self.lock();
+        let line = book.number(line);
         book.replace(provisional, line.clone());
         self.send(Message::Line(Box::new(line), slot));
     }

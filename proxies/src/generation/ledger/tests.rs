@@ -301,6 +301,33 @@ async fn a_provisional_cost_is_replaced_and_not_added() {
     assert_eq!(total(&Ledger::open(dir.path()).unwrap()), 40);
 }
 
+#[tokio::test]
+async fn who_follows_by_numbers_misses_no_line_that_came_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let late = ledger.settle_provisionally(line("late", 1));
+    for n in 0..9 {
+        ledger.settle(line(&format!("c{n}"), 1), None);
+    }
+    ledger.finish(&late, late.clone(), None);
+    // Enough for memory not to reach back, so that files are read as well.
+    for n in 0..RECENT {
+        ledger.settle(line(&format!("d{n}"), 0), None);
+    }
+    ledger.flush().await.unwrap();
+    let (mut after, mut calls) = (0, Vec::new());
+    loop {
+        let page = ledger.page(Some(after), 4).unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(last.seq > after);
+        after = last.seq;
+        calls.extend(page.into_iter().map(|line| line.call));
+    }
+    assert_eq!(calls.len(), 10 + RECENT);
+    assert!(calls.contains(&"late".to_owned()));
+    assert_eq!(total(&ledger), 10);
+}
+
 #[test]
 fn lines_cannot_be_forged() {
     let dir = tempfile::tempdir().unwrap();
