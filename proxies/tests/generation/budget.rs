@@ -399,24 +399,26 @@ async fn a_model_without_a_price_is_refused_by_name_or_priced_as_the_dearest() {
 }
 
 #[tokio::test]
-async fn warnings_are_told() {
+async fn each_share_of_the_cap_that_is_passed_is_told_once() {
     let mock = Mock::always(sse(anthropic_stream(1000))).await;
-    let mut proxy = to(Provider::Anthropic, &mock).budget("0.055").start().await;
-    for percent in [50, 80] {
-        // 0.0255 each: 46 %, 92 %.
-        if percent == 50 {
-            assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
-            proxy.finished().await;
-        }
+    let mut proxy = to(Provider::Anthropic, &mock).budget("0.09").start().await;
+    // 0.0255 each: 28 %, 57 %, 85 %.
+    for told in [None, Some(50), Some(80)] {
+        assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
+        let mut finished = false;
+        let warned = proxy
+            .event(|activity| match &activity.what {
+                What::Finished { .. } if told.is_none() => Some(None),
+                What::Finished { .. } => {
+                    finished = true;
+                    None
+                }
+                What::Budget(warning) => Some(Some(warning.percent)),
+                _ => None,
+            })
+            .await;
+        assert_eq!((warned, finished), (told, told.is_some()));
     }
-    assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
-    let warned = proxy
-        .event(|a| match &a.what {
-            What::Budget(warning) => Some(warning.percent),
-            _ => None,
-        })
-        .await;
-    assert_eq!(warned, 80);
 }
 
 #[tokio::test]
