@@ -197,8 +197,11 @@ impl Spending {
         Upstream::new(provider(kind), base.as_deref())
     }
 
-    /// Lets a session's agent call with the token in its record.
+    /// Lets a session's agent call with the token in its record, unless the session has ended for good.
     pub fn admit(&self, record: &Record, kind: ProviderKind) {
+        if record.end.is_some() {
+            return;
+        }
         let upstreams = match self.upstream(kind) {
             Ok(upstream) => vec![upstream],
             Err(error) => {
@@ -215,6 +218,11 @@ impl Spending {
         self.proxy
             .tokens()
             .adopt(Secret::new(record.token.clone()), session);
+    }
+
+    /// Ends what [`Self::admit`] began: what an ended session left running calls on nobody's account.
+    pub fn dismiss(&self, id: &str) {
+        self.proxy.tokens().revoke(id);
     }
 
     /// What a session cost so far.
