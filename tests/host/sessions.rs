@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use whim_kit::{Client, Upstream, Whim, proc, wait};
 
 use crate::support::{
-    PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, root, says, start_in,
-    state, whim,
+    KEY, PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, root, says,
+    start_in, state, whim,
 };
 
 fn session(state: &Value, id: &str) -> Value {
@@ -133,9 +133,14 @@ fn two_agents_work_side_by_side_and_end_one_by_one() {
 
 #[test]
 fn an_ended_sessions_token_pays_for_nothing() {
+    let upstream = Upstream::start(says("done here")).unwrap();
     let repository = repository();
     let run = custom(
-        whim().arg("--repo").arg(repository.path()),
+        whim()
+            .env("WHIM_UPSTREAM_URL", upstream.url())
+            .env("ANTHROPIC_API_KEY", KEY)
+            .arg("--repo")
+            .arg(repository.path()),
         "exec sleep 100000",
     );
     let root = root(&whim());
