@@ -7,13 +7,15 @@ mod reach;
 pub use reach::Found;
 
 use std::io;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use whim_proxies::generation::activity::{Activity, Purpose, What};
+use whim_proxies::generation::budget::Caps;
 use whim_proxies::generation::ledger;
 use whim_proxies::generation::price::PriceTable;
 use whim_proxies::generation::provider::{BaseError, Provider, Upstream};
@@ -152,7 +154,15 @@ impl Spending {
         self.keys(&settings.provider);
         let asked = settings.budget.map(|usd| NanoUsd(usd.nanos()));
         let kept = self.read_cap()?;
-        self.proxy.set_budget(kept.map_or(asked, |kept| kept.usd));
+        self.proxy.set_caps(Caps {
+            usd: kept.map_or(asked, |kept| kept.usd),
+            tokens: settings.caps.tokens.map(NonZeroU64::get),
+            requests_per_minute: settings.caps.requests_per_minute.map(NonZeroU32::get),
+            wall: settings
+                .caps
+                .minutes
+                .map(|minutes| Duration::from_secs(minutes.get().saturating_mul(60))),
+        });
         Ok(())
     }
 
@@ -351,8 +361,10 @@ impl Spending {
                         board.provider(Ok(()));
                     }
                 }
-                What::Refused { message } => {
-                    self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_string());
+                What::Refused { again, message } => {
+                    if !again {
+                        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_string());
+                    }
                     board.note(kind::BUDGET_CHANGED, json!({"session": &*session, "refused": message}));
                 }
                 What::Budget(warning) => board.note(
@@ -392,6 +404,8 @@ fn observed(what: &What) -> Option<Generation> {
             Outcome::UpstreamCut | Outcome::UpstreamError => Stop::Error,
             Outcome::Refused | Outcome::CutAtCap => Stop::Refused,
         }),
+        // An agent waits and asks again, as after a provider's own limit.
+        What::Refused { again: true, .. } => Generation::Ended(Stop::Error),
         What::Refused { .. } => Generation::Ended(Stop::Refused),
         What::Stalled { .. } | What::Budget(_) => return None,
     })

@@ -40,7 +40,7 @@ pub struct Caps {
     pub tokens: Option<u64>,
     /// Calls within any 60 seconds.
     pub requests_per_minute: Option<u32>,
-    /// Time since the first call.
+    /// Time since the task's first call, over restarts and restores.
     pub wall: Option<Duration>,
 }
 
@@ -116,7 +116,6 @@ pub struct Budget {
     calls: VecDeque<Instant>,
     first_call: Option<Instant>,
     warned: u8,
-    in_flight: u64,
 }
 
 impl Budget {
@@ -163,6 +162,17 @@ impl Budget {
         (self.task.cap, self.task.spent, self.task.held)
     }
 
+    /// Replaces all bounds. Calls in flight are watched against the new ones.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
+        self.set_cap(caps.usd);
+    }
+
+    /// The first call was at this time, if none was before.
+    pub fn began(&mut self, at: Instant) {
+        self.first_call = Some(self.first_call.map_or(at, |first| first.min(at)));
+    }
+
     /// Sets or removes the cap. Calls in flight are watched against the new one.
     pub fn set_cap(&mut self, cap: Option<NanoUsd>) {
         self.caps.usd = cap;
@@ -197,9 +207,8 @@ impl Budget {
         }
         own.held = own.held.saturating_add(amount);
         self.task.held = self.task.held.saturating_add(amount);
-        self.in_flight += 1;
         self.calls.push_back(now);
-        self.first_call.get_or_insert(now);
+        self.began(now);
         Ok(Hold {
             amount,
             session: session.to_owned(),
@@ -275,7 +284,6 @@ impl Budget {
             account.spent = account.spent.saturating_add(cost);
         }
         self.tokens = self.tokens.saturating_add(tokens);
-        self.in_flight = self.in_flight.saturating_sub(1);
         self.warning()
     }
 

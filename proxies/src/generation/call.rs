@@ -509,8 +509,11 @@ fn refuse(proxy: &GenerationProxy, asked: &Asked, request: &Request, refusal: &R
         outcome: Outcome::Refused,
     };
     proxy.ledger.settle(line, None);
-    let message = refusal.message.clone();
-    proxy
-        .board
-        .tell(number, &session, Instant::now(), What::Refused { message });
+    let (again, message) = (refusal.is_for_now(), refusal.message.clone());
+    proxy.board.tell(
+        number,
+        &session,
+        Instant::now(),
+        What::Refused { again, message },
+    );
 }

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use whim_wire::generation::{LedgerLine, Spend, Totals};
 use whim_wire::money::NanoUsd;
+use whim_wire::time::Time;
 
 use super::activity::{Activity, Board, What};
 use super::body::RequestBody;
@@ -184,7 +186,10 @@ impl GenerationProxy {
             .into_iter()
             .map(|s| (s.session, s.totals.usd));
         let tokens = spend.totals.usage.total_tokens();
-        let budget = Budget::new(config.caps, spend.totals.usd, tokens, by_session);
+        let mut budget = Budget::new(config.caps, spend.totals.usd, tokens, by_session);
+        if let Some(first) = ledger.first() {
+            budget.began(instant(first));
+        }
         let started = jiff::Timestamp::now().as_microsecond();
         Ok(Arc::new(Self {
             pool: Pool::new(dialer),
@@ -225,6 +230,11 @@ impl GenerationProxy {
         &self.board
     }
 
+    /// Replaces all bounds.
+    pub fn set_caps(&self, caps: Caps) {
+        self.budget().set_caps(caps);
+    }
+
     /// Sets or removes the cap; the caller makes it last.
     pub fn set_budget(&self, cap: Option<NanoUsd>) {
         self.budget().set_cap(cap);
@@ -260,7 +270,9 @@ impl GenerationProxy {
     pub async fn carry_on(&self, lines: Vec<LedgerLine>) -> Result<usize, ledger::FlushError> {
         let count = |line: &LedgerLine| {
             let tokens = line.usage.total_tokens();
-            self.budget().carry_on(&line.session, line.cost_usd, tokens);
+            let mut budget = self.budget();
+            budget.carry_on(&line.session, line.cost_usd, tokens);
+            budget.began(instant(line.at));
         };
         self.ledger.carry_on(lines, count).await
     }
@@ -292,6 +304,16 @@ impl GenerationProxy {
                 .tell(call, session, Instant::now(), What::Budget(warning));
         }
     }
+}
+
+/// The same moment by the clock that is not set; now, for one that has yet to come.
+fn instant(at: Time) -> Instant {
+    let ago = Timestamp::now().duration_since(at.timestamp());
+    let now = Instant::now();
+    Duration::try_from(ago)
+        .ok()
+        .and_then(|ago| now.checked_sub(ago))
+        .unwrap_or(now)
 }
 
 /// Serves agents on bound listeners (loopback ones: the caller binds) until `shutdown` resolves and calls in flight

@@ -85,6 +85,17 @@ pub const VARIABLES: &[Variable] = &[
         "base URL of the provider, without /v1",
     ),
     flagged("WHIM_BUDGET_USD", "--budget-usd", "hard cap of the task"),
+    flagged("WHIM_CAP_TOKENS", "--cap-tokens", "tokens of the task"),
+    flagged(
+        "WHIM_CAP_RPM",
+        "--cap-requests-per-minute",
+        "model calls within a minute",
+    ),
+    flagged(
+        "WHIM_CAP_MINUTES",
+        "--cap-minutes",
+        "minutes of model calls",
+    ),
     flagged(
         "WHIM_UNKNOWN_MODEL",
         "--unknown-model",

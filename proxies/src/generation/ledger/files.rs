@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use whim_wire::generation::LedgerLine;
+use whim_wire::time::Time;
 
 use super::book::{Book, Sums};
 use super::{KEEP, OpenError, ROTATE, at};
@@ -146,6 +147,17 @@ fn read(path: &Path, mut take: impl FnMut(LedgerLine)) -> io::Result<()> {
         text.clear();
     }
     Ok(())
+}
+
+/// When the call of the first line began.
+pub(super) fn first(directory: &Path) -> Option<Time> {
+    let oldest = rotated(directory).ok()?.into_iter().next();
+    let path = oldest.map_or_else(|| directory.join(CURRENT), |(_, path)| path);
+    let mut text = Vec::new();
+    let mut lines = BufReader::new(File::open(path).ok()?);
+    lines.read_until(b'\n', &mut text).ok()?;
+    let line: LedgerLine = serde_json::from_slice(&text).ok()?;
+    Some(line.at)
 }
 
 /// Lines with numbers above `after`, from the files.

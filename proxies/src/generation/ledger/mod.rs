@@ -33,6 +33,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use whim_wire::generation::{LedgerLine, Outcome, Spend, Totals};
 use whim_wire::money::NanoUsd;
+use whim_wire::time::Time;
 
 use book::Book;
 use slots::{Slot, Slots};
@@ -252,6 +253,12 @@ impl Ledger {
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// When the oldest call that is on file began; none before the first.
+    #[must_use]
+    pub fn first(&self) -> Option<Time> {
+        files::first(&self.directory)
     }
 
     /// Sums of one session; nothing for one that is not known or not told apart.

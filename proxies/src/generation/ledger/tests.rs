@@ -3,7 +3,6 @@
 use std::fs;
 
 use whim_wire::generation::{CostSource, Usage};
-use whim_wire::time::Time;
 
 use super::slots::Record;
 use super::*;
