@@ -7,6 +7,7 @@ mod reach;
 pub use reach::Found;
 
 use std::io;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use whim_proxies::generation::activity::{Activity, Purpose, What};
+use whim_proxies::generation::budget::Caps;
 use whim_proxies::generation::ledger;
 use whim_proxies::generation::price::PriceTable;
 use whim_proxies::generation::provider::{BaseError, Provider, Upstream};
@@ -170,7 +172,15 @@ impl Spending {
         self.keys(&settings.provider);
         let asked = settings.budget.map(|usd| NanoUsd(usd.nanos()));
         let kept = self.read_cap()?;
-        self.proxy.set_budget(kept.map_or(asked, |kept| kept.usd));
+        self.proxy.set_caps(Caps {
+            usd: kept.map_or(asked, |kept| kept.usd),
+            tokens: settings.caps.tokens.map(NonZeroU64::get),
+            requests_per_minute: settings.caps.requests_per_minute.map(NonZeroU32::get),
+            wall: settings
+                .caps
+                .minutes
+                .map(|minutes| Duration::from_secs(minutes.get().saturating_mul(60))),
+        });
         Ok(())
     }
 
@@ -207,8 +217,11 @@ impl Spending {
         main.upstream(kind)
     }
 
-    /// Lets a session's agent call with the token in its record.
+    /// Lets a session's agent call with the token in its record, unless the session has ended for good.
     pub fn admit(&self, record: &Record, kind: ProviderKind) {
+        if record.end.is_some() {
+            return;
+        }
         let upstreams = match self.upstream(kind) {
             Ok(upstream) => vec![upstream],
             Err(error) => {
@@ -227,19 +240,18 @@ impl Spending {
             .adopt(Secret::new(record.token.clone()), session);
     }
 
+    /// Ends what [`Self::admit`] began: what an ended session left running calls on nobody's account.
+    pub fn dismiss(&self, id: &str) {
+        self.proxy.tokens().revoke(id);
+    }
+
     /// What a session cost so far.
     #[must_use]
     pub fn session(&self, id: &str) -> Spend {
-        let spend = self.proxy.spend();
-        let totals = spend
-            .by_session
-            .iter()
-            .find(|known| known.session == id)
-            .map(|known| known.totals);
-        let totals = totals.unwrap_or_default();
+        let (totals, budget_usd) = self.proxy.session(id);
         Spend {
             usd: totals.usd,
-            budget_usd: spend.budget_usd,
+            budget_usd,
             requests: totals.requests,
             input_tokens: totals.usage.input_tokens,
             output_tokens: totals.usage.output_tokens,
@@ -374,8 +386,10 @@ impl Spending {
                         board.provider(Ok(()));
                     }
                 }
-                What::Refused { message } => {
-                    self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_string());
+                What::Refused { again, message } => {
+                    if !again {
+                        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_string());
+                    }
                     board.note(kind::BUDGET_CHANGED, json!({"session": &*session, "refused": message}));
                 }
                 What::Budget(warning) => board.note(
@@ -415,6 +429,8 @@ fn observed(what: &What) -> Option<Generation> {
             Outcome::UpstreamCut | Outcome::UpstreamError => Stop::Error,
             Outcome::Refused | Outcome::CutAtCap => Stop::Refused,
         }),
+        // An agent waits and asks again, as after a provider's own limit.
+        What::Refused { again: true, .. } => Generation::Ended(Stop::Error),
         What::Refused { .. } => Generation::Ended(Stop::Refused),
         What::Stalled { .. } | What::Budget(_) => return None,
     })

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use whim_kit::model::script::Script;
-use whim_kit::{Run, Upstream, wait};
+use whim_kit::{Client, Run, Upstream, proc, wait};
 
-use crate::support::{KEY, PATIENCE, custom, ready, root, start, state, whim};
+use crate::support::{KEY, PATIENCE, custom, ready, root, says, start, state, whim};
 
 #[test]
 fn a_wrong_key_is_told_before_the_first_call_and_costs_nothing() {
@@ -191,4 +191,49 @@ fn a_provider_that_is_slow_to_answer_holds_no_agent_up() {
     let (whim, client) = start(&run);
     let state = ready(&client, &whim);
     assert!(state["sessions"][0]["pid"].is_i64(), "{state}");
+}
+
+#[test]
+fn caps_of_the_command_line_reach_the_calls_and_the_figures_tell() {
+    for (flag, refused) in [("--cap-tokens", 402), ("--cap-requests-per-minute", 429)] {
+        let upstream = Upstream::start(says("done here")).unwrap();
+        let run = custom(
+            whim()
+                .env("WHIM_UPSTREAM_URL", upstream.url())
+                .env("ANTHROPIC_API_KEY", KEY)
+                .args([flag, "1"]),
+            "exec sleep 100000",
+        );
+        let (whim, client) = start(&run);
+        ready(&client, &whim);
+        let known = state(&client, &whim, "the agent", |state| {
+            state["sessions"][0]["pid"].is_number()
+        });
+        let agent = i32::try_from(known["sessions"][0]["pid"].as_i64().unwrap()).unwrap();
+        let environment = proc::environment(agent);
+        let token = environment
+            .iter()
+            .find_map(|variable| {
+                let (_, value) = variable.split_once('=')?;
+                value.starts_with("whim-main-").then_some(value)
+            })
+            .unwrap();
+        let generation = whim.ready(PATIENCE).unwrap().generation;
+        let calls = Client::tcp(generation)
+            .unwrap()
+            .limit(PATIENCE)
+            .bearer(token);
+        let turn = json!({"model": "claude-opus-4-8", "max_tokens": 100,
+                          "messages": [{"role": "user", "content": "hi"}]});
+        let statuses = [(); 2].map(|()| calls.post("/v1/messages", &turn).unwrap().status);
+        assert_eq!(statuses, [200, refused], "{flag}\n{}", whim.output());
+        let figures = client.get("/metrics").unwrap().text();
+        for line in [
+            "whim_generations_total{session=\"main\"} 1",
+            "whim_generations_refused_total{session=\"main\"} 1",
+            "whim_sessions 1",
+        ] {
+            assert!(figures.lines().any(|one| one == line), "{line}:\n{figures}");
+        }
+    }
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use whim_kit::{Client, Upstream, Whim, proc, wait};
 
 use crate::support::{
-    PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, root, says, start_in,
-    state, whim,
+    KEY, PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, root, says,
+    start_in, state, whim,
 };
 
 fn session(state: &Value, id: &str) -> Value {
@@ -129,6 +129,48 @@ fn two_agents_work_side_by_side_and_end_one_by_one() {
     let stopped = client.post("/v1/sessions/main/stop", &json!({})).unwrap();
     assert_eq!(stopped.status, 202, "{}", stopped.text());
     assert_eq!(whim.ended(PATIENCE).unwrap(), 0, "{}", whim.output());
+}
+
+#[test]
+fn an_ended_sessions_token_pays_for_nothing() {
+    let upstream = Upstream::start(says("done here")).unwrap();
+    let repository = repository();
+    let run = custom(
+        whim()
+            .env("WHIM_UPSTREAM_URL", upstream.url())
+            .env("ANTHROPIC_API_KEY", KEY)
+            .arg("--repo")
+            .arg(repository.path()),
+        "exec sleep 100000",
+    );
+    let root = root(&whim());
+    let (whim, client) = start_in(&run, &root);
+    ready(&client, &whim);
+    let command = json!(["/bin/sh", "-c", "exec sleep 100000"]);
+    begin(&client, &json!({"id": "helper", "command": command}));
+    let begun = until(&client, &whim, "helper", "its agent", |session| {
+        session["pid"].is_number()
+    });
+    let environment = proc::environment(pid(&begun));
+    let token = environment.iter().find_map(|variable| {
+        let (_, value) = variable.split_once('=')?;
+        value.starts_with("whim-helper-").then_some(value)
+    });
+    let token = token.expect("a token in the agent's environment");
+    let calls = || {
+        let generation = whim.ready(PATIENCE).unwrap().generation;
+        let client = Client::tcp(generation).unwrap().limit(PATIENCE);
+        client.bearer(token).get("/v1/models").unwrap().status
+    };
+    assert_ne!(calls(), 401, "{}", whim.output());
+    let stopped = client.post("/v1/sessions/helper/stop", &json!({})).unwrap();
+    assert_eq!(stopped.status, 202, "{}", stopped.text());
+    let ended = |session: &Value| session["state"] == "stopped";
+    until(&client, &whim, "helper", "its end", ended);
+    assert_eq!(calls(), 401);
+    kill_supervisor(&client, &whim, 1);
+    until(&client, &whim, "helper", "its end, again", ended);
+    assert_eq!(calls(), 401, "nor does the next supervisor let it");
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub enum What {
     },
     /// A cap or limit answered instead of a provider.
     Refused {
+        /// It may pass at another try soon: too many calls in a minute.
+        again: bool,
         /// The sentence that the agent got.
         message: String,
     },

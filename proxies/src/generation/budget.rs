@@ -5,12 +5,14 @@
 //! dollar, and the sum passes the cap by no more than what the estimates of the calls in flight fell short of: at most
 //! one allowance ([`ALLOWANCE_TOKENS`] of output) of each stream, for output that no event showed.
 //!
-//! Two things are known only afterwards and can add to that: a prompt that was taken to be cached (the session's last
-//! one, for five minutes) and was not, and an answer that is not streamed and states no limit, which holds one
-//! allowance; one that states a limit holds all of it.
+//! Three things are known only afterwards and can add to that: a prompt that was taken to be cached (the session's last
+//! one, for five minutes) and was not; an answer that is not streamed and states no limit, which holds one allowance
+//! (one that states a limit holds all of it, each for as many answers as are asked for); and a prompt that the provider
+//! keeps and the request only names (`previous_response_id` and `conversation` of responses), which is seen when the
+//! answer's count comes, at its end. What would not be seen at all, an answer in the background, is refused.
 //!
-//! A call that is alone may hold less than its full estimate, down to [`MINIMUM_TOKENS`] of output, so that the last
-//! cents of a budget (or a small one) are of use: its stream is watched all the same.
+//! A stream that is alone may hold less than its full estimate, down to [`MINIMUM_TOKENS`] of output, so that the last
+//! cents of a budget (or a small one) are of use: it is watched all the same.
 
 mod denied;
 #[cfg(test)]
@@ -38,7 +40,7 @@ pub struct Caps {
     pub tokens: Option<u64>,
     /// Calls within any 60 seconds.
     pub requests_per_minute: Option<u32>,
-    /// Time since the first call.
+    /// Time since the task's first call, over restarts and restores.
     pub wall: Option<Duration>,
 }
 
@@ -114,7 +116,6 @@ pub struct Budget {
     calls: VecDeque<Instant>,
     first_call: Option<Instant>,
     warned: u8,
-    in_flight: u64,
 }
 
 impl Budget {
@@ -161,6 +162,17 @@ impl Budget {
         (self.task.cap, self.task.spent, self.task.held)
     }
 
+    /// Replaces all bounds. Calls in flight are watched against the new ones.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
+        self.set_cap(caps.usd);
+    }
+
+    /// The first call was at this time, if none was before.
+    pub fn began(&mut self, at: Instant) {
+        self.first_call = Some(self.first_call.map_or(at, |first| first.min(at)));
+    }
+
     /// Sets or removes the cap. Calls in flight are watched against the new one.
     pub fn set_cap(&mut self, cap: Option<NanoUsd>) {
         self.caps.usd = cap;
@@ -195,9 +207,8 @@ impl Budget {
         }
         own.held = own.held.saturating_add(amount);
         self.task.held = self.task.held.saturating_add(amount);
-        self.in_flight += 1;
         self.calls.push_back(now);
-        self.first_call.get_or_insert(now);
+        self.began(now);
         Ok(Hold {
             amount,
             session: session.to_owned(),
@@ -273,8 +284,17 @@ impl Budget {
             account.spent = account.spent.saturating_add(cost);
         }
         self.tokens = self.tokens.saturating_add(tokens);
-        self.in_flight = self.in_flight.saturating_sub(1);
         self.warning()
+    }
+
+    /// Counts a call that was settled elsewhere, before a restore. Shares of the cap that it passes are not told.
+    pub fn carry_on(&mut self, session: &str, cost: NanoUsd, tokens: u64) {
+        let own = self.sessions.entry(session.to_owned()).or_default();
+        for account in [own, &mut self.task] {
+            account.spent = account.spent.saturating_add(cost);
+        }
+        self.tokens = self.tokens.saturating_add(tokens);
+        self.warned = self.share();
     }
 
     /// Replaces an estimate by what a call turned out to cost.

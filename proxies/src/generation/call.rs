@@ -3,6 +3,8 @@
 //! A call is admitted (money held, slot taken, activity told) before anything goes upstream. Whoever holds it settles
 //! it; if it is dropped unsettled, the agent left before an answer, and that is settled.
 
+mod estimate;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +14,7 @@ use whim_wire::money::NanoUsd;
 use whim_wire::time::Time;
 
 use super::activity::{InFlight, Purpose, What};
-use super::budget::{ALLOWANCE_TOKENS, Ask, Denied, Hold, MINIMUM_TOKENS};
+use super::budget::{ALLOWANCE_TOKENS, Denied, Hold};
 use super::ledger::slots::{Record, Slot};
 use super::price::ModelPrice;
 use super::provider::Provider;
@@ -23,6 +25,7 @@ use super::route::Format;
 use super::session::Session;
 use super::tap::Answer;
 use super::usage::Terms;
+use estimate::{dearest, estimate, output_cost};
 
 /// Output tokens between two looks at the budget while streaming.
 const LOOK: u64 = 64;
@@ -51,11 +54,15 @@ pub(super) struct Call {
     pub(super) request: Request,
     price: Option<Arc<ModelPrice>>,
     priced: Option<String>,
-    prompt: NanoUsd,
+    /// The prompt as it was estimated, in the dearest of the ways it may be counted.
+    prompt: Usage,
     hold: Option<Hold>,
     slot: Option<Slot>,
     next_look: u64,
+    /// Money was capped when it began: its stream is asked for in an encoding that can be cut between two events.
     pub(super) capped: bool,
+    /// The upstream was waited for in vain: what it has done by then, and does yet, is not known.
+    pub(super) given_up: bool,
     pub(super) attempts: u32,
     pub(super) status: Option<StatusCode>,
     pub(super) first_byte: Option<Instant>,
@@ -76,6 +83,11 @@ impl Call {
         };
         let session = &asked.session;
         let capped = proxy.budget().is_capped(session.cap);
+        if capped && request.background && asked.format == Format::Responses {
+            // It would be answered `queued`, without a count, and go on beyond anybody's sight.
+            let message = "An answer in the background cannot be counted against the budget. Ask without \"background\".";
+            return Err(refused(Refusal::budget(asked.format, message.to_owned())));
+        }
         let price = match dearest(proxy, &request) {
             Some(price) => Some(price),
             None if capped && proxy.unknown_model == UnknownModel::Dearest => {
@@ -123,6 +135,7 @@ impl Call {
             slot: None,
             next_look: 0,
             capped,
+            given_up: false,
             attempts: 0,
             status: None,
             first_byte: None,
@@ -213,23 +226,29 @@ impl Call {
     /// Looks at the budget while an answer streams. False: it would pass the cap, so it is to be cut.
     pub(super) fn look(&mut self, answer: &Answer) -> bool {
         let output = answer.estimated_output();
-        if !self.capped || output < self.next_look || answer.terminal {
+        if output < self.next_look || answer.terminal {
             return true;
         }
         self.next_look = output.saturating_add(LOOK);
+        // A cap may have been set, or taken away, since the call began.
+        if !self.proxy.budget().is_capped(self.asked.session.cap) {
+            return true;
+        }
         self.reprice(answer);
         let Some(price) = self.price.clone() else {
             return true;
         };
         let spent = self.estimated_cost(answer);
-        let cost_of = |tokens| output_cost(&price, tokens);
+        let (prompt, terms) = (self.prompt(answer), self.terms(answer));
+        let cost_of = |tokens| output_cost(&price, &prompt, terms, tokens);
+        let (soon, more) = (cost_of(2 * LOOK), cost_of(ALLOWANCE_TOKENS / 2));
         let Some(hold) = &mut self.hold else {
             return true;
         };
-        if spent.saturating_add(cost_of(2 * LOOK)) <= hold.amount() {
+        if spent.saturating_add(soon) <= hold.amount() {
             return true;
         }
-        let wider = spent.saturating_add(cost_of(ALLOWANCE_TOKENS / 2));
+        let wider = spent.saturating_add(more);
         let mut budget = self.proxy.budget();
         let held = budget.adjust(hold, wider).is_ok();
         let affordable = held || spent <= hold.amount() || budget.adjust(hold, spent).is_ok();
@@ -274,38 +293,51 @@ impl Call {
         self.request.one_hour
     }
 
+    /// The terms of an answer: those it reports; until then those that were asked for.
+    fn terms<'a>(&'a self, answer: &'a Answer) -> Terms<'a> {
+        let (told, asked) = (answer.reported.terms(), self.request.terms());
+        let silent = answer.reported.is_empty();
+        Terms {
+            tier: told.tier.or(asked.tier),
+            fast: told.fast || (silent && asked.fast),
+            geo: told.geo.or(asked.geo.filter(|_| silent)),
+            ..told
+        }
+    }
+
+    /// The prompt of an answer: as it reports it; until then as it was estimated.
+    fn prompt(&self, answer: &Answer) -> Usage {
+        answer
+            .usage(self.asked.format, self.one_hour())
+            .filter(|usage| usage.prompt_tokens() > 0)
+            .unwrap_or(self.prompt)
+    }
+
     /// What an answer has cost so far, as far as it shows: reported prompt or estimated one, output shown so far.
     fn estimated_cost(&self, answer: &Answer) -> NanoUsd {
         let Some(price) = &self.price else {
             return NanoUsd::ZERO;
         };
-        let mut terms = answer.reported.terms();
-        terms.tier = terms.tier.or(self.request.tier.as_deref());
-        let output = answer.estimated_output();
-        match answer.usage(self.asked.format, self.one_hour()) {
-            Some(usage) if usage.prompt_tokens() > 0 => price
-                .cost(
-                    &Usage {
-                        output_tokens: output,
-                        ..usage
-                    },
-                    terms,
-                )
-                .ceil_nano(),
-            _ => self.prompt.saturating_add(output_cost(price, output)),
-        }
+        let usage = Usage {
+            output_tokens: answer.estimated_output(),
+            ..self.prompt(answer)
+        };
+        price.cost(&usage, self.terms(answer)).ceil_nano()
     }
 
-    fn cost(&mut self, answer: &Answer, outcome: Outcome) -> (Usage, NanoUsd, CostSource) {
+    fn cost(
+        &mut self,
+        answer: &Answer,
+        outcome: Outcome,
+        held: NanoUsd,
+    ) -> (Usage, NanoUsd, CostSource) {
         self.reprice(answer);
         let usage = answer.usage(self.asked.format, self.one_hour());
         let whole = answer.terminal && usage.is_some();
         let table = |usage: &Usage| {
-            let mut terms: Terms<'_> = answer.reported.terms();
-            terms.tier = terms.tier.or(self.request.tier.as_deref());
             self.price
                 .as_deref()
-                .map(|price| price.cost(usage, terms).ceil_nano())
+                .map(|price| price.cost(usage, self.terms(answer)).ceil_nano())
         };
         let reported = usage.unwrap_or_default();
         let provider = answer.reported.provider_cost();
@@ -327,8 +359,12 @@ impl Call {
                 None => (reported, NanoUsd::ZERO, CostSource::None),
             };
         }
-        // Nothing came that is paid for: an error answered, or nobody did.
         let nothing = usage.is_none() && answer.progress == 0;
+        if nothing && self.given_up && self.price.is_some() {
+            // As a call that a crash left open.
+            return (reported, held, CostSource::Estimate);
+        }
+        // Nothing came that is paid for: an error answered, or nobody did.
         let failed = matches!(outcome, Outcome::UpstreamError) || self.attempts == 0;
         let silent_cut = matches!(outcome, Outcome::UpstreamCut) && answer.events == 0;
         if self.price.is_none() || (nothing && (failed || silent_cut)) {
@@ -349,7 +385,7 @@ impl Call {
     /// Ends the call: money settled, line written, activity told.
     pub(super) fn settle(&mut self, outcome: Outcome, answer: &Answer) {
         let Some(hold) = self.hold.take() else { return };
-        let (usage, cost, source) = self.cost(answer, outcome);
+        let (usage, cost, source) = self.cost(answer, outcome, hold.amount());
         self.proxy
             .prompts()
             .remember(&self.asked.session.id, self.priced.as_deref(), &usage);
@@ -473,90 +509,11 @@ fn refuse(proxy: &GenerationProxy, asked: &Asked, request: &Request, refusal: &R
         outcome: Outcome::Refused,
     };
     proxy.ledger.settle(line, None);
-    let message = refusal.message.clone();
-    proxy
-        .board
-        .tell(number, &session, Instant::now(), What::Refused { message });
-}
-
-/// The dearest of the models that may answer; none if the one asked for has no price.
-fn dearest(proxy: &GenerationProxy, request: &Request) -> Option<Arc<ModelPrice>> {
-    let asked = request
-        .model
-        .as_deref()
-        .or_else(|| request.fallbacks.first().map(String::as_str))?;
-    let first = proxy.prices.find(asked)?;
-    let others = request
-        .fallbacks
-        .iter()
-        .filter_map(|model| proxy.prices.find(model));
-    others
-        .chain(std::iter::once(first))
-        .max_by_key(|price| output_cost(price, ALLOWANCE_TOKENS))
-}
-
-fn output_cost(price: &ModelPrice, tokens: u64) -> NanoUsd {
-    let usage = Usage {
-        output_tokens: tokens,
-        ..Usage::default()
-    };
-    price.cost(&usage, Terms::default()).ceil_nano()
-}
-
-/// What to hold for a request, and the prompt's part of it.
-///
-/// What the session's last prompt to this model held is taken to be cached for as long as a cache lives; the rest is
-/// priced as if it were written to one, which is the dearest that can happen to it.
-fn estimate(
-    proxy: &GenerationProxy,
-    session: &Session,
-    price: &ModelPrice,
-    request: &Request,
-) -> (Ask, NanoUsd) {
-    let terms = Terms {
-        tier: request.tier.as_deref(),
-        ..Terms::default()
-    };
-    let tokens = request.estimated_prompt();
-    let cached = proxy
-        .prompts()
-        .cached(&session.id, request.model.as_deref())
-        .min(tokens);
-    let fresh = tokens - cached;
-    let with = |input, short, long| {
-        let usage = Usage {
-            input_tokens: input,
-            cache_read_tokens: cached,
-            cache_write_5m_tokens: short,
-            cache_write_1h_tokens: long,
-            ..Usage::default()
-        };
-        price.cost(&usage, terms).ceil_nano()
-    };
-    let written = if request.one_hour {
-        with(0, 0, fresh)
-    } else {
-        with(0, fresh, 0)
-    };
-    let prompt = with(fresh, 0, 0).max(written);
-    // A stream is watched and holds more as it grows; an answer in one piece can only be held for in advance.
-    let most = request
-        .max_output
-        .or_else(|| price.max_output())
-        .unwrap_or(u64::MAX);
-    let allowance = if request.warm_up {
-        0
-    } else if request.stream {
-        most.min(ALLOWANCE_TOKENS)
-    } else {
-        request.max_output.map_or(ALLOWANCE_TOKENS, |limit| {
-            limit.min(price.max_output().unwrap_or(limit))
-        })
-    };
-    let ask = Ask {
-        prompt,
-        allowance: output_cost(price, allowance),
-        minimum: output_cost(price, allowance.min(MINIMUM_TOKENS)),
-    };
-    (ask, prompt)
+    let (again, message) = (refusal.is_for_now(), refusal.message.clone());
+    proxy.board.tell(
+        number,
+        &session,
+        Instant::now(),
+        What::Refused { again, message },
+    );
 }

@@ -5,7 +5,7 @@ mod head;
 mod socket;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, HeaderValue};
@@ -136,6 +136,8 @@ enum Attempt {
     Answer(Response<PooledBody<RequestBody>>),
     /// None; what to tell, and whether another attempt makes sense.
     Failed { refusal: Refusal, again: bool },
+    /// None in time. The provider may be at work yet, so nobody asks for the same again.
+    Late,
 }
 
 impl Forward {
@@ -232,6 +234,7 @@ impl Forward {
             };
             let (refusal, again) = match attempt {
                 Attempt::Failed { refusal, again } => (Some(refusal), again),
+                Attempt::Late => return self.late(call, self.proxy.limits.head),
                 Attempt::Answer(answer) => {
                     let status = answer.status();
                     let may = match next {
@@ -254,7 +257,10 @@ impl Forward {
                     let tap = Decoder::new(&head.headers, Tap::new(self.format));
                     let mut opening = Opening::new(body, tap);
                     if status == StatusCode::OK && call.request.stream {
-                        let error = opening.first_event().await;
+                        let silence = self.proxy.limits.silence;
+                        let Ok(error) = opening.first_event(silence).await else {
+                            return self.late(call, silence);
+                        };
                         let transient = error.as_deref().is_some_and(is_transient_error);
                         if transient && more && self.allow().take() {
                             Counters::add(&self.proxy.counters.retries, 1);
@@ -288,6 +294,17 @@ impl Forward {
         call.status = Some(refusal.status);
         call.settle(Outcome::UpstreamError, &Answer::default());
         own(refusal.response(self.format))
+    }
+
+    /// Ends a call whose upstream said nothing for so long.
+    fn late(&self, mut call: Call, waited: Duration) -> Answered {
+        call.given_up = true;
+        let provider = call.asked.provider;
+        let message = format!("{provider} did not answer within {} s", waited.as_secs());
+        self.failed(
+            call,
+            &Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message),
+        )
     }
 
     fn upstream(&self, at: usize) -> Option<&Upstream> {
@@ -324,15 +341,7 @@ impl Forward {
                         again: true,
                     };
                 }
-                Ok(None) => {
-                    let seconds = self.proxy.limits.head.as_secs();
-                    let message = format!("{} did not answer within {seconds} s", upstream.target);
-                    let refusal = Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message);
-                    return Attempt::Failed {
-                        refusal,
-                        again: false,
-                    };
-                }
+                Ok(None) => return Attempt::Late,
                 Ok(Some(answer)) => return Attempt::Answer(answer),
             }
         }
@@ -408,13 +417,12 @@ impl Forward {
                 let (head, body) = answer.into_parts();
                 answered(head, AnswerBody::Passed(body))
             }
-            (Ok(None), call) => {
+            (Ok(None), Some(call)) => self.late(call, self.proxy.limits.head),
+            // Nobody has a whole request, so nobody answers it yet.
+            (Ok(None), None) => {
                 let message = format!("{} did not answer in time", upstream.target);
                 let refusal = Refusal::upstream(StatusCode::GATEWAY_TIMEOUT, message);
-                match call {
-                    Some(call) => self.failed(call, &refusal),
-                    None => refuse_early(&refusal, self.format),
-                }
+                refuse_early(&refusal, self.format)
             }
             (Err(error), call) => {
                 if gate.is_too_large() {

@@ -7,10 +7,12 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::error::Elapsed;
+use tokio::time::{Sleep, timeout};
 use whim_wire::generation::Outcome;
 
 use super::body::RequestBody;
@@ -59,24 +61,30 @@ impl Opening {
     /// [`AHEAD`] bytes. What was read is kept and passes first.
     ///
     /// Returns the type of an error that the answer begins with.
-    pub(super) async fn first_event(&mut self) -> Option<String> {
+    ///
+    /// # Errors
+    /// [`Elapsed`]: no byte came for `silence`.
+    pub(super) async fn first_event(
+        &mut self,
+        silence: Duration,
+    ) -> Result<Option<String>, Elapsed> {
         let mut read = 0;
         loop {
             let tap = self.tap.feed_ref();
             let answer = tap.answer();
             if answer.events > 0 {
                 let unpaid = answer.progress == 0 && answer.reported.is_empty();
-                return answer
-                    .error
-                    .as_ref()
-                    .filter(|_| unpaid)
-                    .map(|error| error.kind.clone());
+                let error = answer.error.as_ref().filter(|_| unpaid);
+                return Ok(error.map(|error| error.kind.clone()));
             }
             if tap.comments() > 0 || read > AHEAD || self.tap.blind() {
-                return None;
+                return Ok(None);
             }
-            let inner = self.inner.as_mut()?;
-            match std::future::poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx)).await {
+            let Some(inner) = self.inner.as_mut() else {
+                return Ok(None);
+            };
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx));
+            match timeout(silence, frame).await? {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         read += data.len();
@@ -88,7 +96,7 @@ impl Opening {
                 ended => {
                     self.broken = ended.is_some();
                     self.inner = None;
-                    return None;
+                    return Ok(None);
                 }
             }
         }
@@ -269,6 +277,7 @@ impl Metered {
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.inner = None;
+        self.watch.call.given_up = matches!(ended, Ended::Silence(_));
         let outcome = match ended {
             Ended::Cap => Outcome::CutAtCap,
             Ended::Cut | Ended::Silence(_) => self.outcome(false, Outcome::UpstreamCut),

@@ -145,6 +145,11 @@ impl GenerationProxy {
                 load(&counters.blind),
             ),
             (
+                "whim_ledger_left_out_total",
+                "Lines of refused calls that the ledger could not keep up with.",
+                self.ledger.left_out(),
+            ),
+            (
                 "whim_activity_dropped_total",
                 "Events that nobody took in time.",
                 self.board.dropped(),

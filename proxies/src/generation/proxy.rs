@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use whim_wire::generation::{LedgerLine, Spend};
+use whim_wire::generation::{LedgerLine, Spend, Totals};
 use whim_wire::money::NanoUsd;
+use whim_wire::time::Time;
 
 use super::activity::{Activity, Board, What};
 use super::body::RequestBody;
@@ -186,7 +188,10 @@ impl GenerationProxy {
             .into_iter()
             .map(|s| (s.session, s.totals.usd));
         let tokens = spend.totals.usage.total_tokens();
-        let budget = Budget::new(config.caps, spend.totals.usd, tokens, by_session);
+        let mut budget = Budget::new(config.caps, spend.totals.usd, tokens, by_session);
+        if let Some(first) = ledger.first() {
+            budget.began(instant(first));
+        }
         let started = jiff::Timestamp::now().as_microsecond();
         Ok(Arc::new(Self {
             pool: Pool::new(dialer),
@@ -227,6 +232,11 @@ impl GenerationProxy {
         &self.board
     }
 
+    /// Replaces all bounds.
+    pub fn set_caps(&self, caps: Caps) {
+        self.budget().set_caps(caps);
+    }
+
     /// Sets or removes the cap; the caller makes it last.
     pub fn set_budget(&self, cap: Option<NanoUsd>) {
         self.budget().set_cap(cap);
@@ -239,6 +249,13 @@ impl GenerationProxy {
         self.ledger.spend(cap, held)
     }
 
+    /// What one session spent, and the task's cap. Cheap, unlike [`Self::spend`].
+    #[must_use]
+    pub fn session(&self, id: &str) -> (Totals, Option<NanoUsd>) {
+        let (cap, _, _) = self.budget().state();
+        (self.ledger.session(id), cap)
+    }
+
     /// Lines of the ledger with numbers above `after`, oldest first, or the newest; at most `limit`. May read files.
     ///
     /// # Errors
@@ -247,13 +264,19 @@ impl GenerationProxy {
         self.ledger.page(after, limit)
     }
 
-    /// Counts calls that another ledger of the task holds and this one does not, each with a number of its own. Returns
-    /// how many.
+    /// Counts calls that another ledger of the task holds and this one does not, each with a number of its own; they
+    /// count against the caps as well. Returns how many.
     ///
     /// # Errors
     /// The ledger cannot be read or written; a repetition goes on where this stopped.
     pub async fn carry_on(&self, lines: Vec<LedgerLine>) -> Result<usize, ledger::FlushError> {
-        self.ledger.carry_on(lines).await
+        let count = |line: &LedgerLine| {
+            let tokens = line.usage.total_tokens();
+            let mut budget = self.budget();
+            budget.carry_on(&line.session, line.cost_usd, tokens);
+            budget.began(instant(line.at));
+        };
+        self.ledger.carry_on(lines, count).await
     }
 
     /// Every call that has ended is on stable storage when this returns.
@@ -283,6 +306,16 @@ impl GenerationProxy {
                 .tell(call, session, Instant::now(), What::Budget(warning));
         }
     }
+}
+
+/// The same moment by the clock that is not set; now, for one that has yet to come.
+fn instant(at: Time) -> Instant {
+    let ago = Timestamp::now().duration_since(at.timestamp());
+    let now = Instant::now();
+    Duration::try_from(ago)
+        .ok()
+        .and_then(|ago| now.checked_sub(ago))
+        .unwrap_or(now)
 }
 
 /// Serves agents on bound listeners (loopback ones: the caller binds) until `shutdown` resolves and calls in flight

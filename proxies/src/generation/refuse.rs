@@ -80,6 +80,12 @@ impl Refusal {
         refusal
     }
 
+    /// Whether the same may pass a little later.
+    #[must_use]
+    pub const fn is_for_now(&self) -> bool {
+        matches!(self.again, Again::After(_))
+    }
+
     /// No valid token, or no key to call with.
     #[must_use]
     pub const fn unauthorized(message: String) -> Self {

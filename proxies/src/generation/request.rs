@@ -4,6 +4,7 @@
 //! by the provider's count; inlined files (base64) are counted apart, for their length says little about tokens.
 
 use super::json::{Path, Reader, Scalar, Visit};
+use super::usage::Terms;
 
 /// Prompt bytes per token, for a reservation: JSON of prose and code has about four.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -23,8 +24,12 @@ pub struct Request {
     pub fallbacks: Vec<String>,
     /// Whether a stream is asked for.
     pub stream: bool,
-    /// Output tokens at most, where the request says so.
+    /// Output tokens at most of each answer, where the request says so.
     pub max_output: Option<u64>,
+    /// Answers asked for at once (`n` of chat completions), where the request says so. The prompt is paid for once.
+    pub answers: Option<u64>,
+    /// Whether the answer is to be made after the call has ended (`background` of responses).
+    pub background: bool,
     /// Whether it offers tools.
     pub tools: bool,
     /// Whether it wants an answer in a JSON schema.
@@ -39,6 +44,10 @@ pub struct Request {
     pub previous: Option<String>,
     /// Tokens of that conversation, as far as they are known.
     pub carried: u64,
+    /// Whether it asks for Anthropic's fast mode.
+    pub fast: bool,
+    /// Region that inference is to be bound to.
+    pub geo: Option<String>,
     /// Bytes of the decoded body.
     pub bytes: u64,
     file_bytes: u64,
@@ -51,6 +60,29 @@ impl Request {
         let text = self.bytes.saturating_sub(self.file_bytes);
         let own = text.div_ceil(BYTES_PER_TOKEN) + self.file_bytes.div_ceil(FILE_BYTES_PER_TOKEN);
         own.saturating_add(self.carried)
+    }
+
+    /// The terms that are asked for.
+    #[must_use]
+    pub fn terms(&self) -> Terms<'_> {
+        Terms {
+            tier: self.tier.as_deref(),
+            fast: self.fast,
+            geo: self.geo.as_deref(),
+            web_searches: 0,
+        }
+    }
+
+    /// Output tokens at most of all answers together, where the request says so.
+    #[must_use]
+    pub fn most_output(&self) -> Option<u64> {
+        self.max_output.map(|limit| self.of_all(limit))
+    }
+
+    /// As many tokens for each of the answers.
+    #[must_use]
+    pub fn of_all(&self, tokens: u64) -> u64 {
+        tokens.saturating_mul(self.answers.unwrap_or(1).max(1))
     }
 
     /// Whether this looks like housekeeping beside the agent's turn: Claude Code asks for a title with a schema and
@@ -120,10 +152,15 @@ impl Visit for Found {
                 1,
             ) => {
                 if let Ok(limit) = text.parse() {
-                    request.max_output = Some(limit);
+                    // Two names at once: which of them counts is the provider's to say.
+                    request.max_output = request.max_output.max(Some(limit));
                 }
             }
+            (b"n", Scalar::Number(text), 1) => request.answers = text.parse().ok(),
+            (b"background", Scalar::Bool(background), 1) => request.background = background,
             (b"service_tier", Scalar::Text(text, _), 1) => request.tier = Some(text.to_owned()),
+            (b"speed", Scalar::Text(speed, _), 1) => request.fast = speed == "fast",
+            (b"inference_geo", Scalar::Text(geo, _), 1) => request.geo = Some(geo.to_owned()),
             (_, Scalar::Text("json_schema" | "json_object", _), 2 | 3) => {
                 request.schema |= path.is(&["output_config", "format", "type"])
                     || path.is(&["output_format", "type"])
@@ -196,6 +233,14 @@ mod tests {
             read(r#"{"max_tokens":-1,"models":["a","b"]}"#).fallbacks,
             ["a", "b"]
         );
+    }
+
+    #[test]
+    fn what_multiplies_or_outlives_an_answer_is_read() {
+        let r = read(r#"{"n":8,"max_tokens":100,"max_completion_tokens":50,"background":true}"#);
+        assert_eq!((r.most_output(), r.background), (Some(800), true));
+        let r = read(r#"{"n":0,"max_tokens":100,"background":"true","messages":[{"n":9}]}"#);
+        assert_eq!((r.most_output(), r.background), (Some(100), false));
     }
 
     #[test]

@@ -53,6 +53,95 @@ async fn a_reached_cap_refuses_in_each_format_and_a_raise_lets_go_on() {
 }
 
 #[tokio::test]
+async fn what_was_spent_before_a_restore_counts_against_the_cap() {
+    let mock = Mock::always(sse(anthropic_stream(1000))).await;
+    let mut before = to(Provider::Anthropic, &mock).start().await;
+    for _ in 0..2 {
+        assert_eq!(before.post("/v1/messages", TURN).await.status, 200);
+        before.finished().await;
+    }
+    let lines = before.proxy.generations(None, 9).unwrap();
+    // Two calls cost 0.051.
+    let proxy = to(Provider::Anthropic, &mock).budget("0.05").start().await;
+    for taken in [2, 0] {
+        let carried = proxy.proxy.carry_on(lines.clone()).await.unwrap();
+        assert_eq!(carried, taken);
+    }
+    let reply = proxy.post("/v1/messages", TURN).await;
+    assert_eq!(reply.status, 402);
+    assert!(reply.text().contains("$0.051 is spent"), "{}", reply.text());
+    assert_eq!(mock.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn what_no_count_would_come_for_is_refused_while_capped() {
+    let mock = Mock::always(json("200 OK", r#"{"id":"resp_1","status":"queued"}"#)).await;
+    let body = r#"{"model":"gpt-5.5","background":true,"input":"hi"}"#;
+    let capped = to(Provider::OpenAi, &mock).budget("5.00").start().await;
+    let reply = capped.post("/v1/responses", body).await;
+    assert_eq!(
+        (reply.status, reply.json()["error"]["code"].as_str()),
+        (400, Some("insufficient_quota"))
+    );
+    assert!(reply.text().contains("background"), "{}", reply.text());
+    assert!(mock.requests().is_empty());
+    let open = to(Provider::OpenAi, &mock).start().await;
+    assert_eq!(open.post("/v1/responses", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn each_of_several_answers_is_held_for() {
+    let mock = Mock::always(json("200 OK", "{}")).await;
+    let proxy = to(Provider::OpenAi, &mock).budget("0.10").start().await;
+    let body = |n| format!(r#"{{"model":"gpt-5.5","n":{n},"max_tokens":1000,"messages":[]}}"#);
+    // 0.03 an answer.
+    assert_eq!(
+        proxy.post("/v1/chat/completions", body(8)).await.status,
+        402
+    );
+    assert!(mock.requests().is_empty());
+    assert_eq!(
+        proxy.post("/v1/chat/completions", body(2)).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn output_is_held_at_the_rate_it_will_be_priced_at() {
+    let mock = Mock::new(|_, _| vec![Step::Gone]).await;
+    let small = "hi".to_owned();
+    let large = "words ".repeat(200_000);
+    // 4096 tokens of output: 30 $ a million, 75 of the priority tier, 45 behind a prompt above 272,000 tokens.
+    let cases = [
+        ("default", &small, 122_880_000..123_100_000),
+        ("priority", &small, 307_200_000..307_700_000),
+        // And 300,000 tokens of prompt at 10.
+        ("default", &large, 3_184_000_000..3_186_000_000),
+    ];
+    for (tier, text, expected) in cases {
+        let proxy = to(Provider::OpenAi, &mock).budget("9.00").start().await;
+        let body = format!(
+            r#"{{"model":"gpt-5.5","stream":true,"service_tier":"{tier}","input":"{text}"}}"#
+        );
+        let mut client = proxy.connect().await;
+        client
+            .send(&proxy.request("/v1/responses", body.as_bytes()))
+            .await;
+        let held = within("a hold", async {
+            loop {
+                let held = proxy.proxy.spend().reserved_usd.0;
+                if held > 0 {
+                    break held;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(expected.contains(&held), "{tier}: {held}");
+    }
+}
+
+#[tokio::test]
 async fn one_dollar_admits_the_first_call_of_a_coding_agent() {
     let mock = Mock::always(sse(anthropic_stream(10))).await;
     let proxy = to(Provider::Anthropic, &mock).budget("1.00").start().await;
@@ -238,6 +327,40 @@ async fn raising_the_cap_reaches_a_stream_under_way() {
 }
 
 #[tokio::test]
+async fn a_first_cap_reaches_a_stream_under_way() {
+    let (begin, event) = endless("messages");
+    let (half, rest) = (event.repeat(60), event.repeat(100));
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = go.clone();
+    let mock = Mock::new(move |_, _| {
+        vec![
+            send(SSE),
+            send(chunk(&begin)),
+            send(chunk(&half)),
+            Step::Wait(wait.clone()),
+            send(chunk(&rest)),
+            Step::Gone,
+        ]
+    })
+    .await;
+    let mut proxy = to(Provider::Anthropic, &mock).start().await;
+    let mut client = proxy.connect().await;
+    client
+        .send(&proxy.request("/v1/messages", TURN.as_bytes()))
+        .await;
+    let (_, headers) = client.head().await;
+    let mut body = Vec::new();
+    client.chunked(&mut body, b"content_block_delta").await;
+    proxy.proxy.set_budget(Some("0.15".parse().unwrap()));
+    go.notify_one();
+    assert!(client.body(&headers, &mut body).await);
+    let text = String::from_utf8(body).unwrap();
+    assert!(text.contains("billing_error") && text.contains("$0.15"));
+    assert_eq!(proxy.finished().await.outcome, Outcome::CutAtCap);
+    mock.gone(0).await;
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_refused_by_name_or_priced_as_the_dearest() {
     let mock = Mock::always(sse(
         anthropic_stream(10).replace("claude-opus-4-8", "mystery-1")
@@ -276,24 +399,26 @@ async fn a_model_without_a_price_is_refused_by_name_or_priced_as_the_dearest() {
 }
 
 #[tokio::test]
-async fn warnings_are_told() {
+async fn each_share_of_the_cap_that_is_passed_is_told_once() {
     let mock = Mock::always(sse(anthropic_stream(1000))).await;
-    let mut proxy = to(Provider::Anthropic, &mock).budget("0.055").start().await;
-    for percent in [50, 80] {
-        // 0.0255 each: 46 %, 92 %.
-        if percent == 50 {
-            assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
-            proxy.finished().await;
-        }
+    let mut proxy = to(Provider::Anthropic, &mock).budget("0.09").start().await;
+    // 0.0255 each: 28 %, 57 %, 85 %.
+    for told in [None, Some(50), Some(80)] {
+        assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
+        let mut finished = false;
+        let warned = proxy
+            .event(|activity| match &activity.what {
+                What::Finished { .. } if told.is_none() => Some(None),
+                What::Finished { .. } => {
+                    finished = true;
+                    None
+                }
+                What::Budget(warning) => Some(Some(warning.percent)),
+                _ => None,
+            })
+            .await;
+        assert_eq!((warned, finished), (told, told.is_some()));
     }
-    assert_eq!(proxy.post("/v1/messages", TURN).await.status, 200);
-    let warned = proxy
-        .event(|a| match &a.what {
-            What::Budget(warning) => Some(warning.percent),
-            _ => None,
-        })
-        .await;
-    assert_eq!(warned, 80);
 }
 
 #[tokio::test]

@@ -304,9 +304,36 @@ async fn no_answer_in_time_is_a_504() {
     let mock = Mock::new(|_, _| vec![Step::Gone]).await;
     let setup = to(Provider::Anthropic, &mock)
         .with(|config| config.limits.head = Duration::from_millis(200));
-    let proxy = setup.start().await;
+    let mut proxy = setup.start().await;
     assert_eq!(proxy.post("/v1/messages", TURN).await.status, 504);
     mock.gone(0).await;
+    let line = proxy.finished().await;
+    assert_eq!(
+        (line.outcome, line.cost_source),
+        (Outcome::UpstreamError, CostSource::Estimate)
+    );
+    // It may have answered in full: 4096 tokens of output at 25 $ a million, and the prompt.
+    assert!(
+        (102_400_000..103_000_000).contains(&line.cost_usd.0),
+        "{}",
+        line.cost_usd
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_begin_is_a_504_as_well() {
+    let mock = Mock::new(|_, _| vec![send(SSE), Step::Gone]).await;
+    let setup = to(Provider::Anthropic, &mock)
+        .with(|config| config.limits.silence = Duration::from_millis(200));
+    let mut proxy = setup.start().await;
+    let reply = within("an answer", proxy.post("/v1/messages", TURN)).await;
+    assert_eq!(reply.status, 504);
+    mock.gone(0).await;
+    let line = proxy.finished().await;
+    assert_eq!(line.cost_source, CostSource::Estimate);
+    assert!(line.cost_usd.0 >= 102_400_000, "{}", line.cost_usd);
+    assert!(proxy.proxy.board().in_flight().is_empty());
+    assert_eq!(proxy.proxy.spend().reserved_usd.0, 0);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 
 mod bodies;
 mod budget;
+mod caps;
 mod cuts;
 mod kit;
 mod oracle;

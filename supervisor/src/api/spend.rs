@@ -56,41 +56,15 @@ pub(super) async fn budget(
     Ok(Json(api.spending.proxy().spend()))
 }
 
-/// Prometheus text.
+/// Prometheus text: the generation proxy's figures, then those of the container.
 pub(super) async fn metrics(_: Reader, State(api): Shared) -> String {
     let object = api.board.object();
-    let mut text = String::new();
-    let spend = api.spending.proxy().spend();
+    let mut text = api.spending.proxy().metrics();
     let mut gauge = |name: &str, help: &str, value: String| {
         text.push_str(&format!(
             "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
         ));
     };
-    gauge(
-        "whim_spend_usd",
-        "What the model calls cost, in dollars.",
-        spend.totals.usd.to_string(),
-    );
-    gauge(
-        "whim_spend_reserved_usd",
-        "What calls in flight may still cost, in dollars.",
-        spend.reserved_usd.to_string(),
-    );
-    gauge(
-        "whim_generations",
-        "Model calls that reached a provider.",
-        spend.totals.requests.to_string(),
-    );
-    gauge(
-        "whim_generations_refused",
-        "Model calls that a cap or limit answered.",
-        spend.totals.refused.to_string(),
-    );
-    gauge(
-        "whim_generations_active",
-        "Model calls in flight.",
-        object.active_generations.to_string(),
-    );
     gauge(
         "whim_sessions",
         "Sessions known.",

@@ -64,6 +64,15 @@ pub struct RunOptions {
     /// Hard cap of the task in US dollars [env: WHIM_BUDGET_USD] [default: none]
     #[arg(long, value_name = "USD")]
     pub budget_usd: Option<String>,
+    /// Tokens of the task after which model calls are refused [env: WHIM_CAP_TOKENS] [default: none]
+    #[arg(long, value_name = "TOKENS")]
+    pub cap_tokens: Option<String>,
+    /// Model calls within a minute, further ones are answered with 429 [env: WHIM_CAP_RPM] [default: none]
+    #[arg(long, value_name = "CALLS")]
+    pub cap_requests_per_minute: Option<String>,
+    /// Minutes after the first model call from which on they are refused [env: WHIM_CAP_MINUTES] [default: none]
+    #[arg(long, value_name = "MINUTES")]
+    pub cap_minutes: Option<String>,
     /// Under a cap, a model without a price: refuse it, or count it at the dearest known rate [env: WHIM_UNKNOWN_MODEL]
     /// [default: refuse]
     #[arg(long, value_name = "refuse|dearest")]

@@ -230,6 +230,7 @@ impl Reader<'_> {
                 Problem::new(format!("is {error}"), "give dollars, as 5 or 0.25")
             })
         });
+        let caps = self.caps(&given.budget);
         let unknown_model =
             self.value(
                 &options.unknown_model,
@@ -290,6 +291,7 @@ impl Reader<'_> {
             agent,
             provider,
             budget: budget.or(given.budget.usd),
+            caps,
             unknown_model: unknown_model.unwrap_or_default(),
             prices,
             attachments: given.attachments.clone(),

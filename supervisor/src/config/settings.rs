@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub struct Settings {
     pub provider: Provider,
     /// Hard cap; `None`: no cap.
     pub budget: Option<Usd>,
+    pub caps: Caps,
     /// What happens under a cap to a model without a price.
     pub unknown_model: UnknownModel,
     pub prices: PathBuf,
@@ -108,6 +110,17 @@ impl Root {
     pub fn is_default(&self) -> bool {
         self.0 == Path::new("/")
     }
+}
+
+/// Bounds of model calls beside the money; `None`: no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Tokens of the task.
+    pub tokens: Option<NonZeroU64>,
+    /// Calls within any 60 seconds.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Minutes since the task's first call.
+    pub minutes: Option<NonZeroU64>,
 }
 
 /// The repository.

@@ -89,6 +89,17 @@ pub const VARIABLES: &[Variable] = &[
         "1: the upstream speaks the WebSocket of the Responses API, 0: it does not [default: only api.openai.com does]",
     ),
     flagged("WHIM_BUDGET_USD", "--budget-usd", "hard cap of the task"),
+    flagged("WHIM_CAP_TOKENS", "--cap-tokens", "tokens of the task"),
+    flagged(
+        "WHIM_CAP_RPM",
+        "--cap-requests-per-minute",
+        "model calls within a minute",
+    ),
+    flagged(
+        "WHIM_CAP_MINUTES",
+        "--cap-minutes",
+        "minutes of model calls",
+    ),
     flagged(
         "WHIM_UNKNOWN_MODEL",
         "--unknown-model",

@@ -171,6 +171,7 @@ impl Actor {
                 });
                 if let Err(error) = self.start(true).await {
                     self.record.ended = true;
+                    self.ground.spending.dismiss(&self.record.id);
                     self.observe(Observation::Exited {
                         exit: observation::Exit::Code(127),
                         note: Some(error.to_string()),

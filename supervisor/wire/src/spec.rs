@@ -16,6 +16,7 @@ pub use sensitive::Sensitive;
 pub use usd::{Usd, UsdError};
 
 use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -157,6 +158,15 @@ pub struct Budget {
     /// Hard cap; left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd: Option<Usd>,
+    /// Tokens of the task, prompts and answers together, after which calls are refused; left out: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<NonZeroU64>,
+    /// Model calls within any 60 seconds; left out: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Minutes after the task's first model call from which on calls are refused; left out: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<NonZeroU64>,
 }
 
 /// A file fetched for the agent.

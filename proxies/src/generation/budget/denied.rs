@@ -71,16 +71,18 @@ impl Denied {
             }
             Self::Tokens { cap, used } => {
                 format!(
-                    "Token cap reached: {used} of {cap} tokens are used. To go on, raise the task's token cap."
+                    "Token cap reached: {used} of {cap} tokens are used. To go on, start again with a higher --cap-tokens."
                 )
             }
             Self::Rate { cap, retry_after } => {
-                format!("More than {cap} calls in a minute; the next one fits in {retry_after} s.")
+                format!(
+                    "More than {cap} calls in a minute (--cap-requests-per-minute); the next one fits in {retry_after} s."
+                )
             }
             Self::Time { cap } => {
                 format!(
-                    "Time cap reached: the task may call models for {} s.",
-                    cap.as_secs()
+                    "Time cap reached: the task may call models for {} minutes. To go on, start again with more --cap-minutes.",
+                    cap.as_secs() / 60
                 )
             }
         }

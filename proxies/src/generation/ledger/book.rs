@@ -80,13 +80,10 @@ impl Book {
 
     pub(super) fn add(&mut self, line: LedgerLine) {
         self.sums.add(&line);
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(line);
+        self.keep(line);
     }
 
-    /// Corrects a line that was added.
+    /// Corrects a line that was added; `new` has a number of its own, above all others.
     pub(super) fn replace(&mut self, old: &LedgerLine, new: LedgerLine) {
         let correct = |totals: &mut Totals, line: &LedgerLine| {
             totals.usd = totals
@@ -100,14 +97,15 @@ impl Book {
         for totals in self.sums.keyed(old) {
             correct(totals, &new);
         }
-        if let Some(slot) = self
-            .recent
-            .iter_mut()
-            .rev()
-            .find(|line| line.seq == old.seq)
-        {
-            *slot = new;
+        self.recent.retain(|line| line.seq != old.seq);
+        self.keep(new);
+    }
+
+    fn keep(&mut self, line: LedgerLine) {
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
         }
+        self.recent.push_back(line);
     }
 
     /// None if memory does not reach back to `after`.
@@ -131,6 +129,10 @@ impl Book {
                 .cloned()
                 .collect(),
         )
+    }
+
+    pub(super) fn session(&self, id: &str) -> Totals {
+        self.sums.by_session.get(id).copied().unwrap_or_default()
     }
 
     pub(super) fn spend(&self, budget: Option<NanoUsd>, reserved: NanoUsd) -> Spend {

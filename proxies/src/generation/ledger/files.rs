@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use whim_wire::generation::LedgerLine;
+use whim_wire::time::Time;
 
 use super::book::{Book, Sums};
 use super::{KEEP, OpenError, ROTATE, at};
@@ -148,6 +149,17 @@ fn read(path: &Path, mut take: impl FnMut(LedgerLine)) -> io::Result<()> {
     Ok(())
 }
 
+/// When the call of the first line began.
+pub(super) fn first(directory: &Path) -> Option<Time> {
+    let oldest = rotated(directory).ok()?.into_iter().next();
+    let path = oldest.map_or_else(|| directory.join(CURRENT), |(_, path)| path);
+    let mut text = Vec::new();
+    let mut lines = BufReader::new(File::open(path).ok()?);
+    lines.read_until(b'\n', &mut text).ok()?;
+    let line: LedgerLine = serde_json::from_slice(&text).ok()?;
+    Some(line.at)
+}
+
 /// Lines with numbers above `after`, from the files.
 pub(super) fn page(directory: &Path, after: u64, limit: usize) -> io::Result<Vec<LedgerLine>> {
     let mut lines = Vec::new();
@@ -200,19 +212,22 @@ impl Log {
         self.file.sync_data()
     }
 
+    /// Goes on where an earlier try failed: what was renamed then is not there to be renamed again.
     fn rotate(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        let old = rotated(&self.directory)?;
-        let number = old
+        let last = rotated(&self.directory)?
             .last()
             .map_or(0, |(number, _)| *number)
-            .max(self.sums.rotated)
-            + 1;
+            .max(self.sums.rotated);
         let current = self.directory.join(CURRENT);
-        fs::rename(
-            &current,
-            self.directory.join(format!("generations-{number}.jsonl")),
-        )?;
+        let next = self
+            .directory
+            .join(format!("generations-{}.jsonl", last + 1));
+        let number = match fs::rename(&current, next) {
+            Ok(()) => last + 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => last,
+            Err(error) => return Err(error),
+        };
         self.file = OpenOptions::new()
             .append(true)
             .read(true)
@@ -226,7 +241,8 @@ impl Log {
         file.write_all(&serde_json::to_vec(&self.sums)?)?;
         file.sync_all()?;
         fs::rename(&temporary, self.directory.join(TOTALS))?;
-        for (_, path) in old.iter().take((old.len() + 1).saturating_sub(KEEP)) {
+        let kept = rotated(&self.directory)?;
+        for (_, path) in kept.iter().take(kept.len().saturating_sub(KEEP)) {
             fs::remove_file(path)?;
         }
         Ok(())

@@ -13,8 +13,8 @@
 //!
 //! Bounds: [`slots::SLOTS`] calls at a time hold a slot, further ones are refused with 503. Writing happens on a thread
 //! of its own behind a queue as long as there are slots (lines of refused calls, which hold none and cost nothing, are
-//! dropped and counted when it is full), so forwarding never waits for a disk. A write that fails is tried again every
-//! second; meanwhile the calls keep their slots.
+//! left out and counted when it is full), so forwarding never waits for a disk. A write that fails is tried again every
+//! second; meanwhile the calls keep their slots, and no more than a queue's length of the refused ones' lines wait.
 
 mod book;
 mod files;
@@ -25,13 +25,15 @@ mod writer;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
-use whim_wire::generation::{LedgerLine, Outcome, Spend};
+use whim_wire::generation::{LedgerLine, Outcome, Spend, Totals};
 use whim_wire::money::NanoUsd;
+use whim_wire::time::Time;
 
 use book::Book;
 use slots::{Slot, Slots};
@@ -82,6 +84,7 @@ pub struct Ledger {
     queue: SyncSender<Message>,
     directory: PathBuf,
     writer: Option<JoinHandle<()>>,
+    left_out: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -110,8 +113,9 @@ impl Ledger {
         }
         let slots = Arc::new(slots);
         // Room for each slot's line, and some for those of refused calls.
-        let (queue, messages) = sync_channel(slots::SLOTS + 64);
-        let writer = Writer::new(log, Arc::clone(&slots), messages);
+        let (queue, messages) = sync_channel(writer::WAITING);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(log, Arc::clone(&slots), messages, Arc::clone(&left_out));
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .stack_size(256 << 10);
@@ -124,6 +128,7 @@ impl Ledger {
             queue,
             directory: directory.to_owned(),
             writer: Some(writer),
+            left_out,
         };
         // As all lines go: a full disk keeps the calls in their slots and stops nothing.
         for line in owed {
@@ -167,9 +172,11 @@ impl Ledger {
         line
     }
 
-    /// Replaces a provisional line by the final one, and writes that.
+    /// Replaces a provisional line by the final one, and writes that. It gets a new number: who follows the ledger by
+    /// numbers and has passed the provisional line sees the final one.
     pub fn finish(&self, provisional: &LedgerLine, line: LedgerLine, slot: Option<Slot>) {
         let mut book = self.lock();
+        let line = book.number(line);
         book.replace(provisional, line.clone());
         self.send(Message::Line(Box::new(line), slot));
     }
@@ -180,6 +187,7 @@ impl Ledger {
             Err(TrySendError::Full(Message::Line(line, None)))
                 if line.outcome == Outcome::Refused =>
             {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(
                     call = line.call,
                     "the ledger is behind: the line of a refused call is left out"
@@ -213,11 +221,16 @@ impl Ledger {
             .map_err(FlushError::Write)
     }
 
-    /// Takes lines of another ledger in, those whose calls are not here. In batches that the queue has room for.
+    /// Takes lines of another ledger in, those whose calls are not here; `taken` sees each of them, once. In batches that
+    /// the queue has room for.
     ///
     /// # Errors
-    /// [`FlushError`].
-    pub async fn carry_on(&self, lines: Vec<LedgerLine>) -> Result<usize, FlushError> {
+    /// [`FlushError`]; what `taken` saw until then counts.
+    pub async fn carry_on(
+        &self,
+        lines: Vec<LedgerLine>,
+        mut taken: impl FnMut(&LedgerLine),
+    ) -> Result<usize, FlushError> {
         let here = self.page(Some(0), usize::MAX).map_err(FlushError::Write)?;
         let mut known: HashSet<String> = here.into_iter().map(|line| line.call).collect();
         let mut new = Vec::new();
@@ -229,10 +242,29 @@ impl Ledger {
         for batch in new.chunks(CARRIED) {
             for line in batch {
                 self.settle(line.clone(), None);
+                taken(line);
             }
             self.flush().await?;
         }
         Ok(new.len())
+    }
+
+    /// Lines of refused calls that are not on file, since the disk did not keep up.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// When the oldest call that is on file began; none before the first.
+    #[must_use]
+    pub fn first(&self) -> Option<Time> {
+        files::first(&self.directory)
+    }
+
+    /// Sums of one session; nothing for one that is not known or not told apart.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Totals {
+        self.lock().session(id)
     }
 
     /// Sums by session, model and day.

@@ -3,7 +3,6 @@
 use std::fs;
 
 use whim_wire::generation::{CostSource, Usage};
-use whim_wire::time::Time;
 
 use super::slots::Record;
 use super::*;
@@ -25,7 +24,7 @@ fn record(call: &str, usd: u64) -> Record {
     }
 }
 
-fn line(call: &str, usd: u64) -> LedgerLine {
+pub(super) fn line(call: &str, usd: u64) -> LedgerLine {
     LedgerLine {
         cost_source: CostSource::Table,
         usage: Usage {
@@ -52,14 +51,28 @@ async fn another_ledgers_calls_are_taken_in_once() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(ledger.settle(line("own", 1000), None), 1);
+    let mut seen = 0;
     let before: Vec<LedgerLine> = (0..200).map(|n| line(&format!("c{n}"), 1)).collect();
-    assert_eq!(ledger.carry_on(before.clone()).await.unwrap(), 200);
-    assert_eq!(ledger.carry_on(before.clone()).await.unwrap(), 0);
+    assert_eq!(
+        ledger
+            .carry_on(before.clone(), |_| seen += 1)
+            .await
+            .unwrap(),
+        200
+    );
+    assert_eq!(
+        ledger
+            .carry_on(before.clone(), |_| seen += 1)
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(seen, 200);
     assert_eq!(total(&ledger), 1200);
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(total(&ledger), 1200, "what was taken in is on file");
-    assert_eq!(ledger.carry_on(before).await.unwrap(), 0);
+    assert_eq!(ledger.carry_on(before, |_| {}).await.unwrap(), 0);
     assert_eq!(ledger.settle(line("next", 1), None), 202);
 }
 
@@ -87,6 +100,8 @@ async fn sums_survive_a_restart() {
         ),
         (1, 1, "2026-11-22")
     );
+    assert_eq!(ledger.session("main"), before.by_session[0].totals);
+    assert_eq!(ledger.session("other"), Totals::default());
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(ledger.spend(Some(NanoUsd(7)), NanoUsd(1)), before);
@@ -246,6 +261,27 @@ async fn sums_outlive_rotated_files() {
 }
 
 #[tokio::test]
+async fn a_rotation_that_failed_half_way_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("generations.jsonl");
+    let long = LedgerLine {
+        stop_reason: Some("x".repeat(17 << 20)),
+        ..line("long", 5)
+    };
+    let ledger = Ledger::open(dir.path()).unwrap();
+    ledger.settle(long, None);
+    ledger.flush().await.unwrap();
+    // As after a try that renamed the file and could not make the next one.
+    fs::rename(&path, dir.path().join("generations-1.jsonl")).unwrap();
+    ledger.settle(line("next", 7), None);
+    ledger.flush().await.unwrap();
+    drop(ledger);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+    assert!(!dir.path().join("generations-2.jsonl").exists());
+    assert_eq!(total(&Ledger::open(dir.path()).unwrap()), 12);
+}
+
+#[tokio::test]
 async fn a_provisional_cost_is_replaced_and_not_added() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
@@ -262,6 +298,33 @@ async fn a_provisional_cost_is_replaced_and_not_added() {
     assert_eq!(ledger.page(None, 9).unwrap().len(), 1);
     drop(ledger);
     assert_eq!(total(&Ledger::open(dir.path()).unwrap()), 40);
+}
+
+#[tokio::test]
+async fn who_follows_by_numbers_misses_no_line_that_came_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let late = ledger.settle_provisionally(line("late", 1));
+    for n in 0..9 {
+        ledger.settle(line(&format!("c{n}"), 1), None);
+    }
+    ledger.finish(&late, late.clone(), None);
+    // Enough for memory not to reach back, so that files are read as well.
+    for n in 0..RECENT {
+        ledger.settle(line(&format!("d{n}"), 0), None);
+    }
+    ledger.flush().await.unwrap();
+    let (mut after, mut calls) = (0, Vec::new());
+    loop {
+        let page = ledger.page(Some(after), 4).unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(last.seq > after);
+        after = last.seq;
+        calls.extend(page.into_iter().map(|line| line.call));
+    }
+    assert_eq!(calls.len(), 10 + RECENT);
+    assert!(calls.contains(&"late".to_owned()));
+    assert_eq!(total(&ledger), 10);
 }
 
 #[test]

@@ -2,20 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use whim_wire::generation::LedgerLine;
+use whim_wire::generation::{LedgerLine, Outcome};
 
 use super::files::Log;
-use super::slots::{Slot, Slots};
+use super::slots::{SLOTS, Slot, Slots};
 
 /// How long a line waits for others, so that a burst of calls costs one write and one wake-up.
 const GATHER: Duration = Duration::from_millis(2);
 /// Lines of one write.
 const BATCH: usize = 256;
 const RETRY: Duration = Duration::from_secs(1);
+/// Lines that wait for a write, beyond which those that cost nothing are left out: as many as the queue holds.
+pub(super) const WAITING: usize = SLOTS + 64;
 
 /// What the thread is asked for.
 pub(super) enum Message {
@@ -32,10 +35,17 @@ pub(super) struct Writer {
     lines: Vec<LedgerLine>,
     done: Vec<Slot>,
     flushes: Vec<oneshot::Sender<io::Result<()>>>,
+    left_out: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub(super) const fn new(log: Log, slots: Arc<Slots>, messages: Receiver<Message>) -> Self {
+    /// `left_out` counts the lines that were not written.
+    pub(super) const fn new(
+        log: Log,
+        slots: Arc<Slots>,
+        messages: Receiver<Message>,
+        left_out: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             log,
             slots,
@@ -43,6 +53,7 @@ impl Writer {
             lines: Vec::new(),
             done: Vec::new(),
             flushes: Vec::new(),
+            left_out,
         }
     }
 
@@ -63,6 +74,11 @@ impl Writer {
 
     fn take(&mut self, message: Message) {
         match message {
+            Message::Line(line, None)
+                if line.outcome == Outcome::Refused && self.lines.len() >= WAITING =>
+            {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+            }
             Message::Line(line, slot) => {
                 self.lines.push(*line);
                 self.done.extend(slot);
@@ -86,7 +102,7 @@ impl Writer {
                 // The reservations stay on file and are settled at the next start.
                 return;
             }
-            // More lines may come meanwhile, as many as there are slots; the queue's end ends the waiting.
+            // More lines may come meanwhile, bounded by slots and by [`WAITING`]; the queue's end ends the waiting.
             match self.messages.recv_timeout(RETRY) {
                 Ok(message) => {
                     self.take(message);
@@ -105,5 +121,35 @@ impl Writer {
         for done in self.flushes.drain(..) {
             let _left = done.send(self.log.sync());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{files, tests::line};
+    use super::*;
+
+    #[test]
+    fn lines_that_cost_nothing_do_not_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = files::open(dir.path()).unwrap().log;
+        let (slots, _) = Slots::open(dir.path()).unwrap();
+        let (_queue, messages) = std::sync::mpsc::sync_channel(1);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer::new(log, Arc::new(slots), messages, Arc::clone(&left_out));
+        for n in 0..WAITING + 9 {
+            let refused = LedgerLine {
+                outcome: Outcome::Refused,
+                ..line(&format!("c{n}"), 0)
+            };
+            writer.take(Message::Line(Box::new(refused), None));
+        }
+        writer.take(Message::Line(Box::new(line("paid", 1)), None));
+        assert_eq!(
+            writer.lines.len(),
+            WAITING + 1,
+            "what costs is never left out"
+        );
+        assert_eq!(left_out.load(Ordering::Relaxed), 9);
     }
 }

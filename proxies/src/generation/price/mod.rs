@@ -124,7 +124,7 @@ impl ModelPrice {
     }
 
     /// How dear this model is, to find the dearest: the output rate, then the input rate, at their highest tier.
-    fn dearness(&self) -> (AttoUsd, AttoUsd) {
+    pub(super) fn dearness(&self) -> (AttoUsd, AttoUsd) {
         let highest = |field: fn(&Rates) -> Option<AttoUsd>| {
             let standard = self.tiers.iter().filter(|tier| tier.service.is_empty());
             standard

@@ -228,7 +228,11 @@ impl Lanes {
                 continue;
             }
             lanes.push(running.lane.clone());
-            running.watch.check().map_err(Stop::Silence)?;
+            if let Err(silence) = running.watch.check() {
+                // The provider has the request and may bill it.
+                running.watch.call.given_up = true;
+                return Err(Stop::Silence(silence));
+            }
         }
         Ok(())
     }

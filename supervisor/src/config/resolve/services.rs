@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::str::FromStr as _;
+use std::str::FromStr;
 use std::time::Duration;
 
-use whim_wire::spec::{IdleAction, Sensitive, Spec, Task};
+use whim_wire::spec::{Budget, IdleAction, Sensitive, Spec, Task};
 
 use super::reader::{Problem, Reader};
 use super::source::reason;
@@ -33,6 +33,28 @@ impl Reader<'_> {
             },
         );
         named.unwrap_or_else(|| root.path("/whim/prices.json"))
+    }
+
+    /// Bounds beside the money. Nothing is no bound: who wants no calls at all asks for no agent.
+    pub(super) fn caps(&mut self, given: &Budget) -> settings::Caps {
+        fn above_nothing<T: FromStr>(text: &str) -> Result<T, Problem> {
+            text.parse().map_err(|_| {
+                Problem::new("is no whole number above 0", "give one, or leave it out")
+            })
+        }
+        let options = self.options;
+        let tokens = self.value(&options.cap_tokens, "WHIM_CAP_TOKENS", above_nothing);
+        let requests = self.value(
+            &options.cap_requests_per_minute,
+            "WHIM_CAP_RPM",
+            above_nothing,
+        );
+        let minutes = self.value(&options.cap_minutes, "WHIM_CAP_MINUTES", above_nothing);
+        settings::Caps {
+            tokens: tokens.or(given.tokens),
+            requests_per_minute: requests.or(given.requests_per_minute),
+            minutes: minutes.or(given.minutes),
+        }
     }
 
     pub(super) fn idle(&mut self, spec: &Spec) -> settings::Idle {

@@ -239,6 +239,7 @@ impl Actor {
             drop(answer.send(Err(ended)));
         }
         self.record.end = Some(end);
+        self.ground.spending.dismiss(&self.record.id);
         self.writing = None;
         if matches!(end, End::Well | End::Exit(Exit::Code(0))) {
             self.deliver(&prompt::Event::TurnEnded { failed: false });

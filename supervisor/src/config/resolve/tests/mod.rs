@@ -79,6 +79,7 @@ fn nothing_given_is_the_documented_default() {
     assert!(
         settings.repo.is_none()
             && settings.budget.is_none()
+            && settings.caps == settings::Caps::default()
             && settings.backend.is_none()
             && !settings.wait_for_spec
     );
@@ -103,7 +104,7 @@ fn the_websocket_by_variable_over_spec_over_what_is_known() {
 fn flag_over_variable_over_spec_over_default() {
     let spec = r#"{"version":1,"task":{"id":"spec"},"repo":{"url":"/spec","source_branch":"spec","branch":"spec","mirror":"/mirror"},
         "agent":{"kind":"codex","mode":"sticky","model":"spec","permission_mode":"plan","effort":"spec","prompt":"spec"},
-        "provider":{"kind":"openai","upstream":"http://spec"},"budget":{"usd":"1"},"idle":{"after_s":1,"action":"exit"},
+        "provider":{"kind":"openai","upstream":"http://spec"},"budget":{"usd":"1","tokens":1,"requests_per_minute":1,"minutes":1},"idle":{"after_s":1,"action":"exit"},
         "backup":{"url":"file:///spec"}}"#;
     #[rustfmt::skip]
     let cases: &[(&str, &str, &str, &str, &str, Get)] = &[
@@ -120,6 +121,9 @@ fn flag_over_variable_over_spec_over_default() {
         ("--provider", "WHIM_PROVIDER", "openrouter", "anthropic", "openai", |s| s.provider.kind.map(|k| k.to_string()).unwrap_or_default()),
         ("--upstream", "WHIM_UPSTREAM_URL", "http://flag", "http://variable", "http://spec", |s| s.provider.upstream.as_ref().map(|u| u.expose().to_owned()).unwrap_or_default()),
         ("--budget-usd", "WHIM_BUDGET_USD", "3.00", "2.00", "1.00", |s| s.budget.map(|u| u.to_string()).unwrap_or_default()),
+        ("--cap-tokens", "WHIM_CAP_TOKENS", "3", "2", "1", |s| s.caps.tokens.map(|n| n.to_string()).unwrap_or_default()),
+        ("--cap-requests-per-minute", "WHIM_CAP_RPM", "3", "2", "1", |s| s.caps.requests_per_minute.map(|n| n.to_string()).unwrap_or_default()),
+        ("--cap-minutes", "WHIM_CAP_MINUTES", "3", "2", "1", |s| s.caps.minutes.map(|n| n.to_string()).unwrap_or_default()),
         ("--idle-after", "WHIM_IDLE_AFTER_S", "3", "2", "1", |s| s.idle.after.map(|t| t.as_secs().to_string()).unwrap_or_default()),
         ("--idle-action", "WHIM_IDLE_ACTION", "exec:/flag", "report", "exit", |s| s.idle.action.to_string()),
         ("--backup", "WHIM_BACKUP_URL", "file:///flag", "file:///variable", "file:///spec", |s| s.backup.url.expose().to_owned()),
