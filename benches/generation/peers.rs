@@ -327,7 +327,6 @@ pub(crate) fn run_ours(address: &str, upstream: &str, directory: &Path) {
         id: "main".to_owned(),
         agent: "claude".to_owned(),
         upstreams: vec![Provided::new(Provider::Anthropic, Some(&base)).unwrap()],
-        cap: None,
     };
     let token = proxy.tokens().issue(session).unwrap();
     fs::write(directory.join(TOKEN_FILE), token.expose()).unwrap();

@@ -233,7 +233,6 @@ impl Spending {
             id: record.id.clone(),
             agent: record.agent.to_string(),
             upstreams,
-            cap: None,
         };
         self.proxy
             .tokens()

@@ -17,7 +17,7 @@
 mod denied;
 #[cfg(test)]
 mod tests;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use whim_wire::money::NanoUsd;
@@ -49,7 +49,6 @@ pub struct Caps {
 #[must_use = "a hold that is not settled blocks its money"]
 pub struct Hold {
     amount: NanoUsd,
-    session: String,
 }
 
 impl Hold {
@@ -82,36 +81,12 @@ pub struct Warning {
     pub cap: NanoUsd,
 }
 
-#[derive(Debug, Default)]
-struct Account {
-    cap: Option<NanoUsd>,
-    spent: NanoUsd,
-    held: NanoUsd,
-}
-
-impl Account {
-    /// What may still be held; none without a cap.
-    fn free(&self) -> Option<NanoUsd> {
-        self.cap
-            .map(|cap| cap.saturating_sub(self.spent).saturating_sub(self.held))
-    }
-
-    fn denied(&self, of_session: bool) -> Denied {
-        Denied::Money {
-            cap: self.cap.unwrap_or_default(),
-            spent: self.spent,
-            held: self.held,
-            of_session,
-        }
-    }
-}
-
 /// The books of a task.
 #[derive(Debug, Default)]
 pub struct Budget {
     caps: Caps,
-    task: Account,
-    sessions: HashMap<String, Account>,
+    spent: NanoUsd,
+    held: NanoUsd,
     tokens: u64,
     calls: VecDeque<Instant>,
     first_call: Option<Instant>,
@@ -120,29 +95,11 @@ pub struct Budget {
 
 impl Budget {
     /// Books that begin with what was spent before (a restart).
-    pub fn new(
-        caps: Caps,
-        spent: NanoUsd,
-        tokens: u64,
-        by_session: impl IntoIterator<Item = (String, NanoUsd)>,
-    ) -> Self {
-        let account = |(session, spent)| {
-            (
-                session,
-                Account {
-                    spent,
-                    ..Account::default()
-                },
-            )
-        };
+    #[must_use]
+    pub fn new(caps: Caps, spent: NanoUsd, tokens: u64) -> Self {
         let mut budget = Self {
             caps,
-            task: Account {
-                cap: caps.usd,
-                spent,
-                held: NanoUsd::ZERO,
-            },
-            sessions: by_session.into_iter().map(account).collect(),
+            spent,
             tokens,
             ..Self::default()
         };
@@ -150,16 +107,31 @@ impl Budget {
         budget
     }
 
-    /// Whether money is capped, for this session or at all.
+    /// Whether money is capped.
     #[must_use]
-    pub fn is_capped(&self, session_cap: Option<NanoUsd>) -> bool {
-        self.task.cap.is_some() || session_cap.is_some()
+    pub const fn is_capped(&self) -> bool {
+        self.caps.usd.is_some()
     }
 
     /// The cap, what is spent, what is held.
     #[must_use]
     pub const fn state(&self) -> (Option<NanoUsd>, NanoUsd, NanoUsd) {
-        (self.task.cap, self.task.spent, self.task.held)
+        (self.caps.usd, self.spent, self.held)
+    }
+
+    /// What may still be held; none without a cap.
+    fn free(&self) -> Option<NanoUsd> {
+        self.caps
+            .usd
+            .map(|cap| cap.saturating_sub(self.spent).saturating_sub(self.held))
+    }
+
+    fn denied(&self) -> Denied {
+        Denied::Money {
+            cap: self.caps.usd.unwrap_or_default(),
+            spent: self.spent,
+            held: self.held,
+        }
     }
 
     /// Replaces all bounds. Calls in flight are watched against the new ones.
@@ -176,7 +148,6 @@ impl Budget {
     /// Sets or removes the cap. Calls in flight are watched against the new one.
     pub fn set_cap(&mut self, cap: Option<NanoUsd>) {
         self.caps.usd = cap;
-        self.task.cap = cap;
         self.warned = self.share();
     }
 
@@ -184,35 +155,22 @@ impl Budget {
     ///
     /// # Errors
     /// [`Denied`]: nothing is held.
-    pub fn admit(
-        &mut self,
-        session: &str,
-        session_cap: Option<NanoUsd>,
-        ask: Ask,
-        now: Instant,
-    ) -> Result<Hold, Denied> {
+    pub fn admit(&mut self, ask: Ask, now: Instant) -> Result<Hold, Denied> {
         self.check_rate(now)?;
-        let own = self.sessions.entry(session.to_owned()).or_default();
-        own.cap = session_cap;
         let full = ask.prompt.saturating_add(ask.allowance);
         let least = ask.prompt.saturating_add(ask.minimum).min(full);
         let mut amount = full;
-        for (account, of_session) in [(&*own, true), (&self.task, false)] {
-            let Some(free) = account.free() else { continue };
-            let alone = account.held == NanoUsd::ZERO;
+        if let Some(free) = self.free() {
+            let alone = self.held == NanoUsd::ZERO;
             if free < full && !(alone && free >= least && free > NanoUsd::ZERO) {
-                return Err(account.denied(of_session));
+                return Err(self.denied());
             }
             amount = amount.min(free);
         }
-        own.held = own.held.saturating_add(amount);
-        self.task.held = self.task.held.saturating_add(amount);
+        self.held = self.held.saturating_add(amount);
         self.calls.push_back(now);
         self.began(now);
-        Ok(Hold {
-            amount,
-            session: session.to_owned(),
-        })
+        Ok(Hold { amount })
     }
 
     fn check_rate(&mut self, now: Instant) -> Result<(), Denied> {
@@ -262,15 +220,10 @@ impl Budget {
     pub fn adjust(&mut self, hold: &mut Hold, target: NanoUsd) -> Result<(), Denied> {
         let more = target.saturating_sub(hold.amount);
         let less = hold.amount.saturating_sub(target);
-        let own = self.sessions.entry(hold.session.clone()).or_default();
-        for (account, of_session) in [(&*own, true), (&self.task, false)] {
-            if account.free().is_some_and(|free| free < more) {
-                return Err(account.denied(of_session));
-            }
+        if self.free().is_some_and(|free| free < more) {
+            return Err(self.denied());
         }
-        for account in [own, &mut self.task] {
-            account.held = account.held.saturating_add(more).saturating_sub(less);
-        }
+        self.held = self.held.saturating_add(more).saturating_sub(less);
         hold.amount = target;
         Ok(())
     }
@@ -278,39 +231,30 @@ impl Budget {
     /// Ends a call: its money is no longer held, what it cost is spent.
     #[must_use = "the warning is to be told"]
     pub fn settle(&mut self, hold: Hold, cost: NanoUsd, tokens: u64) -> Option<Warning> {
-        let own = self.sessions.entry(hold.session).or_default();
-        for account in [own, &mut self.task] {
-            account.held = account.held.saturating_sub(hold.amount);
-            account.spent = account.spent.saturating_add(cost);
-        }
+        self.held = self.held.saturating_sub(hold.amount);
+        self.spent = self.spent.saturating_add(cost);
         self.tokens = self.tokens.saturating_add(tokens);
         self.warning()
     }
 
     /// Counts a call that was settled elsewhere, before a restore. Shares of the cap that it passes are not told.
-    pub fn carry_on(&mut self, session: &str, cost: NanoUsd, tokens: u64) {
-        let own = self.sessions.entry(session.to_owned()).or_default();
-        for account in [own, &mut self.task] {
-            account.spent = account.spent.saturating_add(cost);
-        }
+    pub fn carry_on(&mut self, cost: NanoUsd, tokens: u64) {
+        self.spent = self.spent.saturating_add(cost);
         self.tokens = self.tokens.saturating_add(tokens);
         self.warned = self.share();
     }
 
     /// Replaces an estimate by what a call turned out to cost.
     #[must_use = "the warning is to be told"]
-    pub fn correct(&mut self, session: &str, estimate: NanoUsd, cost: NanoUsd) -> Option<Warning> {
-        let own = self.sessions.entry(session.to_owned()).or_default();
-        for account in [own, &mut self.task] {
-            account.spent = account.spent.saturating_sub(estimate).saturating_add(cost);
-        }
+    pub fn correct(&mut self, estimate: NanoUsd, cost: NanoUsd) -> Option<Warning> {
+        self.spent = self.spent.saturating_sub(estimate).saturating_add(cost);
         self.warning()
     }
 
     fn share(&self) -> u8 {
-        let Some(cap) = self.task.cap else { return 0 };
+        let Some(cap) = self.caps.usd else { return 0 };
         let passed = |percent: &&u8| {
-            u128::from(self.task.spent.0) * 100 >= u128::from(cap.0) * u128::from(**percent)
+            u128::from(self.spent.0) * 100 >= u128::from(cap.0) * u128::from(**percent)
         };
         WARNINGS.iter().rev().find(passed).copied().unwrap_or(0)
     }
@@ -323,8 +267,8 @@ impl Budget {
         self.warned = percent;
         Some(Warning {
             percent,
-            spent: self.task.spent,
-            cap: self.task.cap?,
+            spent: self.spent,
+            cap: self.caps.usd?,
         })
     }
 }

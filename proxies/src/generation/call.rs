@@ -82,7 +82,7 @@ impl Call {
             refusal
         };
         let session = &asked.session;
-        let capped = proxy.budget().is_capped(session.cap);
+        let capped = proxy.budget().is_capped();
         if capped && request.background && asked.format == Format::Responses {
             // It would be answered `queued`, without a count, and go on beyond anybody's sight.
             let message = "An answer in the background cannot be counted against the budget. Ask without \"background\".";
@@ -113,9 +113,7 @@ impl Call {
         let (ask, prompt) = price.as_deref().map_or_else(Default::default, |price| {
             estimate(proxy, session, price, &request)
         });
-        let hold = proxy
-            .budget()
-            .admit(&session.id, session.cap, ask, asked.started);
+        let hold = proxy.budget().admit(ask, asked.started);
         let hold = hold.map_err(|denied| {
             refused(match denied {
                 Denied::Rate { retry_after, .. } => Refusal::rate(denied.message(), retry_after),
@@ -231,7 +229,7 @@ impl Call {
         }
         self.next_look = output.saturating_add(LOOK);
         // A cap may have been set, or taken away, since the call began.
-        if !self.proxy.budget().is_capped(self.asked.session.cap) {
+        if !self.proxy.budget().is_capped() {
             return true;
         }
         self.reprice(answer);
@@ -262,17 +260,8 @@ impl Call {
     /// The sentence of a cut.
     pub(super) fn cut_message(&self) -> String {
         let (cap, spent, held) = self.proxy.budget().state();
-        let (cap, of_session) = match (cap, self.asked.session.cap) {
-            (Some(cap), _) => (cap, false),
-            (None, own) => (own.unwrap_or_default(), true),
-        };
-        Denied::Money {
-            cap,
-            spent,
-            held,
-            of_session,
-        }
-        .message()
+        let cap = cap.unwrap_or_default();
+        Denied::Money { cap, spent, held }.message()
     }
 
     /// Prices the model that answers, should it be another than the one asked for.

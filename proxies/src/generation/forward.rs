@@ -366,7 +366,7 @@ impl Forward {
             return refuse_early(&Refusal::unavailable("no provider".to_owned()), self.format);
         };
         let blind = arrived.decoder.blind();
-        let capped = self.proxy.budget().is_capped(self.session.cap);
+        let capped = self.proxy.budget().is_capped();
         let identity = capped && arrived.decoder.feed_ref().request().stream;
         let gate = Gate::default();
         let body = RequestBody::arriving(arrived, rest, gate.clone());

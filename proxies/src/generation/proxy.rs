@@ -183,12 +183,8 @@ impl GenerationProxy {
         )?;
         let ledger = Ledger::open(&config.ledger)?;
         let spend = ledger.spend(None, NanoUsd::ZERO);
-        let by_session = spend
-            .by_session
-            .into_iter()
-            .map(|s| (s.session, s.totals.usd));
         let tokens = spend.totals.usage.total_tokens();
-        let mut budget = Budget::new(config.caps, spend.totals.usd, tokens, by_session);
+        let mut budget = Budget::new(config.caps, spend.totals.usd, tokens);
         if let Some(first) = ledger.first() {
             budget.began(instant(first));
         }
@@ -273,7 +269,7 @@ impl GenerationProxy {
         let count = |line: &LedgerLine| {
             let tokens = line.usage.total_tokens();
             let mut budget = self.budget();
-            budget.carry_on(&line.session, line.cost_usd, tokens);
+            budget.carry_on(line.cost_usd, tokens);
             budget.began(instant(line.at));
         };
         self.ledger.carry_on(lines, count).await

@@ -114,9 +114,7 @@ pub(super) async fn run(
         line.cost_usd = cost;
         line.cost_source = CostSource::Provider;
         line.usage = found.usage().unwrap_or(line.usage);
-        let warning = proxy
-            .budget()
-            .correct(&line.session, provisional.cost_usd, cost);
+        let warning = proxy.budget().correct(provisional.cost_usd, cost);
         proxy.tell_warning(0, &Arc::from(line.session.as_str()), warning);
         break;
     }

@@ -6,7 +6,6 @@ use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::provider::Upstream;
 use super::secret::Secret;
-use whim_wire::money::NanoUsd;
 
 /// What a token stands for.
 #[derive(Clone, Debug)]
@@ -17,8 +16,6 @@ pub struct Session {
     pub agent: String,
     /// Where its calls go: the first, and where to turn when that fails before an answer.
     pub upstreams: Vec<Upstream>,
-    /// A cap of its own beside the task's.
-    pub cap: Option<NanoUsd>,
 }
 
 #[derive(Debug)]
@@ -105,7 +102,6 @@ mod tests {
             id: id.to_owned(),
             agent: "claude".to_owned(),
             upstreams: Vec::new(),
-            cap: None,
         }
     }
 

@@ -15,8 +15,6 @@ pub enum Denied {
         spent: NanoUsd,
         /// Held by calls in flight.
         held: NanoUsd,
-        /// It is the session's own cap.
-        of_session: bool,
     },
     /// The task's tokens.
     Tokens {
@@ -44,29 +42,15 @@ impl Denied {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Money {
-                cap,
-                spent,
-                held,
-                of_session,
-            } => {
-                let whose = if *of_session {
-                    "this session's budget"
-                } else {
-                    "the task's budget"
-                };
+            Self::Money { cap, spent, held } => {
                 let held = match held.0 {
                     0 => String::new(),
                     _ => format!(", ${held} held by calls in flight"),
                 };
-                let how = if *of_session {
-                    "start a session with a higher one".to_owned()
-                } else {
-                    let more = NanoUsd(cap.0.saturating_mul(2));
-                    format!("raise it with PUT /v1/budget {{\"usd\":\"{more}\"}} or --budget-usd")
-                };
+                let more = NanoUsd(cap.0.saturating_mul(2));
                 format!(
-                    "Budget reached: {whose} is ${cap}, ${spent} is spent{held}. To go on, {how}."
+                    "Budget reached: the task's budget is ${cap}, ${spent} is spent{held}. To go on, raise it with PUT \
+                     /v1/budget {{\"usd\":\"{more}\"}} or --budget-usd."
                 )
             }
             Self::Tokens { cap, used } => {

@@ -19,7 +19,6 @@ fn capped(usd: u64) -> Budget {
         },
         NanoUsd::ZERO,
         0,
-        [],
     )
 }
 
@@ -27,7 +26,7 @@ fn capped(usd: u64) -> Budget {
 fn two_hundred_at_once_with_money_for_three() {
     let mut budget = capped(350);
     let now = Instant::now();
-    let admitted = (0..200).filter_map(|_| budget.admit("main", None, ask(40, 60, 10), now).ok());
+    let admitted = (0..200).filter_map(|_| budget.admit(ask(40, 60, 10), now).ok());
     assert_eq!(admitted.count(), 3);
 }
 
@@ -35,29 +34,26 @@ fn two_hundred_at_once_with_money_for_three() {
 fn the_last_cents_serve_one_call_alone() {
     let mut budget = capped(50);
     let now = Instant::now();
-    let hold = budget.admit("main", None, ask(10, 100, 20), now).unwrap();
+    let hold = budget.admit(ask(10, 100, 20), now).unwrap();
     assert_eq!(hold.amount(), NanoUsd(50));
-    assert!(
-        budget.admit("main", None, ask(0, 1, 1), now).is_err(),
-        "not two"
-    );
+    assert!(budget.admit(ask(0, 1, 1), now).is_err(), "not two");
     assert_eq!(
         budget.settle(hold, NanoUsd(25), 0).map(|w| w.percent),
         Some(50)
     );
     assert!(
-        budget.admit("main", None, ask(10, 100, 20), now).is_err(),
+        budget.admit(ask(10, 100, 20), now).is_err(),
         "25 left, 30 needed"
     );
-    assert!(budget.admit("main", None, ask(5, 100, 20), now).is_ok());
+    assert!(budget.admit(ask(5, 100, 20), now).is_ok());
 }
 
 #[test]
 fn a_hold_grows_only_into_free_money() {
     let mut budget = capped(100);
     let now = Instant::now();
-    let mut a = budget.admit("a", None, ask(10, 30, 5), now).unwrap();
-    let b = budget.admit("b", None, ask(10, 30, 5), now).unwrap();
+    let mut a = budget.admit(ask(10, 30, 5), now).unwrap();
+    let b = budget.admit(ask(10, 30, 5), now).unwrap();
     assert!(budget.adjust(&mut a, NanoUsd(60)).is_ok());
     assert!(budget.adjust(&mut a, NanoUsd(61)).is_err());
     assert_eq!(a.amount(), NanoUsd(60));
@@ -76,32 +72,11 @@ fn a_hold_grows_only_into_free_money() {
 }
 
 #[test]
-fn a_session_may_have_its_own_cap() {
-    let mut budget = capped(1000);
-    let now = Instant::now();
-    let hold = budget
-        .admit("s", Some(NanoUsd(100)), ask(50, 50, 1), now)
-        .unwrap();
-    let denied = budget
-        .admit("s", Some(NanoUsd(100)), ask(50, 50, 1), now)
-        .unwrap_err();
-    assert!(matches!(
-        denied,
-        Denied::Money {
-            of_session: true,
-            ..
-        }
-    ));
-    assert!(budget.admit("other", None, ask(50, 50, 1), now).is_ok());
-    assert_eq!(budget.settle(hold, NanoUsd(1), 0), None);
-}
-
-#[test]
 fn warnings_come_once_and_again_after_a_raise() {
     let mut budget = capped(100);
     let now = Instant::now();
     let spend = |budget: &mut Budget, cost| {
-        let hold = budget.admit("main", None, ask(0, 1, 1), now).unwrap();
+        let hold = budget.admit(ask(0, 1, 1), now).unwrap();
         budget.settle(hold, NanoUsd(cost), 0).map(|w| w.percent)
     };
     assert_eq!(spend(&mut budget, 49), None);
@@ -119,13 +94,13 @@ fn other_caps() {
         requests_per_minute: Some(2),
         ..Caps::default()
     };
-    let mut budget = Budget::new(caps, NanoUsd::ZERO, 0, []);
+    let mut budget = Budget::new(caps, NanoUsd::ZERO, 0);
     for _ in 0..2 {
-        let hold = budget.admit("m", None, ask(1, 1, 1), now).unwrap();
+        let hold = budget.admit(ask(1, 1, 1), now).unwrap();
         assert_eq!(budget.settle(hold, NanoUsd(1), 1), None);
     }
     let denied = budget
-        .admit("m", None, ask(1, 1, 1), now + Duration::from_secs(20))
+        .admit(ask(1, 1, 1), now + Duration::from_secs(20))
         .unwrap_err();
     assert_eq!(
         denied,
@@ -136,7 +111,7 @@ fn other_caps() {
     );
     assert!(
         budget
-            .admit("m", None, ask(1, 1, 1), now + Duration::from_secs(60))
+            .admit(ask(1, 1, 1), now + Duration::from_secs(60))
             .is_ok()
     );
 
@@ -147,10 +122,9 @@ fn other_caps() {
         },
         NanoUsd::ZERO,
         10,
-        [],
     );
     assert!(matches!(
-        budget.admit("m", None, ask(1, 1, 1), now),
+        budget.admit(ask(1, 1, 1), now),
         Err(Denied::Tokens { .. })
     ));
 
@@ -161,12 +135,11 @@ fn other_caps() {
         },
         NanoUsd::ZERO,
         0,
-        [],
     );
-    assert!(budget.admit("m", None, ask(1, 1, 1), now).is_ok());
+    assert!(budget.admit(ask(1, 1, 1), now).is_ok());
     let later = now + Duration::from_secs(60);
     assert!(matches!(
-        budget.admit("m", None, ask(1, 1, 1), later),
+        budget.admit(ask(1, 1, 1), later),
         Err(Denied::Time { .. })
     ));
 }
@@ -177,7 +150,6 @@ fn the_sentence_names_cap_spend_and_remedy() {
         cap: NanoUsd(5_000_000_000),
         spent: NanoUsd(4_990_000_000),
         held: NanoUsd(0),
-        of_session: false,
     };
     let message = denied.message();
     for part in [
@@ -200,7 +172,7 @@ proptest! {
         for (what, a, b) in steps {
             let (a, b) = (u64::from(a) % 500, u64::from(b) % 500);
             match what % 3 {
-                0 => holds.extend(budget.admit("m", None, ask(a, b, 1), now).ok()),
+                0 => holds.extend(budget.admit(ask(a, b, 1), now).ok()),
                 1 => if let Some(hold) = holds.last_mut() {
                     let _refused = budget.adjust(hold, NanoUsd(a + b));
                 },

@@ -102,7 +102,6 @@ impl Setup {
             id: "main".to_owned(),
             agent: "claude".to_owned(),
             upstreams: self.bases.iter().map(upstream).collect(),
-            cap: None,
         };
         let token = proxy.tokens().issue(session).unwrap().expose().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
