@@ -222,7 +222,7 @@ fn without_helper(path: &Path) -> Result<crate::helper::Tree, HelperError> {
     })
 }
 
-fn shape(path: &str, kind: Kind) -> Shape {
+pub(super) fn shape(path: &str, kind: Kind) -> Shape {
     let lines = [".jsonl", ".cast"].iter().any(|end| path.ends_with(end));
     if lines || kind == Kind::Shell {
         Shape::Lines

@@ -5,6 +5,8 @@
 //! put already, and no snapshot is ever listed that lacks a byte. A store that lost the newest snapshot is filled anew
 //! from the files.
 
+mod reconcile;
+
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,8 +27,6 @@ use crate::clock;
 use crate::config::settings::Backup;
 use crate::helper::Helper;
 
-/// Snapshots that are tried, the newest first, when one cannot be read.
-const TRIED: usize = 5;
 /// Between two tidyings, in backups.
 const TIDY_EVERY: u32 = 60;
 
@@ -97,6 +97,8 @@ pub struct Engine {
     reconciled: bool,
     /// There was an index on disk.
     known: bool,
+    /// The newest snapshot lacks what was learned of since.
+    incomplete: bool,
     backups: u32,
 }
 
@@ -125,6 +127,7 @@ impl Engine {
             index,
             reconciled: false,
             known,
+            incomplete: false,
             backups: 0,
         })
     }
@@ -264,7 +267,7 @@ impl Engine {
                 Err(error) => tracing::warn!(%error, "recordings are not saved this time"),
             }
         }
-        let nothing_new = changes.is_empty() && removed.is_empty();
+        let nothing_new = changes.is_empty() && removed.is_empty() && !self.incomplete;
         let mut next = self.index.clone();
         for key in removed {
             next.files.remove(&key);
@@ -349,6 +352,7 @@ impl Engine {
         }
         next.newest = Some(id);
         self.index = next;
+        self.incomplete = false;
         Ok(())
     }
 
@@ -372,58 +376,6 @@ impl Engine {
             Err(error) => tracing::warn!(%error, "the store is not tidied"),
         }
     }
-
-    /// What the store has and we do not know of, and the other way round.
-    async fn reconcile(&mut self) -> Result<(), StoreError> {
-        let store = self.setup.sink.target()?;
-        if self.reconciled {
-            if let Some(newest) = &self.index.newest
-                && !store.has_manifest(newest).await?
-            {
-                tracing::warn!("the store lost the newest snapshot: everything is saved anew");
-                self.index.forget_stored();
-            }
-            return Ok(());
-        }
-        let ids = store.list_manifests().await?;
-        match ids.last() {
-            None => self.index.forget_stored(),
-            Some(newest) if self.index.newest.as_ref() == Some(newest) => {}
-            Some(_) => {
-                let newest = readable(&store, &ids).await?;
-                // Ours that the index had no time to follow: what it says of the files is true, if behind.
-                let ours = newest.id.as_str().ends_with(&self.index.container);
-                if !(self.known && ours) {
-                    let theirs = Index::adopt(self.index.container.clone(), &newest);
-                    for (key, entry) in theirs.files {
-                        self.index.files.entry(key).or_insert(entry);
-                    }
-                }
-                let newest = ids.last().cloned();
-                self.index.newest = newest.max(self.index.newest.take());
-            }
-        }
-        self.reconciled = true;
-        Ok(())
-    }
-}
-
-/// The newest snapshot that can be read.
-async fn readable(store: &Store, ids: &[SnapshotId]) -> Result<Manifest, StoreError> {
-    let mut first = None;
-    for id in ids.iter().rev().take(TRIED) {
-        match store.get_manifest(id).await {
-            Ok(manifest) => return Ok(manifest),
-            Err(error) => {
-                tracing::warn!(%error, "a snapshot cannot be read");
-                first.get_or_insert(error);
-            }
-        }
-    }
-    Err(first.unwrap_or_else(|| StoreError::Segment {
-        name: String::new(),
-        what: "there is no snapshot",
-    }))
 }
 
 /// What is saved of a file, or of the one that it was before it was renamed (our own files are, at rotation).

@@ -248,11 +248,7 @@ async fn without_its_index_nothing_is_put_again() {
     }
     // Another container of the same task, with an empty home, drops nothing.
     let other = Disk::new();
-    fs::rename(
-        disk.directory.path().join("store"),
-        other.directory.path().join("store"),
-    )
-    .unwrap();
+    hand_over(&disk, &other);
     other.append(".codex/sessions/new.jsonl", &line(9));
     other.backup(&mut other.engine()).await;
     assert_eq!(other.saved().await.len(), 3);
@@ -290,6 +286,46 @@ async fn a_store_that_takes_nothing_is_owed_and_gets_it_later() {
         [line(1), line(2), line(3)].concat()
     );
     assert_eq!(engine.setup.sink.spooled(), 0);
+}
+
+/// The store of one container's disk becomes that of another.
+fn hand_over(from: &Disk, to: &Disk) {
+    fs::rename(
+        from.directory.path().join("store"),
+        to.directory.path().join("store"),
+    )
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_could_not_reach_the_store_at_first_drops_nothing_of_the_one_before() {
+    const HISTORY: &str = ".local/state/whim/history/bash";
+    let before = Disk::new();
+    before.append(TRANSCRIPT, &line(1));
+    before.append(HISTORY, "make\nmake test\n");
+    before.backup(&mut before.engine()).await;
+    let disk = Disk::new();
+    fs::write(disk.directory.path().join("store"), "in the way").unwrap();
+    let mut engine = disk.engine();
+    disk.append(".codex/sessions/new.jsonl", &line(9));
+    disk.append(HISTORY, "ls\n");
+    let done = disk.backup(&mut engine).await;
+    assert!(done.owed.is_some() && done.taken, "{done:?}");
+    fs::remove_file(disk.directory.path().join("store")).unwrap();
+    hand_over(&before, &disk);
+    // Its own snapshot is not taken for all that there is, though it is the newest and nothing changed since.
+    let done = disk.backup(&mut disk.engine()).await;
+    assert_eq!(done.owed, None);
+    assert_eq!(disk.content(TRANSCRIPT).await, line(1));
+    assert_eq!(disk.content(".codex/sessions/new.jsonl").await, line(9));
+    // Of the same name, and not the same: neither goes for the other.
+    assert_eq!(disk.content(HISTORY).await, "make\nmake test\n");
+    assert_eq!(disk.content(&format!("{HISTORY}.damaged")).await, "ls\n");
+    // And a history that holds all of it takes the place of both.
+    fs::write(disk.home(HISTORY), "make\nmake test\nls\n").unwrap();
+    disk.backup(&mut disk.engine()).await;
+    assert_eq!(disk.content(HISTORY).await, "make\nmake test\nls\n");
+    assert_eq!(disk.saved().await.len(), 3);
 }
 
 #[tokio::test]

@@ -90,6 +90,9 @@ pub struct Index {
     pub files: BTreeMap<Key, Entry>,
     /// The work tree of the newest snapshot; its bundle is among the files.
     pub code: Option<Box<Code>>,
+    /// What other containers of the task saved is in it, or there was nothing. Until then a snapshot of this container's
+    /// holds less than the store does.
+    pub adopted: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +103,8 @@ struct Saved {
     files: Vec<(Key, Entry)>,
     #[serde(default)]
     code: Option<Box<Code>>,
+    #[serde(default)]
+    adopted: bool,
 }
 
 impl Index {
@@ -111,6 +116,7 @@ impl Index {
             newest: None,
             files: BTreeMap::new(),
             code: None,
+            adopted: false,
         }
     }
 
@@ -135,6 +141,7 @@ impl Index {
             newest: saved.newest,
             files: saved.files.into_iter().collect(),
             code: saved.code,
+            adopted: saved.adopted,
         }))
     }
 
@@ -153,6 +160,7 @@ impl Index {
                 .map(|(key, entry)| (key.clone(), entry.clone()))
                 .collect(),
             code: self.code.clone(),
+            adopted: self.adopted,
         };
         let json = serde_json::to_vec(&saved)?;
         crate::files::write(path, 0o600, &zstd::bulk::compress(&json, 1)?)
