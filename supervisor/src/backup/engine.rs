@@ -212,7 +212,7 @@ impl Engine {
         let code = look(snapshots.as_ref(), &self.index, reason).await;
         match &code {
             Looked::As => {}
-            Looked::None if self.index.code.is_some() => removed.push(bundle::key()),
+            Looked::None if has_own_code(&self.index) => removed.push(bundle::key()),
             Looked::None => {}
             Looked::Taken { bundle, helper, .. } => draft.take_bundle(helper, bundle).await?,
             Looked::Failed(reason) => draft.unreadable.push(Guarded {
@@ -223,7 +223,7 @@ impl Engine {
         for (key, entry) in gone {
             if key.place == Place::Home {
                 draft.trouble(key, entry, "it is gone");
-            } else {
+            } else if entry.is_own() {
                 removed.push(key.clone());
             }
         }
@@ -276,7 +276,8 @@ impl Engine {
         next.files.extend(changes);
         match code {
             Looked::Taken { code, .. } => next.code = Some(code),
-            Looked::None => next.code = None,
+            Looked::None if has_own_code(&self.index) => next.code = None,
+            Looked::None => {}
             Looked::As | Looked::Failed(_) => {}
         }
         done.files = next.files.len();
@@ -401,7 +402,6 @@ fn before<'a>(index: &'a Index, found: &Found) -> Option<Cow<'a, Entry>> {
     }
 }
 
-/// Entries whose files are not there any more.
 /// What became of a look at the work tree.
 enum Looked {
     /// It is not looked at, or as it was.
@@ -415,6 +415,12 @@ enum Looked {
     },
     /// The last snapshot of it stays.
     Failed(String),
+}
+
+/// What another container saved of it stays, as its other files do.
+fn has_own_code(index: &Index) -> bool {
+    let bundle = index.files.get(&bundle::key());
+    bundle.is_some_and(Entry::is_own)
 }
 
 /// Conversations do not wait for the work tree for long, least of all at the container's end.
@@ -441,6 +447,7 @@ async fn look(snapshots: Option<&Snapshots>, index: &Index, reason: &str) -> Loo
     }
 }
 
+/// Entries whose files are not there any more.
 fn gone<'a>(
     index: &'a Index,
     files: &[Found],

@@ -329,6 +329,56 @@ async fn a_container_that_could_not_reach_the_store_at_first_drops_nothing_of_th
 }
 
 #[tokio::test]
+async fn what_another_container_left_stays_until_there_is_something_newer() {
+    let before = Disk::new();
+    fs::create_dir_all(before.state("journal")).unwrap();
+    fs::write(before.state("journal/1.jsonl"), line(1)).unwrap();
+    let mut engine = before.engine();
+    before.backup(&mut engine).await;
+    let code = Code {
+        work_tree: "a".repeat(40),
+        bundle: "code.bundle".into(),
+        object_format: "sha1".into(),
+        fingerprint: "f".into(),
+        ..Code::default()
+    };
+    let bundle = Entry {
+        kind: Kind::Code,
+        agent: None,
+        mode: 0o600,
+        good: super::super::index::Copy {
+            sha256: super::super::store::segment_name(b""),
+            ..Default::default()
+        },
+        damaged: None,
+        compared: 0,
+        trouble: None,
+    };
+    engine.index.files.insert(bundle::key(), bundle);
+    engine.index.code = Some(Box::new(code.clone()));
+    fs::write(before.state("journal/1.jsonl"), line(1).repeat(2)).unwrap();
+    before.backup(&mut engine).await;
+    let disk = Disk::new();
+    hand_over(&before, &disk);
+    fs::create_dir_all(disk.state("journal")).unwrap();
+    fs::write(disk.state("journal/2.jsonl"), line(2)).unwrap();
+    disk.backup(&mut disk.engine()).await;
+    // Its own goes with its file, as ever.
+    fs::remove_file(disk.state("journal/2.jsonl")).unwrap();
+    fs::write(disk.state("journal/3.jsonl"), line(3)).unwrap();
+    disk.backup(&mut disk.engine()).await;
+    let paths: Vec<String> = disk
+        .saved()
+        .await
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(paths, ["code.bundle", "journal/1.jsonl", "journal/3.jsonl"]);
+    let manifest = disk.store().newest().await.unwrap().unwrap();
+    assert_eq!(manifest.code, Some(serde_json::to_value(&code).unwrap()));
+}
+
+#[tokio::test]
 async fn a_full_spool_gives_up_nothing() {
     let disk = Disk::new();
     fs::write(disk.directory.path().join("store"), "in the way").unwrap();

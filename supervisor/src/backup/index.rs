@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::code::Code;
+use super::draft::bundle;
 use super::hash::Running;
 use super::manifest::{self, File, Kind, Manifest, Piece, Place, Segment, SnapshotId};
 use crate::helper::Stamp;
@@ -77,6 +78,12 @@ impl Entry {
     #[must_use]
     pub fn live(&self) -> &Copy {
         self.damaged.as_ref().unwrap_or(&self.good)
+    }
+
+    /// This container had the file itself; else it is what another one left.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.live().seen.is_some() || self.live().hash.is_some()
     }
 }
 
@@ -187,8 +194,18 @@ impl Index {
                 .collect(),
             ..Copy::default()
         };
+        let code: Option<Code> = manifest.code.clone().and_then(|code| {
+            let code: Code = serde_json::from_value(code).ok()?;
+            code.check().ok().map(|()| code)
+        });
+        let of_code = |file: &File| {
+            let Key { place, path } = bundle::key();
+            code.is_some() && file.place == place && file.path == path
+        };
         let good = manifest.files.iter();
-        for file in good.filter(|file| file.damaged_copy_of.is_none() && file.kind != Kind::Code) {
+        for file in good.filter(|file| {
+            file.damaged_copy_of.is_none() && (file.kind != Kind::Code || of_code(file))
+        }) {
             let key = Key {
                 place: file.place,
                 path: file.path.clone(),
@@ -214,6 +231,9 @@ impl Index {
                 entry.damaged = Some(copy(file));
             }
         }
+        index.code = code
+            .filter(|_| index.files.contains_key(&bundle::key()))
+            .map(Box::new);
         index
     }
 

@@ -48,6 +48,8 @@ impl Draft<'_> {
             good: Copy {
                 sha256: hash.digest(),
                 bytes: hash.bytes(),
+                // It is never gone on with, but tells whose it is.
+                hash: Some(hash),
                 ..Copy::default()
             },
             damaged: None,

@@ -49,8 +49,14 @@ impl Engine {
 }
 
 /// What another container saved joins what this one did; whether that made a difference.
-fn join(own: &mut Index, theirs: Index) -> bool {
+fn join(own: &mut Index, mut theirs: Index) -> bool {
     let mut joined = false;
+    if own.code.is_none() {
+        own.code = theirs.code;
+    } else {
+        // The newest is what counts.
+        theirs.files.remove(&bundle::key());
+    }
     for (key, entry) in theirs.files {
         joined |= match own.files.get_mut(&key) {
             None => own.files.insert(key, entry).is_none(),
