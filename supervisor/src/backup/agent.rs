@@ -97,6 +97,8 @@ pub struct Backups(Arc<SetOnce<Running>>);
 #[derive(Debug)]
 struct Running {
     requests: mpsc::Sender<Request>,
+    /// See [`EngineSetup::hurry`].
+    hurry: CancellationToken,
     settings: Backup,
     variables: Variables,
     task: String,
@@ -130,6 +132,7 @@ impl Backups {
             &directory.join("spool"),
             SPOOL,
         )?;
+        let hurry = CancellationToken::new();
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let engine = Engine::new(EngineSetup {
             task: setup.task.clone(),
@@ -146,10 +149,12 @@ impl Backups {
                 state: text(setup.paths.state()),
             },
             snapshots: setup.snapshots.clone(),
+            hurry: hurry.clone(),
         })?;
         let (requests, inbox) = mpsc::channel(WAITING);
         let running = Running {
             requests,
+            hurry,
             settings: setup.settings.clone(),
             variables: setup.variables.clone(),
             task: setup.task.clone(),
@@ -234,6 +239,9 @@ impl Backups {
 
     /// The last backup, before the container ends.
     pub async fn finish(&self, deadline: Instant) {
+        if let Some(running) = self.0.get() {
+            running.hurry.cancel();
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         match self.ask("stop", left).await {
             Ok(done) => match done.owed {
@@ -397,6 +405,9 @@ impl Task {
             Ok(done) => {
                 self.tell(reason, &done, began).await;
                 self.watch(done.directories.clone()).await;
+                if done.unfinished {
+                    self.make_due(SETTLE, true);
+                }
                 Ok(done)
             }
             Err(error) => {

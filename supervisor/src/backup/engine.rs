@@ -6,12 +6,14 @@
 //! from the files.
 
 mod reconcile;
+mod work_tree;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::code::Code;
+use tokio_util::sync::CancellationToken;
+
 use super::collect::{CollectError, Collector, Found};
 use super::draft::bundle;
 use super::draft::{Draft, DraftError, Guarded};
@@ -20,20 +22,14 @@ use super::manifest::{Kind, Manifest, Place, Places, Session, SnapshotId, VERSIO
 use super::mask::Masks;
 use super::retention;
 use super::sink::{Sink, SinkError};
-use super::snapshot::{Snapshot, SnapshotError, Snapshots};
+use super::snapshot::Snapshots;
 use super::store::{Store, StoreError};
-use crate::boot::git::GitError;
 use crate::clock;
 use crate::config::settings::Backup;
-use crate::helper::Helper;
+use work_tree::Looks;
 
 /// Between two tidyings, in backups.
 const TIDY_EVERY: u32 = 60;
-
-/// For the work tree: a first look at a large one takes minutes, after that it costs what changed.
-const LOOK: Duration = Duration::from_secs(45);
-/// At the container's end.
-const LAST_LOOK: Duration = Duration::from_secs(3);
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +59,8 @@ pub struct Setup {
     pub places: Places,
     /// None: the work tree is not saved.
     pub snapshots: Option<Snapshots>,
+    /// Cancelled when the last backup is about to be asked for: one that is under way does not wait for the work tree.
+    pub hurry: CancellationToken,
 }
 
 /// What a backup did.
@@ -84,6 +82,8 @@ pub struct Done {
     pub unreadable: Vec<Guarded>,
     /// Why it is only in the spool.
     pub owed: Option<String>,
+    /// The look at the work tree goes on: another backup will find what it brings.
+    pub unfinished: bool,
     /// Directories whose changes matter.
     pub directories: Vec<PathBuf>,
 }
@@ -92,6 +92,7 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Engine {
     setup: Setup,
+    looks: Looks,
     index: Index,
     /// The index was compared with the store.
     reconciled: bool,
@@ -105,7 +106,7 @@ pub struct Engine {
 impl Engine {
     /// # Errors
     /// When the index is there and cannot be read for a reason other than its content.
-    pub fn new(setup: Setup) -> Result<Self, EngineError> {
+    pub fn new(mut setup: Setup) -> Result<Self, EngineError> {
         let loaded = match Index::load(&setup.index) {
             Ok(loaded) => loaded,
             Err(source) if source.raw_os_error().is_some() => {
@@ -123,6 +124,7 @@ impl Engine {
             Index::new(random.get(..8).unwrap_or("00000000").to_owned())
         });
         Ok(Self {
+            looks: Looks::new(setup.snapshots.take()),
             setup,
             index,
             reconciled: false,
@@ -184,6 +186,31 @@ impl Engine {
                 self.setup.sink.fail(&error);
             }
         }
+        let mut done = self.save_files(reason, &sessions, masks).await?;
+        // Before git is waited for.
+        self.remember();
+        self.save_work_tree(reason, &sessions, masks, &mut done)
+            .await;
+        done.files = self.index.files.len();
+        done.snapshot = self.index.newest.clone();
+        done.owed = self.setup.sink.failed().map(str::to_owned);
+        self.remember();
+        if done.taken && done.owed.is_none() {
+            self.backups += 1;
+            if self.backups % TIDY_EVERY == 1 {
+                self.tidy().await;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Conversations, histories and our own files.
+    async fn save_files(
+        &mut self,
+        reason: &str,
+        sessions: &[Session],
+        masks: &Masks,
+    ) -> Result<Done, EngineError> {
         let listing = self.setup.collector.list().await?;
         for root in &listing.cut {
             tracing::warn!(
@@ -196,10 +223,7 @@ impl Engine {
             .iter()
             .partition(|found| found.kind == Kind::Recording);
         let Setup {
-            collector,
-            sink,
-            snapshots,
-            ..
+            collector, sink, ..
         } = &mut self.setup;
         let mut draft = Draft::new(collector, masks, sink);
         for found in &files {
@@ -209,17 +233,6 @@ impl Engine {
         }
         let gone = gone(&self.index, &listing.files, &listing.cut);
         let mut removed = Vec::new();
-        let code = look(snapshots.as_ref(), &self.index, reason).await;
-        match &code {
-            Looked::As => {}
-            Looked::None if has_own_code(&self.index) => removed.push(bundle::key()),
-            Looked::None => {}
-            Looked::Taken { bundle, helper, .. } => draft.take_bundle(helper, bundle).await?,
-            Looked::Failed(reason) => draft.unreadable.push(Guarded {
-                key: bundle::key(),
-                reason: reason.clone(),
-            }),
-        }
         for (key, entry) in gone {
             if key.place == Place::Home {
                 draft.trouble(key, entry, "it is gone");
@@ -274,27 +287,11 @@ impl Engine {
         }
         next.files.extend(looks);
         next.files.extend(changes);
-        match code {
-            Looked::Taken { code, .. } => next.code = Some(code),
-            Looked::None if has_own_code(&self.index) => next.code = None,
-            Looked::None => {}
-            Looked::As | Looked::Failed(_) => {}
-        }
-        done.files = next.files.len();
         if nothing_new && (self.index.newest.is_some() || next.files.is_empty()) {
             self.index = next;
         } else {
-            self.put(reason, sessions, next).await?;
+            self.put(reason, sessions.to_vec(), next).await?;
             done.taken = true;
-        }
-        done.snapshot = self.index.newest.clone();
-        done.owed = self.setup.sink.failed().map(str::to_owned);
-        self.remember();
-        if done.taken && done.owed.is_none() {
-            self.backups += 1;
-            if self.backups % TIDY_EVERY == 1 {
-                self.tidy().await;
-            }
         }
         Ok(done)
     }
@@ -399,51 +396,6 @@ fn before<'a>(index: &'a Index, found: &Found) -> Option<Cow<'a, Entry>> {
             ..entry.clone()
         })),
         None => known.map(Cow::Borrowed),
-    }
-}
-
-/// What became of a look at the work tree.
-enum Looked {
-    /// It is not looked at, or as it was.
-    As,
-    /// There is no repository, or no git.
-    None,
-    Taken {
-        code: Box<Code>,
-        bundle: PathBuf,
-        helper: Helper,
-    },
-    /// The last snapshot of it stays.
-    Failed(String),
-}
-
-/// What another container saved of it stays, as its other files do.
-fn has_own_code(index: &Index) -> bool {
-    let bundle = index.files.get(&bundle::key());
-    bundle.is_some_and(Entry::is_own)
-}
-
-/// Conversations do not wait for the work tree for long, least of all at the container's end.
-async fn look(snapshots: Option<&Snapshots>, index: &Index, reason: &str) -> Looked {
-    let Some(snapshots) = snapshots else {
-        return Looked::As;
-    };
-    let patience = if reason == "stop" { LAST_LOOK } else { LOOK };
-    let last = index.code.as_ref().map(|code| code.fingerprint.as_str());
-    match tokio::time::timeout(patience, snapshots.take(last)).await {
-        Ok(Ok(Snapshot::None)) => Looked::None,
-        Ok(Ok(Snapshot::Unchanged)) => Looked::As,
-        Ok(Ok(Snapshot::Taken { code, bundle })) => Looked::Taken {
-            code,
-            bundle,
-            helper: snapshots.helper.clone(),
-        },
-        Ok(Err(SnapshotError::Git(GitError::Missing { .. }))) => Looked::None,
-        Ok(Err(error)) => Looked::Failed(format!("the work tree is not saved: {error}")),
-        Err(_) => Looked::Failed(format!(
-            "the work tree is not saved: git took longer than {} s",
-            patience.as_secs()
-        )),
     }
 }
 

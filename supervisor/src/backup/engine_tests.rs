@@ -6,11 +6,15 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backup::code::Code;
 use crate::backup::collect::Collector;
 use crate::backup::objects::Objects;
 use crate::config::values::StoreKind;
 use crate::config::{Secret, Variables};
 use crate::paths::Paths;
+
+#[path = "engine_work_tree_tests.rs"]
+mod work_tree;
 
 const TRANSCRIPT: &str = ".claude/projects/-app-repo/s.jsonl";
 
@@ -55,7 +59,7 @@ impl Disk {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    fn engine_with(&self, bound: u64) -> Engine {
+    fn engine_of(&self, bound: u64, snapshots: Option<Snapshots>) -> Engine {
         let url = format!("file://{}", self.directory.path().join("store").display());
         let settings = Backup {
             url: url.into(),
@@ -72,9 +76,14 @@ impl Disk {
             sink: Sink::new(settings, Variables::default(), "t", &spool, bound).unwrap(),
             index: self.state("backup/index.json.zst"),
             places: Places::default(),
-            snapshots: None,
+            snapshots,
+            hurry: CancellationToken::new(),
         })
         .unwrap()
+    }
+
+    fn engine_with(&self, bound: u64) -> Engine {
+        self.engine_of(bound, None)
     }
 
     fn engine(&self) -> Engine {

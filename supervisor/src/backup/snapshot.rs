@@ -48,8 +48,12 @@ pub enum Snapshot {
     None,
     /// As in the snapshot of this fingerprint.
     Unchanged,
-    /// `bundle`: a file of the agents' user, good until the next snapshot.
-    Taken { code: Box<Code>, bundle: PathBuf },
+    /// `bundle`: a file of the agents' user, good until the next snapshot; `bytes`: its size when git had written it.
+    Taken {
+        code: Box<Code>,
+        bundle: PathBuf,
+        bytes: u64,
+    },
 }
 
 /// Why there is no snapshot.
@@ -133,11 +137,13 @@ impl Snapshots {
         if last == Some(code.fingerprint.as_str()) {
             return Ok(Snapshot::Unchanged);
         }
-        code.bases = self.bundle(found, &code).await?;
+        let (bases, bytes) = self.bundle(found, &code).await?;
+        code.bases = bases;
         code.check()?;
         Ok(Snapshot::Taken {
             code: Box::new(code),
             bundle: self.scratch.join(BUNDLE),
+            bytes,
         })
     }
 
@@ -482,8 +488,12 @@ impl Snapshots {
         Ok(submodules)
     }
 
-    /// Packs what the remote does not have; answers with the commits that it builds on.
-    async fn bundle(&self, found: &Found, code: &Code) -> Result<Vec<String>, SnapshotError> {
+    /// Packs what the remote does not have; answers with the commits that it builds on, and the bundle's size.
+    async fn bundle(
+        &self,
+        found: &Found,
+        code: &Code,
+    ) -> Result<(Vec<String>, u64), SnapshotError> {
         self.inner(&["update-ref", code::WORK_TREE_REF, &code.work_tree])
             .await?;
         let path = self.scratch.join(BUNDLE);
@@ -494,8 +504,9 @@ impl Snapshots {
         }
         arguments.extend(["--branches", "--not", "--remotes=origin"]);
         self.inner(&arguments).await?;
-        let (head, _) = self.helper.read_at(&path, 0, HEAD).await?;
-        code::prerequisites(&head).ok_or(SnapshotError::Bundle { path })
+        let (head, stamp) = self.helper.read_at(&path, 0, HEAD).await?;
+        let bases = code::prerequisites(&head).ok_or(SnapshotError::Bundle { path })?;
+        Ok((bases, stamp.size))
     }
 }
 
