@@ -13,6 +13,8 @@ use crate::config::values::StoreKind;
 use crate::config::{Secret, Variables};
 use crate::paths::Paths;
 
+#[path = "engine_store_tests.rs"]
+mod store;
 #[path = "engine_work_tree_tests.rs"]
 mod work_tree;
 
@@ -363,8 +365,10 @@ async fn what_another_container_left_stays_until_there_is_something_newer() {
         compared: 0,
         trouble: None,
     };
-    engine.index.files.insert(bundle::key(), bundle);
-    engine.index.code = Some(Box::new(code.clone()));
+    Arc::make_mut(&mut engine.index)
+        .files
+        .insert(bundle::key(), bundle);
+    Arc::make_mut(&mut engine.index).code = Some(Box::new(code.clone()));
     fs::write(before.state("journal/1.jsonl"), line(1).repeat(2)).unwrap();
     before.backup(&mut engine).await;
     let disk = Disk::new();
