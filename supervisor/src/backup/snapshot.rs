@@ -107,7 +107,7 @@ impl Snapshots {
         let unreadable = self.add().await?;
         notes.extend(unreadable);
         let (work_tree, staged) = self.commits(found).await?;
-        let modules = self.submodules(found, &mut notes).await?;
+        let modules = self.submodules(found, &work_tree, &mut notes).await?;
         let more = notes.len().saturating_sub(MOST_LEFT_OUT) as u64;
         notes.truncate(MOST_LEFT_OUT);
         let branches = found.refs.iter().filter_map(|entry| {
@@ -465,15 +465,18 @@ impl Snapshots {
     async fn submodules(
         &self,
         found: &Found,
+        work_tree: &str,
         notes: &mut Vec<LeftOut>,
     ) -> Result<Vec<String>, SnapshotError> {
-        let listed = self.inner(&["ls-files", "--stage", "-z"]).await?;
+        // Of directories and commits only (`-d`): a listing of every file has no bound.
+        let links_of = async |commit| self.inner(&["ls-tree", "-r", "-d", "-z", commit]).await;
+        let listed = links_of(work_tree).await?;
         let modules: Vec<String> = links(&listed).map(str::to_owned).collect();
         if modules.is_empty() {
             return Ok(modules);
         }
         let known = match &found.head {
-            Some(head) => self.inner(&["ls-tree", "-r", "-z", head]).await?,
+            Some(head) => links_of(head).await?,
             None => String::new(),
         };
         let known: Vec<&str> = links(&known).collect();
@@ -510,7 +513,7 @@ impl Snapshots {
     }
 }
 
-/// Paths of the commits in a listing of `ls-files --stage` or `ls-tree`.
+/// Paths of the commits in a listing of `ls-tree`.
 fn links(listing: &str) -> impl Iterator<Item = &str> {
     listing.split('\0').filter_map(|line| {
         let (entry, path) = line.split_once('\t')?;
