@@ -304,10 +304,12 @@ impl Task {
                         all.push(more);
                     }
                     self.serve(all).await;
+                    self.tidy().await;
                 }
                 () = clock::until(self.due) => {
                     let reason = if self.failures > 0 { "retry" } else { "interval" };
                     drop(self.backup(reason).await);
+                    self.tidy().await;
                 }
                 change = changes.recv() => match change {
                     Ok(change) => self.changed(&change),
@@ -323,6 +325,16 @@ impl Task {
                 }
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Not when the container is about to end: what was not thinned until then is thinned by the next one.
+    async fn tidy(&mut self) {
+        let hurry = self.engine.hurry();
+        tokio::select! {
+            biased;
+            () = hurry.cancelled() => {}
+            () = self.engine.tidy_if_due() => {}
         }
     }
 

@@ -6,10 +6,12 @@
 //! from the files.
 
 mod reconcile;
+mod room;
 mod work_tree;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -18,7 +20,9 @@ use super::collect::{CollectError, Collector, Found};
 use super::draft::bundle;
 use super::draft::{Draft, DraftError, Guarded};
 use super::index::{Entry, Index, Key};
-use super::manifest::{Kind, Manifest, Place, Places, Session, SnapshotId, VERSION};
+use super::manifest::{
+    Kind, MAX_FILES, MAX_PIECES, Manifest, Place, Places, Session, SnapshotId, VERSION,
+};
 use super::mask::Masks;
 use super::retention;
 use super::sink::{Sink, SinkError};
@@ -93,7 +97,10 @@ pub struct Done {
 pub struct Engine {
     setup: Setup,
     looks: Looks,
-    index: Index,
+    /// Shared with whoever writes it to the disk.
+    index: Arc<Index>,
+    /// It is on disk as it is.
+    written: bool,
     /// The index was compared with the store.
     reconciled: bool,
     /// There was an index on disk.
@@ -101,6 +108,8 @@ pub struct Engine {
     /// The newest snapshot lacks what was learned of since.
     incomplete: bool,
     backups: u32,
+    /// Backups at the last tidying.
+    tidied: u32,
 }
 
 impl Engine {
@@ -126,25 +135,25 @@ impl Engine {
         Ok(Self {
             looks: Looks::new(setup.snapshots.take()),
             setup,
-            index,
+            index: Arc::new(index),
+            written: known,
             reconciled: false,
             known,
             incomplete: false,
             backups: 0,
+            tidied: 0,
         })
-    }
-
-    /// The store, for those who read it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn store(&mut self) -> Result<Store, StoreError> {
-        self.setup.sink.target()
     }
 
     /// These settings of the store from now on.
     pub fn renew(&mut self, settings: Backup) {
         self.setup.sink.renew(settings);
+    }
+
+    /// See [`Setup::hurry`].
+    #[must_use]
+    pub fn hurry(&self) -> CancellationToken {
+        self.setup.hurry.clone()
     }
 
     /// How long the store may take for one object from now on.
@@ -188,18 +197,15 @@ impl Engine {
         }
         let mut done = self.save_files(reason, &sessions, masks).await?;
         // Before git is waited for.
-        self.remember();
+        self.remember().await;
         self.save_work_tree(reason, &sessions, masks, &mut done)
             .await;
         done.files = self.index.files.len();
         done.snapshot = self.index.newest.clone();
         done.owed = self.setup.sink.failed().map(str::to_owned);
-        self.remember();
+        self.remember().await;
         if done.taken && done.owed.is_none() {
             self.backups += 1;
-            if self.backups % TIDY_EVERY == 1 {
-                self.tidy().await;
-            }
         }
         Ok(done)
     }
@@ -226,14 +232,27 @@ impl Engine {
             collector, sink, ..
         } = &mut self.setup;
         let mut draft = Draft::new(collector, masks, sink);
+        let gone: Vec<Key> = gone(&self.index, &listing.files, &listing.cut);
+        let mut room = room::for_new(&self.index, &gone);
         for found in &files {
-            draft
-                .take(found, before(&self.index, found).as_deref())
-                .await?;
+            let before = before(&self.index, found);
+            if before.is_none() && room == 0 {
+                draft.unreadable.push(Guarded {
+                    key: found.key.clone(),
+                    reason: format!("a snapshot has at most {MAX_FILES} files"),
+                });
+                continue;
+            }
+            if before.is_none() {
+                room -= 1;
+            }
+            draft.take(found, before.as_deref()).await?;
         }
-        let gone = gone(&self.index, &listing.files, &listing.cut);
         let mut removed = Vec::new();
-        for (key, entry) in gone {
+        for key in &gone {
+            let Some(entry) = self.index.files.get(key) else {
+                continue;
+            };
             if key.place == Place::Home {
                 draft.trouble(key, entry, "it is gone");
             } else if entry.is_own() {
@@ -281,14 +300,25 @@ impl Engine {
             }
         }
         let nothing_new = changes.is_empty() && removed.is_empty() && !self.incomplete;
-        let mut next = self.index.clone();
+        if nothing_new && looks.is_empty() && self.index.newest.is_some() {
+            return Ok(done);
+        }
+        let mut next = Index::clone(&self.index);
         for key in removed {
             next.files.remove(&key);
         }
         next.files.extend(looks);
         next.files.extend(changes);
+        let given_up = room::make(&mut next, &gone, MAX_FILES, MAX_PIECES);
+        if given_up > 0 {
+            tracing::warn!(
+                given_up,
+                "the snapshot is full: files that are gone are not kept any more"
+            );
+        }
         if nothing_new && (self.index.newest.is_some() || next.files.is_empty()) {
-            self.index = next;
+            self.index = Arc::new(next);
+            self.written = false;
         } else {
             self.put(reason, sessions.to_vec(), next).await?;
             done.taken = true;
@@ -302,7 +332,7 @@ impl Engine {
     /// [`EngineError`]; what was removed until then is gone.
     pub async fn purge(&mut self) -> Result<usize, EngineError> {
         // First what is here: killed in between, it is not taken for what the store has.
-        self.index.forget_stored();
+        Arc::make_mut(&mut self.index).forget_stored();
         self.index
             .save(&self.setup.index)
             .map_err(|source| EngineError::Index {
@@ -343,22 +373,39 @@ impl Engine {
         match self.setup.sink.finish(&manifest).await {
             // A name that is taken is passed over the next time.
             Err(SinkError::Store(StoreError::Exists(taken))) => {
-                self.index.newest = Some(taken.clone());
+                Arc::make_mut(&mut self.index).newest = Some(taken.clone());
                 return Err(StoreError::Exists(taken).into());
             }
             finished => finished?,
         }
         next.newest = Some(id);
-        self.index = next;
+        self.index = Arc::new(next);
+        self.written = false;
         self.incomplete = false;
         Ok(())
     }
 
     /// The snapshot counts, whether its index is on disk or not: without it more is read the next time.
-    fn remember(&mut self) {
-        match self.index.save(&self.setup.index) {
-            Ok(()) => self.known = true,
+    async fn remember(&mut self) {
+        if self.written {
+            return;
+        }
+        let (index, path) = (self.index.clone(), self.setup.index.clone());
+        let saved = tokio::task::spawn_blocking(move || index.save(&path)).await;
+        match saved.map_err(std::io::Error::other).and_then(|saved| saved) {
+            Ok(()) => {
+                self.known = true;
+                self.written = true;
+            }
             Err(error) => tracing::warn!(%error, "the backup's index is not on disk"),
+        }
+    }
+
+    /// Thins the past when it is time to: after a backup, not before its answer.
+    pub async fn tidy_if_due(&mut self) {
+        if self.backups % TIDY_EVERY == 1 && self.backups != self.tidied {
+            self.tidied = self.backups;
+            self.tidy().await;
         }
     }
 
@@ -400,20 +447,15 @@ fn before<'a>(index: &'a Index, found: &Found) -> Option<Cow<'a, Entry>> {
 }
 
 /// Entries whose files are not there any more.
-fn gone<'a>(
-    index: &'a Index,
-    files: &[Found],
-    cut: &[String],
-) -> impl Iterator<Item = (&'a Key, &'a Entry)> {
-    let there: std::collections::HashSet<Key> =
-        files.iter().map(|found| found.key.clone()).collect();
-    let cut = cut.to_vec();
-    index.files.iter().filter(move |(key, _)| {
+fn gone(index: &Index, files: &[Found], cut: &[String]) -> Vec<Key> {
+    let there: std::collections::HashSet<&Key> = files.iter().map(|found| &found.key).collect();
+    let gone = index.files.keys().filter(|key| {
         // Where not everything is listed, what is missing says nothing.
         let unknown = cut.iter().any(|root| key.path.starts_with(root.as_str()));
         // The bundle is no file that lies somewhere.
-        !unknown && !there.contains(*key) && key.place != Place::Code
-    })
+        !unknown && !there.contains(key) && key.place != Place::Code
+    });
+    gone.cloned().collect()
 }
 
 #[cfg(test)]

@@ -102,7 +102,18 @@ pub struct Index {
     pub adopted: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+/// [`Saved`], as it is written.
+#[derive(Serialize)]
+struct Saving<'a> {
+    version: u32,
+    container: &'a str,
+    newest: Option<&'a SnapshotId>,
+    files: Vec<(&'a Key, &'a Entry)>,
+    code: Option<&'a Code>,
+    adopted: bool,
+}
+
+#[derive(Deserialize)]
 struct Saved {
     version: u32,
     container: String,
@@ -157,16 +168,12 @@ impl Index {
     /// # Errors
     /// Those of the disk; the old one is then as it was.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let saved = Saved {
+        let saved = Saving {
             version: VERSION,
-            container: self.container.clone(),
-            newest: self.newest.clone(),
-            files: self
-                .files
-                .iter()
-                .map(|(key, entry)| (key.clone(), entry.clone()))
-                .collect(),
-            code: self.code.clone(),
+            container: &self.container,
+            newest: self.newest.as_ref(),
+            files: self.files.iter().collect(),
+            code: self.code.as_deref(),
             adopted: self.adopted,
         };
         let json = serde_json::to_vec(&saved)?;

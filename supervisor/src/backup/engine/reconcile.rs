@@ -14,9 +14,10 @@ impl Engine {
             match &self.index.newest {
                 Some(newest) if !store.has_manifest(newest).await? => {
                     tracing::warn!("the store lost the newest snapshot: everything is saved anew");
-                    self.index.forget_stored();
+                    let index = Arc::make_mut(&mut self.index);
+                    index.forget_stored();
                     // What else is there may be older than what was forgotten, and is all that is left of it.
-                    self.index.adopted = false;
+                    index.adopted = false;
                     self.known = false;
                     self.reconciled = false;
                 }
@@ -28,7 +29,7 @@ impl Engine {
         let (known, container) = (self.known, self.index.container.clone());
         let ours = |id: &SnapshotId| known && id.as_str().ends_with(&container);
         match ids.last() {
-            None => self.index.forget_stored(),
+            None => Arc::make_mut(&mut self.index).forget_stored(),
             Some(newest) => {
                 let news = self.index.newest.as_ref() != Some(newest) && !ours(newest);
                 let others: Vec<SnapshotId> = ids.iter().filter(|id| !ours(id)).cloned().collect();
@@ -36,14 +37,16 @@ impl Engine {
                 if (news || !self.index.adopted) && !others.is_empty() {
                     let theirs = readable(&store, &others).await?;
                     let theirs = Index::adopt(container.clone(), &theirs);
-                    let joined = join(&mut self.index, theirs);
+                    let joined = join(Arc::make_mut(&mut self.index), theirs);
                     self.incomplete |= joined && ours(newest);
                 }
-                self.index.newest = self.index.newest.take().max(Some(newest.clone()));
+                let index = Arc::make_mut(&mut self.index);
+                index.newest = index.newest.take().max(Some(newest.clone()));
             }
         }
-        self.index.adopted = true;
+        Arc::make_mut(&mut self.index).adopted = true;
         self.reconciled = true;
+        self.written = false;
         Ok(())
     }
 }

@@ -177,7 +177,7 @@ impl Engine {
         done.read_bytes += draft.read;
         done.new_bytes += draft.fresh;
         done.put_bytes += draft.put;
-        let mut next = self.index.clone();
+        let mut next = Index::clone(&self.index);
         next.files.extend(changes);
         next.code = Some(code);
         Ok(Some(next))
@@ -191,7 +191,7 @@ impl Engine {
             .get(&bundle::key())
             .is_some_and(Entry::is_own);
         own.then(|| {
-            let mut next = self.index.clone();
+            let mut next = Index::clone(&self.index);
             next.files.remove(&bundle::key());
             next.code = None;
             next
