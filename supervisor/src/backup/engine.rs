@@ -3,7 +3,7 @@
 //! Order is everything here. Segments are put before the snapshot that names them; the index on disk follows the
 //! snapshot. Killed at any moment, the next supervisor finds an index that is at most behind: it reads again what was
 //! put already, and no snapshot is ever listed that lacks a byte. A store that lost the newest snapshot is filled anew
-//! from the files.
+//! from what is left there and from the files.
 
 mod reconcile;
 mod room;
