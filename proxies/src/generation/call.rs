@@ -289,7 +289,7 @@ impl Call {
         Terms {
             tier: told.tier.or(asked.tier),
             fast: told.fast || (silent && asked.fast),
-            geo: told.geo.or(asked.geo.filter(|_| silent)),
+            geo: told.geo.or_else(|| asked.geo.filter(|_| silent)),
             ..told
         }
     }

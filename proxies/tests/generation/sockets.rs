@@ -576,7 +576,6 @@ async fn another_provider_of_the_session_needs_another_socket() {
         id: "main".to_owned(),
         agent: "codex".to_owned(),
         upstreams: Vec::new(),
-        cap: None,
     };
     proxy
         .proxy

@@ -92,6 +92,8 @@ pub struct Backups(Arc<SetOnce<Running>>);
 #[derive(Debug)]
 struct Running {
     requests: mpsc::Sender<Request>,
+    /// See [`EngineSetup::hurry`].
+    hurry: CancellationToken,
     settings: Backup,
     variables: Variables,
     task: String,
@@ -125,6 +127,7 @@ impl Backups {
             &directory.join("spool"),
             SPOOL,
         )?;
+        let hurry = CancellationToken::new();
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let engine = Engine::new(EngineSetup {
             task: setup.task.clone(),
@@ -142,10 +145,12 @@ impl Backups {
             },
             snapshots: setup.snapshots.clone(),
             now: Now::read,
+            hurry: hurry.clone(),
         })?;
         let (requests, inbox) = mpsc::channel(WAITING);
         let running = Running {
             requests,
+            hurry,
             settings: setup.settings.clone(),
             variables: setup.variables.clone(),
             task: setup.task.clone(),
@@ -228,6 +233,9 @@ impl Backups {
 
     /// The last backup, before the container ends.
     pub async fn finish(&self, deadline: Instant) {
+        if let Some(running) = self.0.get() {
+            running.hurry.cancel();
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         match self.ask("stop", left).await {
             Ok(done) => match done.owed {
@@ -285,10 +293,12 @@ impl Task {
                         all.push(more);
                     }
                     self.serve(all).await;
+                    self.tidy().await;
                 }
                 () = clock::until(self.due.at()) => {
                     let reason = if self.due.is_retry() { "retry" } else { "interval" };
                     drop(self.backup(reason).await);
+                    self.tidy().await;
                 }
                 change = changes.recv() => match change {
                     Ok(change) => self.changed(&change),
@@ -304,6 +314,16 @@ impl Task {
                 }
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Not when the container is about to end: what was not thinned until then is thinned by the next one.
+    async fn tidy(&mut self) {
+        let hurry = self.engine.hurry();
+        tokio::select! {
+            biased;
+            () = hurry.cancelled() => {}
+            () = self.engine.tidy_if_due() => {}
         }
     }
 
@@ -368,6 +388,9 @@ impl Task {
             Ok(done) => {
                 self.tell(reason, &done, began).await;
                 self.watch(done.directories.clone()).await;
+                if done.unfinished {
+                    self.due.changed(Instant::now());
+                }
                 Ok(done)
             }
             Err(error) => {

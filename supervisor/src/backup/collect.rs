@@ -22,12 +22,17 @@ pub enum Shape {
     Whole,
 }
 
-/// Where conversations and shell histories are below the home. Sources: Claude Code 2.1.197, Codex 0.169.0, Copilot
-/// 1.0.102; what resuming needs is among it.
-const HOME: &[(&str, Kind, Option<&str>)] = &[
+/// Where conversations and shell histories are below the home, for saving and for restoring. Sources: Claude Code
+/// 2.1.197, Codex 0.169.0 (which moves what is archived), Copilot 1.0.102; what resuming needs is among it.
+pub const HOME: &[(&str, Kind, Option<&str>)] = &[
     (".claude/projects", Kind::Conversation, Some("claude")),
     (".claude/todos", Kind::Conversation, Some("claude")),
     (".codex/sessions", Kind::Conversation, Some("codex")),
+    (
+        ".codex/archived_sessions",
+        Kind::Conversation,
+        Some("codex"),
+    ),
     (
         ".copilot/session-state",
         Kind::Conversation,
@@ -37,6 +42,8 @@ const HOME: &[(&str, Kind, Option<&str>)] = &[
 ];
 /// Larger files that are replaced as a whole are nobody's transcripts.
 pub const MAX_WHOLE: u64 = 32 * 1024 * 1024;
+/// Larger ones that grow are neither: the largest transcripts that people have have some hundred MiB.
+pub const MAX_LINES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// A file that was found.
 #[derive(Clone, Debug)]
@@ -116,11 +123,6 @@ impl Collector {
     #[must_use]
     pub fn expected(&self) -> Vec<PathBuf> {
         HOME.iter().map(|(root, ..)| self.home.join(root)).collect()
-    }
-
-    #[must_use]
-    pub fn home(&self) -> &Path {
-        &self.home
     }
 
     /// Everything there is to save now.
@@ -222,13 +224,20 @@ fn without_helper(path: &Path) -> Result<crate::helper::Tree, HelperError> {
     })
 }
 
-fn shape(path: &str, kind: Kind) -> Shape {
+pub(super) fn shape(path: &str, kind: Kind) -> Shape {
     let lines = [".jsonl", ".cast"].iter().any(|end| path.ends_with(end));
     if lines || kind == Kind::Shell {
         Shape::Lines
     } else {
         Shape::Whole
     }
+}
+
+/// Whether a file right below the state directory is of the ledger.
+#[must_use]
+pub fn is_ledger(name: &str) -> bool {
+    name == "generations.totals.json"
+        || (name.starts_with("generations") && name.ends_with(".jsonl") && !name.contains('/'))
 }
 
 /// Our own files: the ledger, the journal, and recordings if they are asked for.
@@ -274,10 +283,7 @@ fn own(state: &Path, recordings: bool) -> Result<Vec<Found>, CollectError> {
         }
         Ok(())
     };
-    look("", Kind::Ledger, &|name| {
-        name == "generations.totals.json"
-            || (name.starts_with("generations") && name.ends_with(".jsonl"))
-    })?;
+    look("", Kind::Ledger, &is_ledger)?;
     look("journal", Kind::Journal, &|name| name.ends_with(".jsonl"))?;
     if recordings {
         look("terminals", Kind::Recording, &|name| {

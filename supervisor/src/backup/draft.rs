@@ -14,7 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
-use super::collect::{CollectError, Collector, Found, MAX_WHOLE, Shape};
+use super::collect::{CollectError, Collector, Found, MAX_LINES, MAX_WHOLE, Shape};
 use super::cut;
 use super::guard::{self, Records};
 use super::hash::Running;
@@ -98,13 +98,6 @@ enum Recovered<'e> {
     No(Box<Cow<'e, Entry>>),
 }
 
-/// All of a file, seen once.
-struct Scan {
-    /// The hash and the tail at the end of what is saved, if the file begins with it.
-    prefix: Option<(Running, String)>,
-    records: Records,
-}
-
 impl<'a> Draft<'a> {
     pub fn new(collector: &'a Collector, masks: &'a Masks, sink: &'a mut Sink) -> Self {
         Self {
@@ -145,6 +138,17 @@ impl<'a> Draft<'a> {
             && before.mode == found.mode
             && before.live().seen == Some(found.stamp)
         {
+            return Ok(());
+        }
+        let limit = match found.shape {
+            Shape::Lines => MAX_LINES,
+            Shape::Whole => MAX_WHOLE,
+        };
+        if found.stamp.size > limit {
+            self.unreadable.push(Guarded {
+                key: found.key.clone(),
+                reason: format!("it has more than {limit} bytes"),
+            });
             return Ok(());
         }
         let taken = match found.shape {
@@ -191,7 +195,7 @@ impl<'a> Draft<'a> {
         let Some(before) = before else {
             let mut copy = Copy::default();
             let mut fresh = Vec::new();
-            self.grow(found, &mut copy, &mut fresh).await?;
+            self.grow(found, &mut copy, &mut fresh, None).await?;
             if copy.bytes > 0 {
                 self.change(found, entry(found, copy), fresh);
             }
@@ -212,33 +216,35 @@ impl<'a> Draft<'a> {
         if same && live.hash.is_some() && found.stamp.size >= live.bytes {
             let mut copy = live.clone();
             let mut fresh = Vec::new();
-            if let Grown::Yes = self.grow(found, &mut copy, &mut fresh).await? {
+            if let Grown::Yes = self.grow(found, &mut copy, &mut fresh, None).await? {
                 self.join(&mut copy, &mut fresh).await?;
                 self.keep_on(found, before, copy, fresh);
                 return Ok(());
             }
         }
-        let scan = self.scan(found, live).await?;
-        if let Some((hash, tail)) = scan.prefix {
+        if let Some((hash, tail)) = self.scan(found, live, None).await? {
             let mut copy = Copy {
                 hash: Some(hash),
                 tail: Some(tail),
                 ..live.clone()
             };
             let mut fresh = Vec::new();
-            if let Grown::Yes = self.grow(found, &mut copy, &mut fresh).await? {
+            if let Grown::Yes = self.grow(found, &mut copy, &mut fresh, None).await? {
                 self.keep_on(found, before, copy, fresh);
                 return Ok(());
             }
         }
+        let mut copy = Copy::default();
+        let mut fresh = Vec::new();
+        // Of the very bytes that are saved: another look at the file may be one at another file.
+        let mut records = Records::default();
+        let taken = is_guarded(found.kind).then_some(&mut records);
+        self.grow(found, &mut copy, &mut fresh, taken).await?;
         let verdict = if is_guarded(found.kind) {
-            self.judge(&before.good, scan.records).await
+            self.judge(&before.good, records).await
         } else {
             Ok(())
         };
-        let mut copy = Copy::default();
-        let mut fresh = Vec::new();
-        self.grow(found, &mut copy, &mut fresh).await?;
         self.rewritten(found, before, copy, fresh, verdict);
         Ok(())
     }
@@ -248,13 +254,6 @@ impl<'a> Draft<'a> {
         found: &Found,
         before: Option<&Entry>,
     ) -> Result<(), DraftError> {
-        if found.stamp.size > MAX_WHOLE {
-            self.unreadable.push(Guarded {
-                key: found.key.clone(),
-                reason: format!("it has more than {MAX_WHOLE} bytes"),
-            });
-            return Ok(());
-        }
         let limit = usize::try_from(MAX_WHOLE).unwrap_or(usize::MAX);
         let (raw, stamp) = self.read(&found.key, 0, limit).await?;
         let masked = self.masks.apply(&raw);
@@ -343,12 +342,13 @@ impl<'a> Draft<'a> {
         self.changes.insert(found.key.clone(), change);
     }
 
-    /// Reads on from where the copy ends, after a look at what comes before.
+    /// Reads on from where the copy ends, after a look at what comes before. `records` takes what is read.
     async fn grow(
         &mut self,
         found: &Found,
         copy: &mut Copy,
         fresh: &mut Vec<Packed>,
+        mut records: Option<&mut Records>,
     ) -> Result<Grown, DraftError> {
         let before = copy.bytes.min(TAIL);
         let mut offset = copy.bytes - before;
@@ -386,6 +386,9 @@ impl<'a> Draft<'a> {
             recent.drain(..recent.len().saturating_sub(TAIL_LEN));
             let masked = masking.push(ready);
             hash.update(&masked);
+            if let Some(records) = &mut records {
+                records.push(&masked);
+            }
             self.pack(&masked, fresh).await?;
             taken += cut as u64;
             raw.drain(..cut);
@@ -399,6 +402,9 @@ impl<'a> Draft<'a> {
         }
         let rest = masking.finish();
         hash.update(&rest);
+        if let Some(records) = records {
+            records.push(&rest);
+        }
         self.pack(&rest, fresh).await?;
         copy.bytes += taken;
         copy.seen = Some(stamp);

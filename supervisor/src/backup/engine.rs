@@ -3,37 +3,37 @@
 //! Order is everything here. Segments are put before the snapshot that names them; the index on disk follows the
 //! snapshot. Killed at any moment, the next supervisor finds an index that is at most behind: it reads again what was
 //! put already, and no snapshot is ever listed that lacks a byte. A store that lost the newest snapshot is filled anew
-//! from the files.
+//! from what is left there and from the files.
+
+mod reconcile;
+mod room;
+mod work_tree;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::code::Code;
+use tokio_util::sync::CancellationToken;
+
 use super::collect::{CollectError, Collector, Found};
 use super::draft::bundle;
 use super::draft::{Draft, DraftError, Guarded};
 use super::index::{Entry, Index, Key};
-use super::manifest::{Kind, Manifest, Place, Places, Session, SnapshotId, VERSION};
+use super::manifest::{
+    Kind, MAX_FILES, MAX_PIECES, Manifest, Place, Places, Session, SnapshotId, VERSION,
+};
 use super::mask::Masks;
 use super::pace::{Now, Pace};
 use super::retention;
 use super::sink::{Sink, SinkError};
-use super::snapshot::{Snapshot, SnapshotError, Snapshots};
+use super::snapshot::Snapshots;
 use super::store::{Store, StoreError};
-use crate::boot::git::GitError;
 use crate::config::settings::Backup;
-use crate::helper::Helper;
+use work_tree::Looks;
 
-/// Snapshots that are tried, the newest first, when one cannot be read.
-const TRIED: usize = 5;
 /// Between two tidyings, in backups.
 const TIDY_EVERY: u32 = 60;
-
-/// For the work tree: a first look at a large one takes minutes, after that it costs what changed.
-const LOOK: Duration = Duration::from_secs(45);
-/// At the container's end.
-const LAST_LOOK: Duration = Duration::from_secs(3);
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,8 @@ pub struct Setup {
     pub snapshots: Option<Snapshots>,
     /// The clocks: [`Now::read`].
     pub now: fn() -> Now,
+    /// Cancelled when the last backup is about to be asked for: one that is under way does not wait for the work tree.
+    pub hurry: CancellationToken,
 }
 
 /// What a backup did.
@@ -86,6 +88,8 @@ pub struct Done {
     pub unreadable: Vec<Guarded>,
     /// Why it is only in the spool.
     pub owed: Option<String>,
+    /// The look at the work tree goes on: another backup will find what it brings.
+    pub unfinished: bool,
     /// Directories whose changes matter.
     pub directories: Vec<PathBuf>,
 }
@@ -94,19 +98,27 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Engine {
     setup: Setup,
-    index: Index,
+    looks: Looks,
+    /// Shared with whoever writes it to the disk.
+    index: Arc<Index>,
+    /// It is on disk as it is.
+    written: bool,
     /// The index was compared with the store.
     reconciled: bool,
     /// There was an index on disk.
     known: bool,
+    /// The newest snapshot lacks what was learned of since.
+    incomplete: bool,
     backups: u32,
     pace: Pace,
+    /// Backups at the last tidying.
+    tidied: u32,
 }
 
 impl Engine {
     /// # Errors
     /// When the index is there and cannot be read for a reason other than its content.
-    pub fn new(setup: Setup) -> Result<Self, EngineError> {
+    pub fn new(mut setup: Setup) -> Result<Self, EngineError> {
         let loaded = match Index::load(&setup.index) {
             Ok(loaded) => loaded,
             Err(source) if source.raw_os_error().is_some() => {
@@ -124,26 +136,28 @@ impl Engine {
             Index::new(random.get(..8).unwrap_or("00000000").to_owned())
         });
         Ok(Self {
+            looks: Looks::new(setup.snapshots.take()),
             setup,
-            index,
+            index: Arc::new(index),
+            written: known,
             reconciled: false,
             known,
+            incomplete: false,
             backups: 0,
             pace: Pace::default(),
+            tidied: 0,
         })
-    }
-
-    /// The store, for those who read it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn store(&mut self) -> Result<Store, StoreError> {
-        self.setup.sink.target()
     }
 
     /// These settings of the store from now on.
     pub fn renew(&mut self, settings: Backup) {
         self.setup.sink.renew(settings);
+    }
+
+    /// See [`Setup::hurry`].
+    #[must_use]
+    pub fn hurry(&self) -> CancellationToken {
+        self.setup.hurry.clone()
     }
 
     /// How long the store may take for one object from now on.
@@ -185,6 +199,28 @@ impl Engine {
                 self.setup.sink.fail(&error);
             }
         }
+        let mut done = self.save_files(reason, &sessions, masks).await?;
+        // Before git is waited for.
+        self.remember().await;
+        self.save_work_tree(reason, &sessions, masks, &mut done)
+            .await;
+        done.files = self.index.files.len();
+        done.snapshot = self.index.newest.clone();
+        done.owed = self.setup.sink.failed().map(str::to_owned);
+        self.remember().await;
+        if done.taken && done.owed.is_none() {
+            self.backups += 1;
+        }
+        Ok(done)
+    }
+
+    /// Conversations, histories and our own files.
+    async fn save_files(
+        &mut self,
+        reason: &str,
+        sessions: &[Session],
+        masks: &Masks,
+    ) -> Result<Done, EngineError> {
         let listing = self.setup.collector.list().await?;
         for root in &listing.cut {
             tracing::warn!(
@@ -197,34 +233,33 @@ impl Engine {
             .iter()
             .partition(|found| found.kind == Kind::Recording);
         let Setup {
-            collector,
-            sink,
-            snapshots,
-            ..
+            collector, sink, ..
         } = &mut self.setup;
         let mut draft = Draft::new(collector, masks, sink);
+        let gone: Vec<Key> = gone(&self.index, &listing.files, &listing.cut);
+        let mut room = room::for_new(&self.index, &gone);
         for found in &files {
-            draft
-                .take(found, before(&self.index, found).as_deref())
-                .await?;
+            let before = before(&self.index, found);
+            if before.is_none() && room == 0 {
+                draft.unreadable.push(Guarded {
+                    key: found.key.clone(),
+                    reason: format!("a snapshot has at most {MAX_FILES} files"),
+                });
+                continue;
+            }
+            if before.is_none() {
+                room -= 1;
+            }
+            draft.take(found, before.as_deref()).await?;
         }
-        let gone = gone(&self.index, &listing.files, &listing.cut);
         let mut removed = Vec::new();
-        let code = look(snapshots.as_ref(), &self.index, reason).await;
-        match &code {
-            Looked::As => {}
-            Looked::None if self.index.code.is_some() => removed.push(bundle::key()),
-            Looked::None => {}
-            Looked::Taken { bundle, helper, .. } => draft.take_bundle(helper, bundle).await?,
-            Looked::Failed(reason) => draft.unreadable.push(Guarded {
-                key: bundle::key(),
-                reason: reason.clone(),
-            }),
-        }
-        for (key, entry) in gone {
+        for key in &gone {
+            let Some(entry) = self.index.files.get(key) else {
+                continue;
+            };
             if key.place == Place::Home {
                 draft.trouble(key, entry, "it is gone");
-            } else {
+            } else if entry.is_own() {
                 removed.push(key.clone());
             }
         }
@@ -268,33 +303,29 @@ impl Engine {
                 Err(error) => tracing::warn!(%error, "recordings are not saved this time"),
             }
         }
-        let nothing_new = changes.is_empty() && removed.is_empty();
-        let mut next = self.index.clone();
+        let nothing_new = changes.is_empty() && removed.is_empty() && !self.incomplete;
+        if nothing_new && looks.is_empty() && self.index.newest.is_some() {
+            return Ok(done);
+        }
+        let mut next = Index::clone(&self.index);
         for key in removed {
             next.files.remove(&key);
         }
         next.files.extend(looks);
         next.files.extend(changes);
-        match code {
-            Looked::Taken { code, .. } => next.code = Some(code),
-            Looked::None => next.code = None,
-            Looked::As | Looked::Failed(_) => {}
+        let given_up = room::make(&mut next, &gone, MAX_FILES, MAX_PIECES);
+        if given_up > 0 {
+            tracing::warn!(
+                given_up,
+                "the snapshot is full: files that are gone are not kept any more"
+            );
         }
-        done.files = next.files.len();
         if nothing_new && (self.index.newest.is_some() || next.files.is_empty()) {
-            self.index = next;
+            self.index = Arc::new(next);
+            self.written = false;
         } else {
-            self.put(reason, sessions, next).await?;
+            self.put(reason, sessions.to_vec(), next).await?;
             done.taken = true;
-        }
-        done.snapshot = self.index.newest.clone();
-        done.owed = self.setup.sink.failed().map(str::to_owned);
-        self.remember();
-        if done.taken && done.owed.is_none() {
-            self.backups += 1;
-            if self.backups % TIDY_EVERY == 1 {
-                self.tidy().await;
-            }
         }
         Ok(done)
     }
@@ -305,7 +336,7 @@ impl Engine {
     /// [`EngineError`]; what was removed until then is gone.
     pub async fn purge(&mut self) -> Result<usize, EngineError> {
         // First what is here: killed in between, it is not taken for what the store has.
-        self.index.forget_stored();
+        Arc::make_mut(&mut self.index).forget_stored();
         self.index
             .save(&self.setup.index)
             .map_err(|source| EngineError::Index {
@@ -346,21 +377,39 @@ impl Engine {
         match self.setup.sink.finish(&manifest).await {
             // A name that is taken is passed over the next time.
             Err(SinkError::Store(StoreError::Exists(taken))) => {
-                self.index.newest = Some(taken.clone());
+                Arc::make_mut(&mut self.index).newest = Some(taken.clone());
                 return Err(StoreError::Exists(taken).into());
             }
             finished => finished?,
         }
         next.newest = Some(id);
-        self.index = next;
+        self.index = Arc::new(next);
+        self.written = false;
+        self.incomplete = false;
         Ok(())
     }
 
     /// The snapshot counts, whether its index is on disk or not: without it more is read the next time.
-    fn remember(&mut self) {
-        match self.index.save(&self.setup.index) {
-            Ok(()) => self.known = true,
+    async fn remember(&mut self) {
+        if self.written {
+            return;
+        }
+        let (index, path) = (self.index.clone(), self.setup.index.clone());
+        let saved = tokio::task::spawn_blocking(move || index.save(&path)).await;
+        match saved.map_err(std::io::Error::other).and_then(|saved| saved) {
+            Ok(()) => {
+                self.known = true;
+                self.written = true;
+            }
             Err(error) => tracing::warn!(%error, "the backup's index is not on disk"),
+        }
+    }
+
+    /// Thins the past when it is time to: after a backup, not before its answer.
+    pub async fn tidy_if_due(&mut self) {
+        if self.backups % TIDY_EVERY == 1 && self.backups != self.tidied {
+            self.tidied = self.backups;
+            self.tidy().await;
         }
     }
 
@@ -376,58 +425,6 @@ impl Engine {
             Err(error) => tracing::warn!(%error, "the store is not tidied"),
         }
     }
-
-    /// What the store has and we do not know of, and the other way round.
-    async fn reconcile(&mut self) -> Result<(), StoreError> {
-        let store = self.setup.sink.target()?;
-        if self.reconciled {
-            if let Some(newest) = &self.index.newest
-                && !store.has_manifest(newest).await?
-            {
-                tracing::warn!("the store lost the newest snapshot: everything is saved anew");
-                self.index.forget_stored();
-            }
-            return Ok(());
-        }
-        let ids = store.list_manifests().await?;
-        match ids.last() {
-            None => self.index.forget_stored(),
-            Some(newest) if self.index.newest.as_ref() == Some(newest) => {}
-            Some(_) => {
-                let newest = readable(&store, &ids).await?;
-                // Ours that the index had no time to follow: what it says of the files is true, if behind.
-                let ours = newest.id.as_str().ends_with(&self.index.container);
-                if !(self.known && ours) {
-                    let theirs = Index::adopt(self.index.container.clone(), &newest);
-                    for (key, entry) in theirs.files {
-                        self.index.files.entry(key).or_insert(entry);
-                    }
-                }
-                let newest = ids.last().cloned();
-                self.index.newest = newest.max(self.index.newest.take());
-            }
-        }
-        self.reconciled = true;
-        Ok(())
-    }
-}
-
-/// The newest snapshot that can be read.
-async fn readable(store: &Store, ids: &[SnapshotId]) -> Result<Manifest, StoreError> {
-    let mut first = None;
-    for id in ids.iter().rev().take(TRIED) {
-        match store.get_manifest(id).await {
-            Ok(manifest) => return Ok(manifest),
-            Err(error) => {
-                tracing::warn!(%error, "a snapshot cannot be read");
-                first.get_or_insert(error);
-            }
-        }
-    }
-    Err(first.unwrap_or_else(|| StoreError::Segment {
-        name: String::new(),
-        what: "there is no snapshot",
-    }))
 }
 
 /// What is saved of a file, or of the one that it was before it was renamed (our own files are, at rotation).
@@ -454,59 +451,15 @@ fn before<'a>(index: &'a Index, found: &Found) -> Option<Cow<'a, Entry>> {
 }
 
 /// Entries whose files are not there any more.
-/// What became of a look at the work tree.
-enum Looked {
-    /// It is not looked at, or as it was.
-    As,
-    /// There is no repository, or no git.
-    None,
-    Taken {
-        code: Box<Code>,
-        bundle: PathBuf,
-        helper: Helper,
-    },
-    /// The last snapshot of it stays.
-    Failed(String),
-}
-
-/// Conversations do not wait for the work tree for long, least of all at the container's end.
-async fn look(snapshots: Option<&Snapshots>, index: &Index, reason: &str) -> Looked {
-    let Some(snapshots) = snapshots else {
-        return Looked::As;
-    };
-    let patience = if reason == "stop" { LAST_LOOK } else { LOOK };
-    let last = index.code.as_ref().map(|code| code.fingerprint.as_str());
-    match tokio::time::timeout(patience, snapshots.take(last)).await {
-        Ok(Ok(Snapshot::None)) => Looked::None,
-        Ok(Ok(Snapshot::Unchanged)) => Looked::As,
-        Ok(Ok(Snapshot::Taken { code, bundle })) => Looked::Taken {
-            code,
-            bundle,
-            helper: snapshots.helper.clone(),
-        },
-        Ok(Err(SnapshotError::Git(GitError::Missing { .. }))) => Looked::None,
-        Ok(Err(error)) => Looked::Failed(format!("the work tree is not saved: {error}")),
-        Err(_) => Looked::Failed(format!(
-            "the work tree is not saved: git took longer than {} s",
-            patience.as_secs()
-        )),
-    }
-}
-
-fn gone<'a>(
-    index: &'a Index,
-    files: &[Found],
-    cut: &[String],
-) -> impl Iterator<Item = (&'a Key, &'a Entry)> {
-    let there: std::collections::HashSet<Key> =
-        files.iter().map(|found| found.key.clone()).collect();
-    let cut = cut.to_vec();
-    index.files.iter().filter(move |(key, _)| {
+fn gone(index: &Index, files: &[Found], cut: &[String]) -> Vec<Key> {
+    let there: std::collections::HashSet<&Key> = files.iter().map(|found| &found.key).collect();
+    let gone = index.files.keys().filter(|key| {
         // Where not everything is listed, what is missing says nothing.
         let unknown = cut.iter().any(|root| key.path.starts_with(root.as_str()));
         // The bundle is no file that lies somewhere.
-        !unknown && !there.contains(*key) && key.place != Place::Code
-    })
+        !unknown && !there.contains(key) && key.place != Place::Code
+    });
+    gone.cloned().collect()
 }
 
 #[cfg(test)]

@@ -6,11 +6,17 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backup::code::Code;
 use crate::backup::collect::Collector;
 use crate::backup::objects::Objects;
 use crate::config::values::StoreKind;
 use crate::config::{Secret, Variables};
 use crate::paths::Paths;
+
+#[path = "engine_store_tests.rs"]
+mod store;
+#[path = "engine_work_tree_tests.rs"]
+mod work_tree;
 
 const TRANSCRIPT: &str = ".claude/projects/-app-repo/s.jsonl";
 
@@ -64,7 +70,7 @@ impl Disk {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    fn engine_with(&self, bound: u64) -> Engine {
+    fn engine_of(&self, bound: u64, snapshots: Option<Snapshots>) -> Engine {
         let url = format!("file://{}", self.directory.path().join("store").display());
         let settings = Backup {
             url: url.into(),
@@ -81,10 +87,15 @@ impl Disk {
             sink: Sink::new(settings, Variables::default(), "t", &spool, bound).unwrap(),
             index: self.state("backup/index.json.zst"),
             places: Places::default(),
-            snapshots: None,
+            snapshots,
             now,
+            hurry: CancellationToken::new(),
         })
         .unwrap()
+    }
+
+    fn engine_with(&self, bound: u64) -> Engine {
+        self.engine_of(bound, None)
     }
 
     fn engine(&self) -> Engine {
@@ -258,11 +269,7 @@ async fn without_its_index_nothing_is_put_again() {
     }
     // Another container of the same task, with an empty home, drops nothing.
     let other = Disk::new();
-    fs::rename(
-        disk.directory.path().join("store"),
-        other.directory.path().join("store"),
-    )
-    .unwrap();
+    hand_over(&disk, &other);
     other.append(".codex/sessions/new.jsonl", &line(9));
     other.backup(&mut other.engine()).await;
     assert_eq!(other.saved().await.len(), 3);
@@ -300,6 +307,98 @@ async fn a_store_that_takes_nothing_is_owed_and_gets_it_later() {
         [line(1), line(2), line(3)].concat()
     );
     assert_eq!(engine.setup.sink.spooled(), 0);
+}
+
+/// The store of one container's disk becomes that of another.
+fn hand_over(from: &Disk, to: &Disk) {
+    fs::rename(
+        from.directory.path().join("store"),
+        to.directory.path().join("store"),
+    )
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_could_not_reach_the_store_at_first_drops_nothing_of_the_one_before() {
+    const HISTORY: &str = ".local/state/whim/history/bash";
+    let before = Disk::new();
+    before.append(TRANSCRIPT, &line(1));
+    before.append(HISTORY, "make\nmake test\n");
+    before.backup(&mut before.engine()).await;
+    let disk = Disk::new();
+    fs::write(disk.directory.path().join("store"), "in the way").unwrap();
+    let mut engine = disk.engine();
+    disk.append(".codex/sessions/new.jsonl", &line(9));
+    disk.append(HISTORY, "ls\n");
+    let done = disk.backup(&mut engine).await;
+    assert!(done.owed.is_some() && done.taken, "{done:?}");
+    fs::remove_file(disk.directory.path().join("store")).unwrap();
+    hand_over(&before, &disk);
+    // Its own snapshot is not taken for all that there is, though it is the newest and nothing changed since.
+    let done = disk.backup(&mut disk.engine()).await;
+    assert_eq!(done.owed, None);
+    assert_eq!(disk.content(TRANSCRIPT).await, line(1));
+    assert_eq!(disk.content(".codex/sessions/new.jsonl").await, line(9));
+    // Of the same name, and not the same: neither goes for the other.
+    assert_eq!(disk.content(HISTORY).await, "make\nmake test\n");
+    assert_eq!(disk.content(&format!("{HISTORY}.damaged")).await, "ls\n");
+    // And a history that holds all of it takes the place of both.
+    fs::write(disk.home(HISTORY), "make\nmake test\nls\n").unwrap();
+    disk.backup(&mut disk.engine()).await;
+    assert_eq!(disk.content(HISTORY).await, "make\nmake test\nls\n");
+    assert_eq!(disk.saved().await.len(), 3);
+}
+
+#[tokio::test]
+async fn what_another_container_left_stays_until_there_is_something_newer() {
+    let before = Disk::new();
+    fs::create_dir_all(before.state("journal")).unwrap();
+    fs::write(before.state("journal/1.jsonl"), line(1)).unwrap();
+    let mut engine = before.engine();
+    before.backup(&mut engine).await;
+    let code = Code {
+        work_tree: "a".repeat(40),
+        bundle: "code.bundle".into(),
+        object_format: "sha1".into(),
+        fingerprint: "f".into(),
+        ..Code::default()
+    };
+    let bundle = Entry {
+        kind: Kind::Code,
+        agent: None,
+        mode: 0o600,
+        good: super::super::index::Copy {
+            sha256: super::super::store::segment_name(b""),
+            ..Default::default()
+        },
+        damaged: None,
+        compared: 0,
+        trouble: None,
+    };
+    Arc::make_mut(&mut engine.index)
+        .files
+        .insert(bundle::key(), bundle);
+    Arc::make_mut(&mut engine.index).code = Some(Box::new(code.clone()));
+    fs::write(before.state("journal/1.jsonl"), line(1).repeat(2)).unwrap();
+    before.backup(&mut engine).await;
+    let disk = Disk::new();
+    hand_over(&before, &disk);
+    fs::create_dir_all(disk.state("journal")).unwrap();
+    fs::write(disk.state("journal/2.jsonl"), line(2)).unwrap();
+    disk.backup(&mut disk.engine()).await;
+    // Its own goes with its file, as ever.
+    fs::remove_file(disk.state("journal/2.jsonl")).unwrap();
+    fs::write(disk.state("journal/3.jsonl"), line(3)).unwrap();
+    disk.backup(&mut disk.engine()).await;
+    let paths: Vec<String> = disk
+        .saved()
+        .await
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(paths, ["code.bundle", "journal/1.jsonl", "journal/3.jsonl"]);
+    let manifest = disk.store().newest().await.unwrap().unwrap();
+    assert_eq!(manifest.code, Some(serde_json::to_value(&code).unwrap()));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-/// Longest line that is parsed for its id; a longer one is known by its bytes.
+/// Longest line that is parsed for its id; a longer one is known by its bytes, which are not kept.
 const MAX_PARSED: usize = 8 * 1024 * 1024;
 /// Most records that are compared; 24 bytes of memory each.
 pub const MAX_RECORDS: usize = 2_000_000;
@@ -67,7 +67,10 @@ impl std::fmt::Display for Damage {
 pub struct Records {
     /// Lengths by identity.
     known: HashMap<u128, u32>,
+    /// What came of the last line.
     line: Vec<u8>,
+    /// And of one that is too long to be kept: its hash and its length.
+    long: Option<(Sha256, u64)>,
     too_many: bool,
     any: bool,
 }
@@ -79,31 +82,50 @@ impl Records {
         while let Some(end) = memchr::memchr(b'\n', content) {
             let (line, rest) = content.split_at(end);
             content = rest.get(1..).unwrap_or_default();
-            if self.line.is_empty() {
-                self.record(line);
+            if self.line.is_empty() && self.long.is_none() && line.len() <= MAX_PARSED {
+                self.record(identity(line), line.len() as u64);
             } else {
-                let mut whole = std::mem::take(&mut self.line);
-                whole.extend_from_slice(line);
-                self.record(&whole);
+                self.go_on(line);
+                self.end();
             }
         }
-        self.line.extend_from_slice(content);
+        self.go_on(content);
     }
 
-    fn record(&mut self, line: &[u8]) {
+    /// More of the last line.
+    fn go_on(&mut self, more: &[u8]) {
+        if let Some((hash, length)) = &mut self.long {
+            hash.update(more);
+            *length = length.saturating_add(more.len() as u64);
+        } else if self.line.len() + more.len() <= MAX_PARSED {
+            self.line.extend_from_slice(more);
+        } else {
+            let begin = std::mem::take(&mut self.line);
+            let hash = Sha256::new()
+                .chain_update(b"line ")
+                .chain_update(&begin)
+                .chain_update(more);
+            self.long = Some((hash, (begin.len() + more.len()) as u64));
+        }
+    }
+
+    /// The last line is whole.
+    fn end(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        match self.long.take() {
+            Some((hash, length)) => self.record(shortened(hash), length),
+            None => self.record(identity(&line), line.len() as u64),
+        }
+    }
+
+    fn record(&mut self, identity: Option<u128>, length: u64) {
         if self.known.len() >= MAX_RECORDS {
             self.too_many = true;
-        } else if let Some(identity) = identity(line) {
-            let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
+        } else if let Some(identity) = identity {
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
             let known = self.known.entry(identity).or_default();
             *known = length.max(*known);
         }
-    }
-
-    /// The last line may be without its end.
-    fn finish(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        self.record(&line);
     }
 }
 
@@ -112,8 +134,9 @@ impl Records {
 /// # Errors
 /// What is wrong with it.
 pub fn compare(mut saved: Records, mut now: Records) -> Result<(), Damage> {
-    saved.finish();
-    now.finish();
+    // The last line may be without its end.
+    saved.end();
+    now.end();
     if saved.any && !now.any {
         return Err(Damage::Empty);
     }
@@ -150,9 +173,7 @@ fn identity(line: &[u8]) -> Option<u128> {
     if line.is_empty() {
         return None;
     }
-    let named: Option<Named<'_>> = (line.len() <= MAX_PARSED)
-        .then(|| serde_json::from_slice(line).ok())
-        .flatten();
+    let named: Option<Named<'_>> = serde_json::from_slice(line).ok();
     let digest = match &named {
         Some(Named { uuid: Some(id), .. } | Named { id: Some(id), .. }) => Sha256::new()
             .chain_update(b"id ")
@@ -162,7 +183,11 @@ fn identity(line: &[u8]) -> Option<u128> {
         }) if BOOKKEEPING.contains(&kind.as_ref()) => return None,
         _ => Sha256::new().chain_update(b"line ").chain_update(line),
     };
-    let digest = digest.finalize();
+    shortened(digest)
+}
+
+fn shortened(hash: Sha256) -> Option<u128> {
+    let digest = hash.finalize();
     let first = digest.first_chunk::<16>()?;
     Some(u128::from_le_bytes(*first))
 }
@@ -273,6 +298,36 @@ mod tests {
         for (what, saved, now, wanted) in cases {
             assert_eq!(verdict(&saved, &now), wanted, "{what}");
         }
+    }
+
+    #[test]
+    fn an_endless_line_is_known_by_its_bytes_and_not_kept() {
+        let part = vec![b'x'; MAX_PARSED / 2 + 1];
+        let line = |parts: usize, end: &[u8]| {
+            let mut records = Records::default();
+            for _ in 0..parts {
+                records.push(&part);
+                assert!(records.line.len() <= MAX_PARSED);
+            }
+            records.push(end);
+            records
+        };
+        assert_eq!(
+            compare(line(5, b"a\nshort\n"), line(5, b"a\nshort")),
+            Ok(())
+        );
+        let lost = Err(Damage::Lost { records: 1 });
+        assert_eq!(
+            compare(line(5, b"a\nshort\n"), line(5, b"b\nshort\n")),
+            lost
+        );
+        assert_eq!(compare(line(5, b"\n"), line(4, b"\n")), lost);
+        // However it came.
+        let mut whole = part.repeat(3);
+        whole.push(b'\n');
+        let mut at_once = Records::default();
+        at_once.push(&whole);
+        assert_eq!(compare(line(3, b"\n"), at_once), Ok(()));
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::code::Code;
+use super::draft::bundle;
 use super::hash::Running;
 use super::manifest::{self, File, Kind, Manifest, Piece, Place, Segment, SnapshotId};
 use crate::helper::Stamp;
@@ -78,6 +79,12 @@ impl Entry {
     pub fn live(&self) -> &Copy {
         self.damaged.as_ref().unwrap_or(&self.good)
     }
+
+    /// This container had the file itself; else it is what another one left.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.live().seen.is_some() || self.live().hash.is_some()
+    }
 }
 
 /// See the module's header.
@@ -90,9 +97,23 @@ pub struct Index {
     pub files: BTreeMap<Key, Entry>,
     /// The work tree of the newest snapshot; its bundle is among the files.
     pub code: Option<Box<Code>>,
+    /// What other containers of the task saved is in it, or there was nothing. Until then a snapshot of this container's
+    /// holds less than the store does.
+    pub adopted: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+/// [`Saved`], as it is written.
+#[derive(Serialize)]
+struct Saving<'a> {
+    version: u32,
+    container: &'a str,
+    newest: Option<&'a SnapshotId>,
+    files: Vec<(&'a Key, &'a Entry)>,
+    code: Option<&'a Code>,
+    adopted: bool,
+}
+
+#[derive(Deserialize)]
 struct Saved {
     version: u32,
     container: String,
@@ -100,6 +121,8 @@ struct Saved {
     files: Vec<(Key, Entry)>,
     #[serde(default)]
     code: Option<Box<Code>>,
+    #[serde(default)]
+    adopted: bool,
 }
 
 impl Index {
@@ -111,6 +134,7 @@ impl Index {
             newest: None,
             files: BTreeMap::new(),
             code: None,
+            adopted: false,
         }
     }
 
@@ -135,6 +159,7 @@ impl Index {
             newest: saved.newest,
             files: saved.files.into_iter().collect(),
             code: saved.code,
+            adopted: saved.adopted,
         }))
     }
 
@@ -143,16 +168,13 @@ impl Index {
     /// # Errors
     /// Those of the disk; the old one is then as it was.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let saved = Saved {
+        let saved = Saving {
             version: VERSION,
-            container: self.container.clone(),
-            newest: self.newest.clone(),
-            files: self
-                .files
-                .iter()
-                .map(|(key, entry)| (key.clone(), entry.clone()))
-                .collect(),
-            code: self.code.clone(),
+            container: &self.container,
+            newest: self.newest.as_ref(),
+            files: self.files.iter().collect(),
+            code: self.code.as_deref(),
+            adopted: self.adopted,
         };
         let json = serde_json::to_vec(&saved)?;
         crate::files::write(path, 0o600, &zstd::bulk::compress(&json, 1)?)
@@ -179,8 +201,18 @@ impl Index {
                 .collect(),
             ..Copy::default()
         };
+        let code: Option<Code> = manifest.code.clone().and_then(|code| {
+            let code: Code = serde_json::from_value(code).ok()?;
+            code.check().ok().map(|()| code)
+        });
+        let of_code = |file: &File| {
+            let Key { place, path } = bundle::key();
+            code.is_some() && file.place == place && file.path == path
+        };
         let good = manifest.files.iter();
-        for file in good.filter(|file| file.damaged_copy_of.is_none() && file.kind != Kind::Code) {
+        for file in good.filter(|file| {
+            file.damaged_copy_of.is_none() && (file.kind != Kind::Code || of_code(file))
+        }) {
             let key = Key {
                 place: file.place,
                 path: file.path.clone(),
@@ -206,6 +238,9 @@ impl Index {
                 entry.damaged = Some(copy(file));
             }
         }
+        index.code = code
+            .filter(|_| index.files.contains_key(&bundle::key()))
+            .map(Box::new);
         index
     }
 

@@ -7,7 +7,8 @@
 //! - `store`, `sink`: the snapshots of one task in such a place; the spool while it takes nothing
 //! - `collect`: which files there are, and their bytes, through the helper
 //! - `index`: what is saved of each file
-//! - `draft`, `engine`: one backup, from the listing to the snapshot; one after the other
+//! - `draft`, `engine`: one backup, from the listing to the snapshots: the conversations' first, then the work tree's;
+//!   one after the other
 //! - `agent`, `due`: when one is taken, and what is told of it; the times, pure
 //! - `secrets`, `known`: what must not leave; the sessions as a snapshot names them
 //! - `pace`: the time in snapshots' ids, whatever the wall clock does: pure

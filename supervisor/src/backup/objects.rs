@@ -70,8 +70,6 @@ pub enum ObjectError {
         action: &'static str,
         object: String,
         message: String,
-        /// Another try without a change from outside is of no use (no such bucket, not allowed).
-        lasting: bool,
     },
 }
 
@@ -94,7 +92,27 @@ pub struct Listed {
 
 /// See the module's header. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Objects(Way);
+pub struct Objects {
+    way: Way,
+    #[cfg(test)]
+    watch: Option<Watch>,
+}
+
+/// Called with what is done and the object's name before it is done; what it refuses is not.
+#[cfg(test)]
+pub(super) type Watching = dyn Fn(&str, &str) -> bool + Send + Sync;
+
+/// One that watches.
+#[cfg(test)]
+#[derive(Clone)]
+pub(super) struct Watch(pub(super) Arc<Watching>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Way {
@@ -166,12 +184,12 @@ impl Objects {
             StoreKind::Backend => {
                 let token = given.get(platform::TOKEN);
                 let platform = Platform::new(settings.url.expose(), token, connector()?)?;
-                return Ok(Self(Way::Platform(Arc::new(platform))));
+                return Ok(Self::by(Way::Platform(Arc::new(platform))));
             }
         };
         let prefix = Path::from_url_path(url.path().trim_matches('/'))
             .map_err(|error| OpenError::Settings(cut(&error.to_string())))?;
-        Ok(Self(Way::Library(Library { library, prefix })))
+        Ok(Self::by(Way::Library(Library { library, prefix })))
     }
 
     /// A directory, made if missing with mode 0700. Written objects are synced before they are acknowledged.
@@ -189,15 +207,43 @@ impl Objects {
             source,
         })?;
         let library = LocalFileSystem::new_with_prefix(&path).map_err(|error| unusable(&error))?;
-        Ok(Self(Way::Library(Library {
+        Ok(Self::by(Way::Library(Library {
             library: Arc::new(library.with_fsync(true)),
             prefix: Path::default(),
         })))
     }
 
+    fn by(way: Way) -> Self {
+        Self {
+            way,
+            #[cfg(test)]
+            watch: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn watched(self, watch: Watch) -> Self {
+        Self {
+            watch: Some(watch),
+            ..self
+        }
+    }
+
+    #[cfg(test)]
+    fn is_let(&self, action: &'static str, name: &str) -> Result<(), ObjectError> {
+        match &self.watch {
+            Some(Watch(watch)) if !watch(action, name) => Err(ObjectError::Failed {
+                action,
+                object: name.to_owned(),
+                message: "refused".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn of(library: Arc<dyn ObjectStore>) -> Self {
-        Self(Way::Library(Library {
+        Self::by(Way::Library(Library {
             library,
             prefix: Path::default(),
         }))
@@ -208,7 +254,9 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Failed`].
     pub async fn put(&self, name: &str, content: Bytes) -> Result<Put, ObjectError> {
-        match &self.0 {
+        #[cfg(test)]
+        self.is_let("put", name)?;
+        match &self.way {
             Way::Library(library) => library.put(name, content).await,
             Way::Platform(platform) => platform.put(name, content).await,
         }
@@ -219,9 +267,24 @@ impl Objects {
     /// # Errors
     /// [`ObjectError`].
     pub async fn get(&self, name: &str, limit: u64) -> Result<Bytes, ObjectError> {
-        match &self.0 {
+        #[cfg(test)]
+        self.is_let("get", name)?;
+        match &self.way {
             Way::Library(library) => library.get(name, limit).await,
             Way::Platform(platform) => platform.get(name, limit).await,
+        }
+    }
+
+    /// Whether there is an object of that name, without reading it.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn exists(&self, name: &str) -> Result<bool, ObjectError> {
+        #[cfg(test)]
+        self.is_let("head", name)?;
+        match &self.way {
+            Way::Library(library) => library.exists(name).await,
+            Way::Platform(platform) => platform.exists(name).await,
         }
     }
 
@@ -230,7 +293,9 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Failed`], [`ObjectError::TooMany`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
-        match &self.0 {
+        #[cfg(test)]
+        self.is_let("list", prefix)?;
+        match &self.way {
             Way::Library(library) => library.list(prefix).await,
             Way::Platform(platform) => platform.list(prefix).await,
         }
@@ -241,13 +306,12 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Failed`]; the platform's API has no such list.
     pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        match &self.0 {
+        match &self.way {
             Way::Library(library) => library.directories(prefix).await,
             Way::Platform(_) => Err(ObjectError::Failed {
                 action: "listing",
                 object: prefix.to_owned(),
                 message: "the platform's API tells of one task only; name it".to_owned(),
-                lasting: true,
             }),
         }
     }
@@ -257,7 +321,9 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Failed`].
     pub async fn delete(&self, name: &str) -> Result<(), ObjectError> {
-        match &self.0 {
+        #[cfg(test)]
+        self.is_let("delete", name)?;
+        match &self.way {
             Way::Library(library) => library.delete(name).await,
             Way::Platform(platform) => platform.delete(name).await,
         }
@@ -292,6 +358,15 @@ impl Library {
                 object: name.to_owned(),
                 limit,
             }),
+            Ok(Err(error)) => Err(failed("reading", name, &error)),
+            Err(late) => Err(silent("reading", name, &late)),
+        }
+    }
+
+    async fn exists(&self, name: &str) -> Result<bool, ObjectError> {
+        match within(self.library.head(&self.path(name))).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(object_store::Error::NotFound { .. })) => Ok(false),
             Ok(Err(error)) => Err(failed("reading", name, &error)),
             Err(late) => Err(silent("reading", name, &late)),
         }
@@ -385,25 +460,18 @@ fn silent(
         action,
         object: object.to_owned(),
         message: late.to_string(),
-        lasting: false,
     }
 }
 
 fn failed(action: &'static str, object: &str, error: &object_store::Error) -> ObjectError {
-    use object_store::Error;
     let object = object.to_owned();
-    if matches!(error, Error::NotFound { .. }) && action == "reading" {
+    if matches!(error, object_store::Error::NotFound { .. }) && action == "reading" {
         return ObjectError::NotFound { object };
     }
-    let lasting = matches!(
-        error,
-        Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
-    );
     ObjectError::Failed {
         action,
         object,
         message: cut(&chain(error)),
-        lasting,
     }
 }
 

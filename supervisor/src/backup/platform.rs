@@ -115,34 +115,26 @@ impl Platform {
         Err(refused("removing", name, status, &said))
     }
 
+    /// From the listing: the API tells nothing of a single object without its content.
+    pub(super) async fn exists(&self, name: &str) -> Result<bool, ObjectError> {
+        let missing = || failed("naming", name, "it has no directory".to_owned());
+        let (prefix, own) = name.rsplit_once('/').ok_or_else(missing)?;
+        // The greatest name below it that can be had by taking away: nearly always it is then the first of the page.
+        let mut before = own.chars();
+        before.next_back();
+        let (page, _) = self.page(prefix, Some(before.as_str())).await?;
+        Ok(page.iter().any(|object| object.name == name))
+    }
+
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
-        let base = self.uri(prefix)?;
         let mut found: Vec<Listed> = Vec::new();
         loop {
             let after = found.last().map(|last| {
                 let name = last.name.rsplit('/').next().unwrap_or_default();
-                format!("{base}?after={name}")
+                name.to_owned()
             });
-            let uri = after.unwrap_or_else(|| base.clone());
-            let (status, page) = self
-                .call("listing", Method::GET, &uri, prefix, Bytes::new())
-                .await?;
-            if !status.is_success() {
-                return Err(refused("listing", prefix, status, &page));
-            }
-            let page: Page = serde_json::from_slice(&page).map_err(|error| {
-                failed(
-                    "listing",
-                    prefix,
-                    format!("the answer is not understood: {error}"),
-                )
-            })?;
-            let more = page.more && !page.objects.is_empty();
-            found.extend(page.objects.into_iter().map(|object| Listed {
-                name: format!("{prefix}/{}", object.name),
-                bytes: object.bytes,
-                modified: object.modified,
-            }));
+            let (page, more) = self.page(prefix, after.as_deref()).await?;
+            found.extend(page);
             if found.len() > MAX_LISTED {
                 return Err(ObjectError::TooMany {
                     prefix: prefix.to_owned(),
@@ -154,6 +146,36 @@ impl Platform {
         }
     }
 
+    /// A page of a listing, and whether there are others.
+    async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<(Vec<Listed>, bool), ObjectError> {
+        let base = self.uri(prefix)?;
+        let uri = after.map_or_else(|| base.clone(), |after| format!("{base}?after={after}"));
+        let (status, page) = self
+            .call("listing", Method::GET, &uri, prefix, Bytes::new())
+            .await?;
+        if !status.is_success() {
+            return Err(refused("listing", prefix, status, &page));
+        }
+        let page: Page = serde_json::from_slice(&page).map_err(|error| {
+            failed(
+                "listing",
+                prefix,
+                format!("the answer is not understood: {error}"),
+            )
+        })?;
+        let more = page.more && !page.objects.is_empty();
+        let listed = page.objects.into_iter().map(|object| Listed {
+            name: format!("{prefix}/{}", object.name),
+            bytes: object.bytes,
+            modified: object.modified,
+        });
+        Ok((listed.collect(), more))
+    }
+
     /// `tasks/<task>/<kind>/<name>` as the API has it.
     fn uri(&self, name: &str) -> Result<String, ObjectError> {
         let parts = name
@@ -163,7 +185,6 @@ impl Platform {
             action: "naming",
             object: name.to_owned(),
             message: "the platform's API tells of one task only; name it".to_owned(),
-            lasting: true,
         })?;
         Ok(format!("{}/tasks/{task}/backups/{rest}", self.base))
     }
@@ -212,7 +233,6 @@ fn failed(action: &'static str, object: &str, message: String) -> ObjectError {
         action,
         object: object.to_owned(),
         message,
-        lasting: false,
     }
 }
 
@@ -234,6 +254,5 @@ fn refused(action: &'static str, object: &str, status: StatusCode, said: &[u8]) 
         message: format!("the platform answered {status} {words}")
             .trim_end()
             .to_owned(),
-        lasting: status.is_client_error(),
     }
 }

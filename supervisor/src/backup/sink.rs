@@ -6,15 +6,18 @@
 //! they wait where they are. At [`SPOOL`] bytes the spool takes no more; then what is owed waits in the agents' own
 //! files, and nothing that is saved is given up for it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use whim_wire::time::Time;
 
 use super::manifest::{Manifest, Segment, SnapshotId};
 use super::objects::{ObjectError, Objects};
+use super::retention::UNUSED;
 use super::store::{Store, StoreError};
+use crate::clock;
 use crate::config::Variables;
 use crate::config::settings::Backup;
 
@@ -48,6 +51,9 @@ pub struct Sink {
     patience: Duration,
     /// Why the store takes nothing: since then everything of this backup goes into the spool.
     failed: Option<String>,
+    /// Spooled segments that the store acknowledged while their snapshot is still owed, and when. They stay in the spool
+    /// until that is put: another container's tidying removes what no snapshot names for long.
+    acknowledged: HashMap<String, Time>,
 }
 
 impl Sink {
@@ -72,7 +78,14 @@ impl Sink {
             bound,
             patience: PATIENCE,
             failed: None,
+            acknowledged: HashMap::new(),
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn watch(&mut self, watch: super::objects::Watch) {
+        let target = self.target().unwrap();
+        self.target = Some(target.watched(watch));
     }
 
     /// The store, opened if it was not.
@@ -109,6 +122,7 @@ impl Sink {
         if !same {
             self.settings = settings;
             self.target = None;
+            self.acknowledged.clear();
         }
     }
 
@@ -170,9 +184,16 @@ impl Sink {
         let segments = self.spool.list_segments().await?;
         if !ids.is_empty() {
             for segment in &segments {
+                if self.is_acknowledged(&segment.name)
+                    && within(self.patience, target.has_segment(&segment.name)).await?
+                {
+                    continue;
+                }
                 let stored = self.spool.stored_segment(&segment.name).await?;
                 let put = target.put_segment(&segment.name, stored);
                 within(self.patience, put).await?;
+                let name = segment.name.clone();
+                self.acknowledged.insert(name, clock::now());
             }
         }
         for id in &ids {
@@ -187,7 +208,16 @@ impl Sink {
         for segment in &segments {
             self.spool.delete_segment(&segment.name).await?;
         }
+        self.acknowledged.clear();
         Ok(())
+    }
+
+    /// A try before this one put it, and not so long ago that it could be gone again.
+    fn is_acknowledged(&self, segment: &str) -> bool {
+        let now = clock::now().as_millisecond();
+        let bound = i64::try_from(UNUSED.as_millis() / 2).unwrap_or(0);
+        let put = self.acknowledged.get(segment);
+        put.is_some_and(|at| (0..bound).contains(&(now - at.as_millisecond())))
     }
 
     /// Puts a segment.
@@ -281,6 +311,7 @@ impl Sink {
     /// [`StoreError`].
     pub async fn clear(&mut self) -> Result<(), StoreError> {
         self.spool.purge().await?;
+        self.acknowledged.clear();
         self.spooled = 0;
         Ok(())
     }

@@ -48,8 +48,12 @@ pub enum Snapshot {
     None,
     /// As in the snapshot of this fingerprint.
     Unchanged,
-    /// `bundle`: a file of the agents' user, good until the next snapshot.
-    Taken { code: Box<Code>, bundle: PathBuf },
+    /// `bundle`: a file of the agents' user, good until the next snapshot; `bytes`: its size when git had written it.
+    Taken {
+        code: Box<Code>,
+        bundle: PathBuf,
+        bytes: u64,
+    },
 }
 
 /// Why there is no snapshot.
@@ -103,7 +107,7 @@ impl Snapshots {
         let unreadable = self.add().await?;
         notes.extend(unreadable);
         let (work_tree, staged) = self.commits(found).await?;
-        let modules = self.submodules(found, &mut notes).await?;
+        let modules = self.submodules(found, &work_tree, &mut notes).await?;
         let more = notes.len().saturating_sub(MOST_LEFT_OUT) as u64;
         notes.truncate(MOST_LEFT_OUT);
         let branches = found.refs.iter().filter_map(|entry| {
@@ -133,11 +137,13 @@ impl Snapshots {
         if last == Some(code.fingerprint.as_str()) {
             return Ok(Snapshot::Unchanged);
         }
-        code.bases = self.bundle(found, &code).await?;
+        let (bases, bytes) = self.bundle(found, &code).await?;
+        code.bases = bases;
         code.check()?;
         Ok(Snapshot::Taken {
             code: Box::new(code),
             bundle: self.scratch.join(BUNDLE),
+            bytes,
         })
     }
 
@@ -459,15 +465,18 @@ impl Snapshots {
     async fn submodules(
         &self,
         found: &Found,
+        work_tree: &str,
         notes: &mut Vec<LeftOut>,
     ) -> Result<Vec<String>, SnapshotError> {
-        let listed = self.inner(&["ls-files", "--stage", "-z"]).await?;
+        // Of directories and commits only (`-d`): a listing of every file has no bound.
+        let links_of = async |commit| self.inner(&["ls-tree", "-r", "-d", "-z", commit]).await;
+        let listed = links_of(work_tree).await?;
         let modules: Vec<String> = links(&listed).map(str::to_owned).collect();
         if modules.is_empty() {
             return Ok(modules);
         }
         let known = match &found.head {
-            Some(head) => self.inner(&["ls-tree", "-r", "-z", head]).await?,
+            Some(head) => links_of(head).await?,
             None => String::new(),
         };
         let known: Vec<&str> = links(&known).collect();
@@ -482,8 +491,12 @@ impl Snapshots {
         Ok(submodules)
     }
 
-    /// Packs what the remote does not have; answers with the commits that it builds on.
-    async fn bundle(&self, found: &Found, code: &Code) -> Result<Vec<String>, SnapshotError> {
+    /// Packs what the remote does not have; answers with the commits that it builds on, and the bundle's size.
+    async fn bundle(
+        &self,
+        found: &Found,
+        code: &Code,
+    ) -> Result<(Vec<String>, u64), SnapshotError> {
         self.inner(&["update-ref", code::WORK_TREE_REF, &code.work_tree])
             .await?;
         let path = self.scratch.join(BUNDLE);
@@ -494,12 +507,13 @@ impl Snapshots {
         }
         arguments.extend(["--branches", "--not", "--remotes=origin"]);
         self.inner(&arguments).await?;
-        let (head, _) = self.helper.read_at(&path, 0, HEAD).await?;
-        code::prerequisites(&head).ok_or(SnapshotError::Bundle { path })
+        let (head, stamp) = self.helper.read_at(&path, 0, HEAD).await?;
+        let bases = code::prerequisites(&head).ok_or(SnapshotError::Bundle { path })?;
+        Ok((bases, stamp.size))
     }
 }
 
-/// Paths of the commits in a listing of `ls-files --stage` or `ls-tree`.
+/// Paths of the commits in a listing of `ls-tree`.
 fn links(listing: &str) -> impl Iterator<Item = &str> {
     listing.split('\0').filter_map(|line| {
         let (entry, path) = line.split_once('\t')?;

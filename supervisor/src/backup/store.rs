@@ -97,7 +97,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`]; [`StoreError::Manifest`] for one that no reader would take.
     pub async fn put_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        let stored = manifest::encode(manifest).map_err(|source| StoreError::Manifest {
+        let whole = manifest.clone();
+        let encoded = tokio::task::spawn_blocking(move || manifest::encode(&whole)).await;
+        let encoded = encoded.unwrap_or(Err(ManifestError::Compression));
+        let stored = encoded.map_err(|source| StoreError::Manifest {
             id: manifest.id.to_string(),
             source,
         })?;
@@ -234,12 +237,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Object`].
     pub async fn has_manifest(&self, id: &SnapshotId) -> Result<bool, StoreError> {
-        let name = self.manifest(id);
-        match self.objects.get(&name, MAX_STORED as u64).await {
-            Ok(_) => Ok(true),
-            Err(ObjectError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.objects.exists(&self.manifest(id)).await?)
+    }
+
+    /// Whether a segment is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Object`].
+    pub async fn has_segment(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.objects.exists(&self.segment(name)).await?)
     }
 
     /// Removes all snapshots of the task, then their segments. The number of objects that were removed.
@@ -293,6 +299,14 @@ impl Store {
     #[must_use]
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    #[cfg(test)]
+    pub(super) fn watched(self, watch: super::objects::Watch) -> Self {
+        Self {
+            objects: self.objects.watched(watch),
+            ..self
+        }
     }
 
     fn segment(&self, name: &str) -> String {

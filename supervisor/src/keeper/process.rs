@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use whim_entrypoint::wire::{Io, Launch, ProcessId, Stdin, Streams, ToKeeper};
 
 use super::{Keeper, KeeperError, Output};
@@ -268,7 +269,8 @@ impl Process {
 
 impl Keeper {
     /// Runs a short process to its end and returns what it printed. `launch.io` must be pipes. On every way out the
-    /// process and all it left have ended and are forgotten.
+    /// process and all it left have ended and are forgotten, but for one: whoever stops waiting (drops this future) does
+    /// not wait for that either, it comes after.
     ///
     /// # Errors
     /// [`RunError::Deadline`] after `deadline`, [`RunError::TooMuch`] beyond `limit` bytes on one stream.
@@ -280,21 +282,43 @@ impl Keeper {
         limit: usize,
     ) -> Result<Captured, RunError> {
         debug_assert_eq!(launch.io, Io::Pipes { stdin: Stdin::Null });
-        let mut process = self.spawn(name, launch, Vec::new()).await?;
+        // A task of its own: nobody else is there to end the process when its caller is not any more.
+        let abandoned = CancellationToken::new();
+        let guard = abandoned.clone().drop_guard();
+        let (keeper, name, launch) = (self.clone(), name.to_owned(), launch.clone());
+        let run = async move {
+            keeper
+                .see_through(name, launch, deadline, limit, abandoned)
+                .await
+        };
+        let ended = tokio::spawn(run).await;
+        drop(guard);
+        // It does not panic; without a runtime there is no keeper's channel either.
+        ended.unwrap_or(Err(RunError::Keeper(KeeperError::Gone)))
+    }
+
+    async fn see_through(
+        self,
+        name: String,
+        launch: Launch,
+        deadline: Duration,
+        limit: usize,
+        abandoned: CancellationToken,
+    ) -> Result<Captured, RunError> {
+        let mut process = self.spawn(&name, &launch, Vec::new()).await?;
         let io = std::mem::replace(&mut process.io, ProcessIo::None);
-        let captured = tokio::time::timeout(deadline, capture(&process, io, limit)).await;
-        if *process.gone.borrow() {
-            process.acknowledge().await?;
-        } else {
+        let captured = tokio::select! {
+            captured = tokio::time::timeout(deadline, capture(&process, io, limit)) => captured,
+            // Nobody reads the answer.
+            () = abandoned.cancelled() => Ok(Err(RunError::Keeper(KeeperError::Gone))),
+        };
+        if !*process.gone.borrow() {
             process.end(RUN_END_GRACE).await?;
-            process.acknowledge().await?;
         }
+        process.acknowledge().await?;
         match captured {
             Ok(captured) => captured,
-            Err(_) => Err(RunError::Deadline {
-                name: name.to_owned(),
-                deadline,
-            }),
+            Err(_) => Err(RunError::Deadline { name, deadline }),
         }
     }
 }
@@ -331,4 +355,130 @@ async fn collect(process: &Process, mut output: Output, limit: usize) -> Result<
         output.acknowledge(output.position());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+    use whim_entrypoint::wire::{Channel, FromKeeper, KeeperChannel, pair};
+
+    use super::*;
+
+    /// The keeper's end, played by the test.
+    struct Played {
+        channel: KeeperChannel,
+        readiness: AsyncFd<OwnedFd>,
+    }
+
+    impl Played {
+        async fn with_supervisor() -> (Self, Keeper) {
+            let (ours, theirs) = pair().unwrap();
+            let channel = KeeperChannel::new(theirs).unwrap();
+            let copy = channel.as_fd().try_clone_to_owned().unwrap();
+            let readiness = crate::readiness::register(copy, Interest::READABLE).unwrap();
+            let played = Self { channel, readiness };
+            played.say(&FromKeeper::Hello {
+                version: 1,
+                keeper_pid: 1,
+                restarts: 0,
+                reason: String::new(),
+                reaps: true,
+                started_ms: 0,
+            });
+            played.say(&FromKeeper::InventoryEnd);
+            let (keeper, _) = Keeper::connect(Channel::new(ours).unwrap()).await.unwrap();
+            (played, keeper)
+        }
+
+        fn say(&self, message: &FromKeeper) {
+            self.channel.send(message, &[]).unwrap();
+        }
+
+        async fn hear(&self) -> ToKeeper {
+            let heard = self
+                .readiness
+                .async_io(Interest::READABLE, |_| self.channel.receive());
+            heard.await.unwrap().unwrap().0
+        }
+
+        async fn asked_to_start(&self) -> ProcessId {
+            match self.hear().await {
+                ToKeeper::Spawn { process, .. } => process,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn started(&self, process: ProcessId) {
+            self.say(&FromKeeper::Spawned {
+                process,
+                pid: 7,
+                streams: Streams::None,
+            });
+        }
+
+        /// The process is ended and forgotten.
+        async fn is_cleaned_up(&self, process: ProcessId) {
+            let ended = self.hear().await;
+            assert!(
+                matches!(&ended, ToKeeper::End { process: told, .. } if *told == process),
+                "{ended:?}"
+            );
+            self.say(&FromKeeper::Gone { process });
+            assert_eq!(self.hear().await, ToKeeper::Acknowledge { process });
+        }
+    }
+
+    fn launch() -> Launch {
+        Launch {
+            program: "git".into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: "/".into(),
+            user: None,
+            io: Io::Pipes { stdin: Stdin::Null },
+            holder: true,
+            end_with_leader: true,
+            oom_score_adj: None,
+            no_new_privs: false,
+            descriptors: Vec::new(),
+        }
+    }
+
+    fn run(keeper: &Keeper) -> tokio::task::JoinHandle<Result<Captured, RunError>> {
+        let keeper = keeper.clone();
+        let long = Duration::from_secs(600);
+        tokio::spawn(async move { keeper.run("git", &launch(), long, 1).await })
+    }
+
+    #[tokio::test]
+    async fn a_run_that_nobody_waits_for_any_more_ends_its_process() {
+        let (played, keeper) = Played::with_supervisor().await;
+        // While it runs.
+        let abandoned = run(&keeper);
+        let process = played.asked_to_start().await;
+        played.started(process);
+        let seen = run(&keeper);
+        let other = played.asked_to_start().await;
+        abandoned.abort();
+        played.is_cleaned_up(process).await;
+        // While it is being started.
+        seen.abort();
+        played.started(other);
+        played.is_cleaned_up(other).await;
+        // One that is waited for is not disturbed.
+        let kept = run(&keeper);
+        let process = played.asked_to_start().await;
+        played.started(process);
+        played.say(&FromKeeper::Exited { process, status: 0 });
+        played.say(&FromKeeper::Gone { process });
+        let last = played.hear().await;
+        assert!(
+            matches!(last, ToKeeper::End { .. } | ToKeeper::Acknowledge { .. }),
+            "{last:?}"
+        );
+        assert_eq!(kept.await.unwrap().unwrap().exit, Exit::Code(0));
+    }
 }

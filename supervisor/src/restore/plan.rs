@@ -13,6 +13,7 @@ use whim_wire::spec::{AgentKind, RestoreMode};
 
 use crate::agents;
 use crate::agents::observe::transcript::{claude_project, is_rollout_of};
+use crate::backup::collect::{HOME, is_ledger};
 use crate::backup::manifest::{File, Kind, Manifest, Place, Session};
 use crate::conversation::place::is_plain;
 
@@ -22,20 +23,6 @@ use super::rewrite::Rewrite;
 const PROJECTS: &str = ".claude/projects";
 /// Copilot's.
 const STATES: &str = ".copilot/session-state";
-/// Below the home, what of conversations and shell histories is restored.
-const HOME: [(Kind, &[&str]); 2] = [
-    (
-        Kind::Conversation,
-        &[
-            PROJECTS,
-            ".claude/todos",
-            ".codex/sessions",
-            ".codex/archived_sessions",
-            STATES,
-        ],
-    ),
-    (Kind::Shell, &[".local/state/whim/history"]),
-];
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -223,10 +210,9 @@ fn at_home(
     moved: &[(String, String)],
     copied: Option<&(String, String)>,
 ) -> Option<PathBuf> {
-    let (_, places) = HOME.iter().find(|(kind, _)| *kind == file.kind)?;
-    let place = places.iter().find(|place| {
-        path.strip_prefix(place)
-            .is_ok_and(|rest| rest != Path::new(""))
+    let (place, ..) = HOME.iter().find(|(place, kind, _)| {
+        let rest = path.strip_prefix(place);
+        *kind == file.kind && rest.is_ok_and(|rest| rest != Path::new(""))
     })?;
     let rest = path.strip_prefix(place).ok()?;
     let mut parts = rest.components();
@@ -303,12 +289,7 @@ fn rewrite(
 fn in_state(file: &File, path: &Path, target: &Target, mode: RestoreMode) -> Option<PathBuf> {
     let name = path.to_str()?;
     let fits = match file.kind {
-        Kind::Ledger => {
-            name == "generations.totals.json"
-                || (name.starts_with("generations")
-                    && name.ends_with(".jsonl")
-                    && !name.contains('/'))
-        }
+        Kind::Ledger => is_ledger(name),
         Kind::Journal => path.starts_with("journal"),
         Kind::Recording => path.starts_with("terminals"),
         Kind::Conversation | Kind::Shell | Kind::Code => false,

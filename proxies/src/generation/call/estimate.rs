@@ -95,11 +95,10 @@ pub(super) fn estimate(
     } else if request.stream {
         most.min(ALLOWANCE_TOKENS)
     } else {
-        request
-            .most_output()
-            .map_or(request.of_all(ALLOWANCE_TOKENS), |limit| {
-                limit.min(can.unwrap_or(limit))
-            })
+        match request.most_output() {
+            Some(limit) => limit.min(can.unwrap_or(limit)),
+            None => request.of_all(ALLOWANCE_TOKENS),
+        }
     };
     // Nobody watches an answer in one piece, so less than all that is held for would be no bound.
     let least = if request.stream {

@@ -1,10 +1,12 @@
 //! The bundle of a code snapshot, as a file of the backup. It is packed as it is: what is inside is compressed by git, and
 //! its checksums are the repository's, so nothing in it can be replaced.
 
+use std::io;
 use std::path::Path;
 
 use super::{Change, Draft, DraftError};
 use crate::backup::code::BUNDLE;
+use crate::backup::collect::CollectError;
 use crate::backup::hash::Running;
 use crate::backup::index::{Copy, Entry, Key};
 use crate::backup::manifest::{Kind, Place};
@@ -23,18 +25,29 @@ pub fn key() -> Key {
 }
 
 impl Draft<'_> {
-    /// Takes it in, in place of the one before.
+    /// Takes its first `bytes` bytes in, in place of the one before: so many there were when git was done with it, and the
+    /// file is the agents' to write to.
     ///
     /// # Errors
     /// [`DraftError`].
-    pub async fn take_bundle(&mut self, helper: &Helper, path: &Path) -> Result<(), DraftError> {
+    pub async fn take_bundle(
+        &mut self,
+        helper: &Helper,
+        path: &Path,
+        bytes: u64,
+    ) -> Result<(), DraftError> {
         let mut hash = Running::default();
         let mut fresh = Vec::new();
-        loop {
-            let read = helper.read_at(path, hash.bytes(), PART).await;
-            let (part, _) = read.map_err(|error| DraftError::Collect(error.into()))?;
+        while hash.bytes() < bytes {
+            let left = usize::try_from(bytes - hash.bytes()).unwrap_or(usize::MAX);
+            let read = helper.read_at(path, hash.bytes(), left.min(PART)).await;
+            let (mut part, _) = read.map_err(|error| DraftError::Collect(error.into()))?;
+            part.truncate(left);
             if part.is_empty() {
-                break;
+                return Err(DraftError::Collect(CollectError::Own {
+                    path: path.to_owned(),
+                    source: io::ErrorKind::UnexpectedEof.into(),
+                }));
             }
             hash.update(&part);
             self.read += part.len() as u64;
@@ -48,6 +61,8 @@ impl Draft<'_> {
             good: Copy {
                 sha256: hash.digest(),
                 bytes: hash.bytes(),
+                // It is never gone on with, but tells whose it is.
+                hash: Some(hash),
                 ..Copy::default()
             },
             damaged: None,

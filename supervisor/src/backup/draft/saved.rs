@@ -17,28 +17,36 @@ impl Draft<'_> {
         if !due {
             return Ok(Recovered::No(Box::new(Cow::Borrowed(before))));
         }
-        let scan = self.scan(found, &before.good).await?;
-        let mut copy = match (scan.prefix, self.judge(&before.good, scan.records).await) {
-            (Some((hash, tail)), _) => Copy {
+        let mut records = Records::default();
+        let scanned = self.scan(found, &before.good, Some(&mut records)).await?;
+        let mut fresh = Vec::new();
+        if let Some((hash, tail)) = scanned {
+            let mut copy = Copy {
                 hash: Some(hash),
                 tail: Some(tail),
                 ..before.good.clone()
-            },
-            (None, Ok(())) => Copy::default(),
-            (None, Err(_)) => {
-                let entry = Entry {
-                    compared: size,
-                    ..before.clone()
-                };
-                return Ok(Recovered::No(Box::new(Cow::Owned(entry))));
-            }
-        };
-        let mut fresh = Vec::new();
-        match self.grow(found, &mut copy, &mut fresh).await? {
-            Grown::Yes => Ok(Recovered::Good(Box::new(copy), fresh)),
-            // It is being written; the next time tells.
-            Grown::Mismatch => Ok(Recovered::No(Box::new(Cow::Borrowed(before)))),
+            };
+            return match self.grow(found, &mut copy, &mut fresh, None).await? {
+                Grown::Yes => Ok(Recovered::Good(Box::new(copy), fresh)),
+                // It is being written; the next time tells.
+                Grown::Mismatch => Ok(Recovered::No(Box::new(Cow::Borrowed(before)))),
+            };
         }
+        // Twice: of the file, so that nothing is put in vain, and of the very bytes that are saved.
+        if self.judge(&before.good, records).await.is_ok() {
+            let mut copy = Copy::default();
+            let mut records = Records::default();
+            self.grow(found, &mut copy, &mut fresh, Some(&mut records))
+                .await?;
+            if self.judge(&before.good, records).await.is_ok() {
+                return Ok(Recovered::Good(Box::new(copy), fresh));
+            }
+        }
+        let entry = Entry {
+            compared: size,
+            ..before.clone()
+        };
+        Ok(Recovered::No(Box::new(Cow::Owned(entry))))
     }
 
     /// Many small pieces become one, read back from where they are: the snapshot of a file that grew all day stays small.
@@ -114,12 +122,17 @@ impl Draft<'_> {
         Ok(content.slice(begin..end))
     }
 
-    /// Reads a file from its start: does it begin with what is saved, and which records are in it?
-    pub(super) async fn scan(&mut self, found: &Found, saved: &Copy) -> Result<Scan, DraftError> {
+    /// Reads a file from its start: does it begin with what is saved, and which records are in it? The hash and the tail
+    /// at the end of what is saved, if it does.
+    pub(super) async fn scan(
+        &mut self,
+        found: &Found,
+        saved: &Copy,
+        mut records: Option<&mut Records>,
+    ) -> Result<Option<(Running, String)>, DraftError> {
         let masks = self.masks;
         let mut masking = masks.begin();
         let mut hash = Running::default();
-        let mut records = Records::default();
         let mut recent = Vec::new();
         let mut offset = 0;
         loop {
@@ -140,7 +153,7 @@ impl Draft<'_> {
                 .unwrap_or(usize::MAX)
                 .min(masked.len());
             hash.update(masked.split_at(left).0);
-            if is_guarded(found.kind) {
+            if let Some(records) = &mut records {
                 records.push(&masked);
             }
             if end {
@@ -148,9 +161,6 @@ impl Draft<'_> {
             }
         }
         let is_prefix = hash.bytes() == saved.bytes && hash.digest() == saved.sha256;
-        Ok(Scan {
-            prefix: is_prefix.then(|| (hash, digest(&recent))),
-            records,
-        })
+        Ok(is_prefix.then(|| (hash, digest(&recent))))
     }
 }
