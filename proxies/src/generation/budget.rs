@@ -8,8 +8,9 @@
 //! Three things are known only afterwards and can add to that: a prompt that was taken to be cached (the session's last
 //! one, for five minutes) and was not; an answer that is not streamed and states no limit, which holds one allowance
 //! (one that states a limit holds all of it, each for as many answers as are asked for); and a prompt that the provider
-//! keeps and the request only names (`previous_response_id` and `conversation` of responses), which is seen when the
-//! answer's count comes, at its end. What would not be seen at all, an answer in the background, is refused.
+//! keeps and the request only names (`previous_response_id` and `conversation` of responses, unless what is gone on from
+//! was a response of the same WebSocket), which is seen when the answer's count comes, at its end. What would not be seen
+//! at all, an answer in the background, is refused.
 //!
 //! A stream that is alone may hold less than its full estimate, down to [`MINIMUM_TOKENS`] of output, so that the last
 //! cents of a budget (or a small one) are of use: it is watched all the same.

@@ -277,7 +277,6 @@ impl Metered {
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.inner = None;
-        self.watch.call.given_up = matches!(ended, Ended::Silence(_));
         let outcome = match ended {
             Ended::Cap => Outcome::CutAtCap,
             Ended::Cut | Ended::Silence(_) => self.outcome(false, Outcome::UpstreamCut),

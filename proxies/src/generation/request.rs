@@ -38,16 +38,16 @@ pub struct Request {
     pub one_hour: bool,
     /// Service tier asked for.
     pub tier: Option<String>,
+    /// Whether it asks for Anthropic's fast mode.
+    pub fast: bool,
+    /// Region that inference is to be bound to.
+    pub geo: Option<String>,
     /// Only prepares a later call and generates nothing (`generate: false` of the Responses API's WebSocket).
     pub warm_up: bool,
     /// The response that this one continues: its conversation is part of the prompt, but not of the body.
     pub previous: Option<String>,
     /// Tokens of that conversation, as far as they are known.
     pub carried: u64,
-    /// Whether it asks for Anthropic's fast mode.
-    pub fast: bool,
-    /// Region that inference is to be bound to.
-    pub geo: Option<String>,
     /// Bytes of the decoded body.
     pub bytes: u64,
     file_bytes: u64,

@@ -86,6 +86,7 @@ impl Watch {
         let now = Instant::now();
         let silent = now.saturating_duration_since(self.last_byte);
         if silent >= limits.silence {
+            self.call.given_up = true;
             return Err(silent);
         }
         let idle = now.saturating_duration_since(self.last_progress);

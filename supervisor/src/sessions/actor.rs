@@ -300,18 +300,6 @@ impl Actor {
         Ok(())
     }
 
-    /// A session whose end an earlier supervisor saw, and perhaps told nobody.
-    async fn has_ended(&mut self) {
-        self.observe(Observation::Exited {
-            exit: self.recorded_exit(),
-            note: self.record.ended_because.clone(),
-        });
-        if launch::is_main(&self.record.id) {
-            let end = self.record.end.unwrap_or(End::Well);
-            drop(self.ground.ended.send((self.record.id.clone(), end)).await);
-        }
-    }
-
     /// An agent that an earlier supervisor started.
     async fn take_up(&mut self, adopted: Adopted) {
         let Adopted {
@@ -345,27 +333,6 @@ impl Actor {
             // Somebody's line still stands there; when its last key came is not known any more.
             self.deliver(&prompt::Event::HumanKey { leaves_draft: true });
         }
-    }
-
-    /// Goes on with the prompts of an earlier supervisor.
-    fn recall_prompts(&mut self) {
-        let rules = crate::agents::of(self.record.agent).prompt_rules();
-        let saved = self.record.prompts.saved();
-        let (queue, effects) = Queue::restore(rules, saved, boot_now().since_boot());
-        self.queue = queue;
-        self.carry_out(effects);
-    }
-
-    /// The agent was started with its first prompt by a supervisor that did not live to note it.
-    async fn note_first_prompt(&mut self) {
-        if let Some(text) = beginning::prompt(&self.record, self.prompt.as_deref()) {
-            let setup = self.record.setup(&self.ground.task().setup);
-            match launch::route(&self.ground, &setup, &self.record, &text).await {
-                Ok(route) => self.first_prompt(&text, route),
-                Err(error) => tracing::error!(%error, "the first prompt is not followed"),
-            }
-        }
-        self.save();
     }
 
     async fn watch(

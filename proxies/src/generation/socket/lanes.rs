@@ -228,11 +228,7 @@ impl Lanes {
                 continue;
             }
             lanes.push(running.lane.clone());
-            if let Err(silence) = running.watch.check() {
-                // The provider has the request and may bill it.
-                running.watch.call.given_up = true;
-                return Err(Stop::Silence(silence));
-            }
+            running.watch.check().map_err(Stop::Silence)?;
         }
         Ok(())
     }

@@ -21,6 +21,18 @@ use crate::state::observation::{self, Observation};
 const LATE: Duration = Duration::from_secs(2);
 
 impl Actor {
+    /// A session whose end an earlier supervisor saw, and perhaps told nobody.
+    pub(super) async fn has_ended(&mut self) {
+        self.observe(Observation::Exited {
+            exit: self.recorded_exit(),
+            note: self.record.ended_because.clone(),
+        });
+        if launch::is_main(&self.record.id) {
+            let end = self.record.end.unwrap_or(End::Well);
+            drop(self.ground.ended.send((self.record.id.clone(), end)).await);
+        }
+    }
+
     pub(super) async fn exited(&mut self, exit: Exit) {
         let Some(running) = self.running.take() else {
             return;

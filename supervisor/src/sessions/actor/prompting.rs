@@ -6,14 +6,36 @@ use whim_wire::event::kind;
 
 use super::Actor;
 use crate::agents::command::PromptRoute;
-use crate::agents::prompt::{self, Effect};
+use crate::agents::prompt::{self, Effect, Queue};
 use crate::clock::{self, boot_now};
 use crate::sessions::SessionError;
 use crate::sessions::prompts::{Progress, Prompt, PromptError};
 use crate::sessions::running::Running;
+use crate::sessions::{beginning, launch};
 use crate::state::observation::{Key, Observation};
 
 impl Actor {
+    /// Goes on with the prompts of an earlier supervisor.
+    pub(super) fn recall_prompts(&mut self) {
+        let rules = crate::agents::of(self.record.agent).prompt_rules();
+        let saved = self.record.prompts.saved();
+        let (queue, effects) = Queue::restore(rules, saved, boot_now().since_boot());
+        self.queue = queue;
+        self.carry_out(effects);
+    }
+
+    /// The agent was started with its first prompt by a supervisor that did not live to note it.
+    pub(super) async fn note_first_prompt(&mut self) {
+        if let Some(text) = beginning::prompt(&self.record, self.prompt.as_deref()) {
+            let setup = self.record.setup(&self.ground.task().setup);
+            match launch::route(&self.ground, &setup, &self.record, &text).await {
+                Ok(route) => self.first_prompt(&text, route),
+                Err(error) => tracing::error!(%error, "the first prompt is not followed"),
+            }
+        }
+        self.save();
+    }
+
     pub(super) fn first_prompt(&mut self, text: &str, route: PromptRoute) {
         self.prompt = None;
         if route == PromptRoute::Given {

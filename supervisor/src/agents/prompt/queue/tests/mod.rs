@@ -588,14 +588,10 @@ fn a_full_queue_says_so() {
         .unwrap_err();
     assert_eq!(full.waiting, MAX_QUEUED);
     let mut queue = Queue::new(of(AgentKind::Claude).prompt_rules());
+    let eighth = "x".repeat(MAX_QUEUED_BYTES / 8);
     for n in 0..8 {
-        queue
-            .push(
-                n.to_string(),
-                "x".repeat(MAX_QUEUED_BYTES / 8),
-                Duration::ZERO,
-            )
-            .unwrap();
+        let pushed = queue.push(n.to_string(), eighth.clone(), Duration::ZERO);
+        assert!(pushed.is_ok(), "{n}");
     }
     assert!(queue.push("n".into(), "x".into(), Duration::ZERO).is_err());
 }
