@@ -1,10 +1,10 @@
 //! Who calls, and what that caller may do.
 //!
 //! Three doors: 7681 for people and 8081 for machines, both with the control token as bearer; and the unix socket, where
-//! the kernel says who calls. Two roles: the *owner* may do all; the *agents' user* may read how the task stands
-//! (state, the journal's events, sessions without their conversation, ports, the totals of spend and the metrics made of
-//! them: those of the whole task, not of one session) and ask for git credentials. Where supervisor and agents run as one user, the uid alone gives the
-//! second role only, and the control token the first.
+//! the kernel says who calls. Two roles: the *owner* may do all; the *agents' user* may read how the task stands (state,
+//! the journal's events, sessions without their conversation, ports, the totals of spend and the metrics made of them:
+//! those of the whole task, not of one session) and ask for git credentials. Where supervisor and agents run as one user,
+//! the uid alone gives the second role only, and the control token the first.
 
 use std::sync::Arc;
 
