@@ -1,5 +1,9 @@
 //! The cap, on the wire.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 use whim_proxies::generation::{Provider, UnknownModel, What};
 use whim_wire::generation::{CostSource, Outcome};
 use whim_wire::money::NanoUsd;
@@ -289,26 +293,29 @@ async fn a_stream_that_would_pass_the_cap_ends_with_an_error_of_its_format() {
     }
 }
 
-#[tokio::test]
-async fn raising_the_cap_reaches_a_stream_under_way() {
+/// A stream whose second half comes when told, and then `last`.
+async fn in_two_halves(last: fn() -> Vec<Step>) -> (Mock, Arc<Notify>) {
     let (begin, event) = endless("messages");
     let (half, rest) = (event.repeat(60), event.repeat(100));
-    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let go = Arc::new(Notify::new());
     let wait = go.clone();
-    let stop = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":16000}}\n\ndata: {\"type\":\"message_stop\"}\n\n";
     let mock = Mock::new(move |_, _| {
-        vec![
+        let mut steps = vec![
             send(SSE),
             send(chunk(&begin)),
             send(chunk(&half)),
             Step::Wait(wait.clone()),
             send(chunk(&rest)),
-            send(chunk(stop)),
-            send("0\r\n\r\n"),
-        ]
+        ];
+        steps.extend(last());
+        steps
     })
     .await;
-    let mut proxy = to(Provider::Anthropic, &mock).budget("0.20").start().await;
+    (mock, go)
+}
+
+/// A client that has read the beginning of its stream, the answer's headers, and what it has read.
+async fn under_way(proxy: &Proxy) -> (Client, HashMap<String, String>, Vec<u8>) {
     let mut client = proxy.connect().await;
     client
         .send(&proxy.request("/v1/messages", TURN.as_bytes()))
@@ -316,6 +323,18 @@ async fn raising_the_cap_reaches_a_stream_under_way() {
     let (_, headers) = client.head().await;
     let mut body = Vec::new();
     client.chunked(&mut body, b"content_block_delta").await;
+    (client, headers, body)
+}
+
+#[tokio::test]
+async fn raising_the_cap_reaches_a_stream_under_way() {
+    let (mock, go) = in_two_halves(|| {
+        let stop = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":16000}}\n\ndata: {\"type\":\"message_stop\"}\n\n";
+        vec![send(chunk(stop)), send("0\r\n\r\n")]
+    })
+    .await;
+    let mut proxy = to(Provider::Anthropic, &mock).budget("0.20").start().await;
+    let (mut client, headers, mut body) = under_way(&proxy).await;
     proxy.proxy.set_budget(Some("2.00".parse().unwrap()));
     go.notify_one();
     assert!(client.body(&headers, &mut body).await);
@@ -328,29 +347,9 @@ async fn raising_the_cap_reaches_a_stream_under_way() {
 
 #[tokio::test]
 async fn a_first_cap_reaches_a_stream_under_way() {
-    let (begin, event) = endless("messages");
-    let (half, rest) = (event.repeat(60), event.repeat(100));
-    let go = std::sync::Arc::new(tokio::sync::Notify::new());
-    let wait = go.clone();
-    let mock = Mock::new(move |_, _| {
-        vec![
-            send(SSE),
-            send(chunk(&begin)),
-            send(chunk(&half)),
-            Step::Wait(wait.clone()),
-            send(chunk(&rest)),
-            Step::Gone,
-        ]
-    })
-    .await;
+    let (mock, go) = in_two_halves(|| vec![Step::Gone]).await;
     let mut proxy = to(Provider::Anthropic, &mock).start().await;
-    let mut client = proxy.connect().await;
-    client
-        .send(&proxy.request("/v1/messages", TURN.as_bytes()))
-        .await;
-    let (_, headers) = client.head().await;
-    let mut body = Vec::new();
-    client.chunked(&mut body, b"content_block_delta").await;
+    let (mut client, headers, mut body) = under_way(&proxy).await;
     proxy.proxy.set_budget(Some("0.15".parse().unwrap()));
     go.notify_one();
     assert!(client.body(&headers, &mut body).await);
