@@ -148,7 +148,8 @@ fn tests() -> Result<Done, Failed> {
         say("cargo-nextest is not installed; cargo test runs the same tests, more slowly");
         &CARGO_TEST[..]
     };
-    show(&mut binary::static_cargo(runner)?)?;
+    // One run shows all that fails, and as whom.
+    let mut passed = show(&mut binary::static_cargo(runner)?);
     if user.is_none() {
         // The same build again, so that only the black-box tests' own time is added.
         for role in ["docker", "ordinary"] {
@@ -159,9 +160,11 @@ fn tests() -> Result<Done, Failed> {
                 &["--test", "host"]
             };
             let again = [runner, only].concat();
-            show(binary::static_cargo(&again)?.env("WHIM_TEST_AS", role))?;
+            let again = show(binary::static_cargo(&again)?.env("WHIM_TEST_AS", role));
+            passed = passed.and(again);
         }
     }
+    passed?;
     show(&mut program(
         "git",
         [
