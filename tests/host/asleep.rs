@@ -16,9 +16,10 @@ fn everyone(whim: &Whim) -> Vec<i32> {
         .collect()
 }
 
-/// Stopped, or gone.
+/// Stopped, or gone; or where no signal counts before the kernel is left: the agent's runtime starts processes by vfork,
+/// and waits there (`D`) for a child that was stopped before its exec.
 fn stands_still(pid: i32) -> bool {
-    proc::status(pid, "State").is_none_or(|state| state.starts_with(['T', 'Z', 't']))
+    proc::status(pid, "State").is_none_or(|state| state.starts_with(['T', 'Z', 't', 'D']))
 }
 
 fn send_all(pids: &[i32], signal: Signal) {
