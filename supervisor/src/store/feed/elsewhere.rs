@@ -18,9 +18,10 @@ use tokio::sync::Semaphore;
 
 use self::source::{Reads, Source};
 use super::super::text::of_turn;
-use super::super::{Batch, Document, Store, StoreError, What, commands};
+use super::super::{Batch, Document, Store, StoreError, commands};
 use super::Hidden;
 use super::conversations::{TURNS, document};
+use super::shells;
 use crate::backup::agent::{BackupError, Backups};
 use crate::backup::manifest::{File, SnapshotId};
 use crate::backup::objects::Objects;
@@ -301,16 +302,7 @@ impl Taking {
                 }
                 Reads::Commands => {
                     if let Some(command) = commands::read(line.content()) {
-                        documents.push(Document {
-                            place: line.offset,
-                            at: Some(command.began),
-                            text: mask.hide(command.text),
-                            what: What::Command {
-                                directory: mask.hide(command.directory),
-                                exit: command.exit,
-                                duration_ms: command.duration_ms,
-                            },
-                        });
+                        documents.push(shells::document(line.offset, command, &mask));
                     }
                 }
             }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use whim_wire::search::Kind;
 
-use super::super::{Batch, Document, Origin, What, commands};
+use super::super::commands::{self, Command};
+use super::super::mask::Mask;
+use super::super::{Batch, Document, Origin, What};
 use super::{FeedError, Feeder};
 use crate::conversation::cursor::{CHECKED, Cursor};
 use crate::conversation::lines::Lines;
@@ -124,9 +126,16 @@ impl Feeder {
 }
 
 /// The rows, without secrets.
-fn hidden(documents: Vec<(u64, commands::Command)>, secrets: &super::Hidden) -> Vec<Document> {
+fn hidden(documents: Vec<(u64, Command)>, secrets: &super::Hidden) -> Vec<Document> {
     let mask = secrets.mask();
-    let row = |(place, command): (u64, commands::Command)| Document {
+    let rows = documents.into_iter();
+    rows.map(|(place, command)| document(place, command, &mask))
+        .collect()
+}
+
+/// A command's row, without secrets.
+pub(super) fn document(place: u64, command: Command, mask: &Mask) -> Document {
+    Document {
         place,
         at: Some(command.began),
         text: mask.hide(command.text),
@@ -135,6 +144,5 @@ fn hidden(documents: Vec<(u64, commands::Command)>, secrets: &super::Hidden) -> 
             exit: command.exit,
             duration_ms: command.duration_ms,
         },
-    };
-    documents.into_iter().map(row).collect()
+    }
 }
