@@ -234,6 +234,22 @@ pub(super) struct Flow<'a> {
     pub(super) below: Option<&'a Row<Cell>>,
 }
 
+/// Appends what prints the cell of one column of a row; nothing for one that is drawn with another.
+pub(super) fn write_column(row: &Row<Cell>, column: usize, pen: &mut Pen, out: &mut Vec<u8>) {
+    match half(row, column) {
+        Half::Whole => write_cell(&row[Column(column)], pen, out),
+        Half::Covered => {}
+        Half::Orphan => {
+            let blank = Cell {
+                c: ' ',
+                flags: row[Column(column)].flags & STYLE,
+                ..row[Column(column)].clone()
+            };
+            write_cell(&blank, pen, out);
+        }
+    }
+}
+
 /// Appends what prints one row into a clear line, cursor in its first column (or waiting to wrap into it). `pen` is the
 /// terminal's.
 pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mut Vec<u8>) {
@@ -241,18 +257,7 @@ pub(super) fn write_row(row: &Row<Cell>, flow: Flow<'_>, pen: &mut Pen, out: &mu
         .max(usize::from(flow.from_above))
         .min(row.len());
     for column in 0..printed {
-        match half(row, column) {
-            Half::Whole => write_cell(&row[Column(column)], pen, out),
-            Half::Covered => {}
-            Half::Orphan => {
-                let blank = Cell {
-                    c: ' ',
-                    flags: row[Column(column)].flags & STYLE,
-                    ..row[Column(column)].clone()
-                };
-                write_cell(&blank, pen, out);
-            }
-        }
+        write_column(row, column, pen, out);
     }
     // The last column was left free for a wide character that has been overwritten since.
     let last = row.len().saturating_sub(1);

@@ -6,10 +6,10 @@
 use std::io::Write as _;
 
 use alacritty_terminal::Grid;
-use alacritty_terminal::grid::{Cursor, Dimensions};
+use alacritty_terminal::grid::{Cursor, Dimensions, Row};
 use alacritty_terminal::index::{Column, Line};
 use alacritty_terminal::term::TermMode;
-use alacritty_terminal::term::cell::Cell;
+use alacritty_terminal::term::cell::{Cell, Flags};
 use alacritty_terminal::vte::ansi::{CharsetIndex, CursorShape, Rgb, StandardCharset};
 
 use super::encode::{self, Pen};
@@ -60,8 +60,9 @@ impl Parts<'_> {
         }
         self.write_colors(out);
         self.write_tabs(out);
+        self.write_saved_cursor(&mut pen, out);
         self.write_margins(&mut pen, out);
-        self.write_cursors(&mut pen, out);
+        self.write_cursor(&mut pen, out);
         self.write_modes(out);
         push_keyboard(&self.model.keyboard, out);
         print(out, format_args!("\x1b]2;{}\x1b\\", self.model.title));
@@ -133,17 +134,33 @@ impl Parts<'_> {
         }
     }
 
-    /// The saved cursor first (it is set by going there and saving), then the present one.
-    fn write_cursors(&self, pen: &mut Pen, out: &mut Vec<u8>) {
+    /// It is set by going there and saving; before the margins, so that nothing scrolls.
+    fn write_saved_cursor(&self, pen: &mut Pen, out: &mut Vec<u8>) {
         let grid = self.model.grid();
-        if grid.saved_cursor != Cursor::default() {
-            write_charsets(&grid.saved_cursor, self.model.charset, out);
-            write_cursor(grid, &grid.saved_cursor, pen, out);
-            out.extend_from_slice(b"\x1b7");
-            reset_charsets(&grid.saved_cursor, out);
+        let saved = &grid.saved_cursor;
+        if *saved == Cursor::default() {
+            return;
         }
+        write_cursor(grid, saved, pen, out);
+        write_charsets(saved, self.model.charset, out);
+        out.extend_from_slice(b"\x1b7");
+        reset_charsets(saved, out);
+        if saved.input_needs_wrap {
+            write_flow(grid, saved.point.line.0, pen, out);
+        }
+    }
+
+    fn write_cursor(&self, pen: &mut Pen, out: &mut Vec<u8>) {
+        let grid = self.model.grid();
         if self.model.has(TermMode::ORIGIN) {
             out.extend_from_slice(b"\x1b[?6h");
+        } else if is_restored(grid) {
+            out.extend_from_slice(b"\x1b8");
+            *pen = Pen::of(&grid.saved_cursor.template);
+            reset_charsets(&grid.saved_cursor, out);
+            pen.change(Pen::of(&grid.cursor.template), out);
+            write_charsets(&grid.cursor, self.model.charset, out);
+            return;
         }
         let top = if self.model.has(TermMode::ORIGIN) {
             self.model.margins.map_or(0, |(top, _)| i32::from(top))
@@ -213,16 +230,38 @@ pub(super) fn write_line(
     pen: &mut Pen,
     out: &mut Vec<u8>,
 ) -> bool {
-    let row = &grid[Line(line)];
-    let rows = i32::try_from(grid.screen_lines()).unwrap_or(i32::MAX);
-    let below = (encode::is_wrapped(row) && line + 1 < rows)
-        .then(|| &grid[Line(line + 1)])
-        .filter(|below| encode::takes_wrap(below));
-    encode::write_row(row, encode::Flow { from_above, below }, pen, out);
+    let below = flows_into(grid, line);
+    let flow = encode::Flow { from_above, below };
+    encode::write_row(&grid[Line(line)], flow, pen, out);
     if below.is_none() {
         pen.change(Pen::default(), out);
     }
     below.is_some()
+}
+
+/// The row that a line goes on in.
+fn flows_into(grid: &Grid<Cell>, line: i32) -> Option<&Row<Cell>> {
+    let rows = i32::try_from(grid.screen_lines()).unwrap_or(i32::MAX);
+    (encode::is_wrapped(&grid[Line(line)]) && line + 1 < rows)
+        .then(|| &grid[Line(line + 1)])
+        .filter(|below| encode::takes_wrap(below))
+}
+
+/// A line whose last cell is printed again no longer goes on in the next one; that one's first cell, printed right
+/// behind, lets it.
+fn write_flow(grid: &Grid<Cell>, line: i32, pen: &mut Pen, out: &mut Vec<u8>) {
+    if let Some(below) = flows_into(grid, line) {
+        encode::write_column(below, 0, pen, out);
+    }
+}
+
+/// Whether the cursor waits behind a line that goes on: it came there by being restored, and so it must again.
+fn is_restored(grid: &Grid<Cell>) -> bool {
+    let (cursor, saved) = (&grid.cursor, &grid.saved_cursor);
+    cursor.input_needs_wrap
+        && saved.input_needs_wrap
+        && cursor.point == saved.point
+        && flows_into(grid, cursor.point.line.0).is_some()
 }
 
 /// Pushes all that was printed so far out of a screen of `rows`: with `k` lines on it, `rows - 1 - k` line feeds reach
@@ -246,6 +285,25 @@ fn write_screen(grid: &Grid<Cell>, wrapped: bool, pen: &mut Pen, out: &mut Vec<u
             out.extend_from_slice(b"\r\n");
         }
     }
+    let bottom = &grid[Line(rows - 1)];
+    if rows > 1 && encode::is_wrapped(bottom) && encode::takes_wrap(bottom) {
+        // It wrapped below the margins, where nothing scrolls: into itself.
+        print(out, format_args!("\x1b[1;{}r", rows - 1));
+        write_last_cell(grid, rows - 1, 0, pen, out);
+        encode::write_column(bottom, 0, pen, out);
+        out.extend_from_slice(b"\x1b[r");
+    }
+}
+
+/// Prints the last cell of a line (rows counted from `top`) where it is: the cursor waits behind it.
+fn write_last_cell(grid: &Grid<Cell>, line: i32, top: i32, pen: &mut Pen, out: &mut Vec<u8>) {
+    let row = &grid[Line(line)];
+    let mut column = grid.columns() - 1;
+    if column > 0 && row[Column(column)].flags.contains(Flags::WIDE_CHAR_SPACER) {
+        column -= 1;
+    }
+    print(out, format_args!("\x1b[{};{}H", line - top + 1, column + 1));
+    encode::write_cell(&row[Column(column)], pen, out);
 }
 
 fn write_cursor(grid: &Grid<Cell>, cursor: &Cursor<Cell>, pen: &mut Pen, out: &mut Vec<u8>) {
@@ -263,15 +321,9 @@ fn write_cursor_below(
 ) {
     let rows = i32::try_from(grid.screen_lines()).unwrap_or(i32::MAX);
     let line = cursor.point.line.0.clamp(0, rows - 1);
-    let mut column = cursor.point.column.0.min(grid.columns() - 1);
+    let column = cursor.point.column.0.min(grid.columns() - 1);
     if cursor.input_needs_wrap && column > 0 {
-        let row = &grid[Line(line)];
-        let wide = alacritty_terminal::term::cell::Flags::WIDE_CHAR_SPACER;
-        if row[Column(column)].flags.contains(wide) {
-            column -= 1;
-        }
-        print(out, format_args!("\x1b[{};{}H", line - top + 1, column + 1));
-        encode::write_cell(&row[Column(column)], pen, out);
+        write_last_cell(grid, line, top, pen, out);
     } else {
         print(out, format_args!("\x1b[{};{}H", line - top + 1, column + 1));
     }
