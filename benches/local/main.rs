@@ -67,6 +67,7 @@ async fn run(listen: SocketAddr, server: SocketAddr) -> std::io::Result<()> {
         limits: Limits::default(),
         access: Access::new(&Secret::new("bench"), Vec::new()),
         preview_url: None,
+        port: listen.port(),
         default_port: None,
     };
     let proxy = Proxy::new(config, Arc::new(table)).map_err(std::io::Error::other)?;

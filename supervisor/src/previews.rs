@@ -52,6 +52,8 @@ pub struct Setup<'a> {
     pub board: Arc<Board>,
     /// Ports of this program.
     pub own: Vec<SocketAddr>,
+    /// That of them on which previews are served.
+    pub local: SocketAddr,
     pub preview_url: Option<String>,
     pub secret: Vec<u8>,
     pub agents_uid: u32,
@@ -119,6 +121,7 @@ impl Previews {
             limits: Limits::default(),
             access,
             preview_url: setup.preview_url,
+            port: setup.local.port(),
             default_port: None,
         };
         let proxy = Arc::new(Proxy::new(config, Arc::new(table))?);

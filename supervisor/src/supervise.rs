@@ -277,6 +277,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
                 addresses.backup,
                 addresses.ui,
             ],
+            local: addresses.local,
             preview_url: settings.preview.url.clone(),
             secret: preview_secret,
             agents_uid: identity.uid(),

@@ -41,6 +41,13 @@ export interface Port {
   process?: { name?: string; command?: string } | null;
 }
 
+export interface PreviewLink {
+  /** An address; where previews have none of their own, a path on the local proxy. */
+  url: string;
+  /** Then: the address for a browser on the machine of that proxy. */
+  local_url?: string;
+}
+
 export interface TerminalInfo {
   id: string;
   kind: 'agent' | 'shell';
@@ -151,6 +158,9 @@ export function takeToken(): string | null {
   return sessionStorage.getItem(KEY);
 }
 
+/** How long a preview that was opened from here may be looked at: a long day. */
+const PREVIEW_S = 12 * 3600;
+
 export class Api {
   constructor(private token: string) {}
 
@@ -199,6 +209,11 @@ export class Api {
 
   async ports(): Promise<Port[]> {
     return this.get('/v1/ports');
+  }
+
+  /** A link that opens one port without any other credential. */
+  async previewLink(port: number): Promise<PreviewLink> {
+    return (await (await this.call('POST', `/v1/ports/${port}/links`, { expires_s: PREVIEW_S })).json()) as PreviewLink;
   }
 
   async terminals(): Promise<TerminalInfo[]> {

@@ -31,15 +31,37 @@ export function setText(element: HTMLElement, text: string): void {
   }
 }
 
+function webAddress(address: string): string | null {
+  const url = URL.canParse(address) ? new URL(address) : null;
+  return url?.protocol === 'http:' || url?.protocol === 'https:' ? url.href : null;
+}
+
 /** Opens an address in a new tab if it is a web address; nothing else is ever opened. */
 export function openLink(address: string): void {
-  let url: URL;
-  try {
-    url = new URL(address);
-  } catch {
-    return;
+  const url = webAddress(address);
+  if (url) {
+    window.open(url, '_blank', 'noopener,noreferrer');
   }
-  if (url.protocol === 'http:' || url.protocol === 'https:') {
-    window.open(url.href, '_blank', 'noopener,noreferrer');
+}
+
+/**
+ * Opens a new tab at an address that is found out only now. The tab is there before the address: browsers let a page
+ * open one in answer to a click, not a while later.
+ */
+export async function openLater(address: Promise<string>): Promise<void> {
+  const tab = window.open('about:blank', '_blank');
+  if (tab) {
+    tab.opener = null;
+  }
+  try {
+    const url = webAddress(await address);
+    if (tab && url) {
+      tab.location.replace(url);
+    } else {
+      tab?.close();
+    }
+  } catch (error) {
+    tab?.close();
+    throw error;
   }
 }

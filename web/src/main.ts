@@ -4,8 +4,9 @@ import '@xterm/xterm/css/xterm.css';
 import { Api, ApiError, type Port, type Session, type State, takeToken, type TerminalInfo } from './api';
 import { takeDrops } from './attach';
 import { Conversation } from './conversation';
-import { h, setText } from './dom';
+import { h, openLater, setText } from './dom';
 import { keysBar } from './keys';
+import { previewAddress } from './preview';
 import { PromptBox } from './prompt';
 import * as settings from './settings';
 import { StatusBar } from './status';
@@ -83,7 +84,7 @@ class Page {
   private build(full: boolean): void {
     const colours = theme.apply(this.choice.theme);
     document.documentElement.style.setProperty('--terminal-background', colours.background ?? '');
-    this.bar = new StatusBar(this.actions(full));
+    this.bar = new StatusBar(this.actions(full), (port) => void this.openPreview(port, '/'));
     const opener = full
       ? h('button', { type: 'button', class: 'tab-add', 'aria-label': 'Open a shell', title: 'Open a shell', onclick: () => void this.openShell() }, '+')
       : null;
@@ -155,15 +156,30 @@ class Page {
       exit: () => this.syncTabs(),
       // A program gets no answer while the person has another question before them.
       ask: (question) => (this.questions > 0 ? Promise.resolve(false) : this.confirm(question)),
-      preview: (port) => {
-        const preview = this.ports.find((known) => known.port === port)?.preview;
-        return preview ? new URL(preview, location.href).href : null;
+      openPreview: (port, path) => {
+        const known = this.ports.some((one) => one.port === port);
+        if (known) {
+          void this.openPreview(port, path);
+        }
+        return known;
       },
     });
     this.views.set(id, view);
     view.element.hidden = true;
     this.stage.append(view.element);
     return view;
+  }
+
+  /** With a link of its own: previews are private, and the person is known here only. */
+  private async openPreview(port: number, path: string): Promise<void> {
+    if (!this.api) {
+      return;
+    }
+    try {
+      await openLater(this.api.previewLink(port).then((link) => previewAddress(link, path, location)));
+    } catch (error) {
+      await this.confirm(`Port ${port} could not be opened: ${(error as Error).message}`);
+    }
   }
 
   private retitle(id: string, title: string): void {

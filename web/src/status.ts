@@ -1,7 +1,7 @@
 // The bar that says how the agent stands, why, what it cost, and what can be looked at.
 
 import type { Port, State } from './api';
-import { h, openLink, setText } from './dom';
+import { h, setText } from './dom';
 
 const WORDS: Record<string, string> = {
   starting: 'Starting',
@@ -23,8 +23,9 @@ export class StatusBar {
   private readonly reason = h('span', { class: 'reason' });
   private readonly spend = h('span', { class: 'spend' });
   private readonly ports = h('span', { class: 'ports' });
+  private chips = new Map<number, HTMLElement>();
 
-  constructor(actions: HTMLElement) {
+  constructor(actions: HTMLElement, private readonly openPreview: (port: number) => void) {
     this.element = h('header', { class: 'status' },
       h('div', { class: 'state', role: 'status', 'aria-live': 'polite' }, this.dot, this.word, this.reason),
       this.ports, this.spend, actions);
@@ -56,13 +57,23 @@ export class StatusBar {
         shown.set(port.port, port);
       }
     }
-    this.ports.replaceChildren(...[...shown.values()].slice(0, 6).map((port) => {
+    // What stays keeps its button: a click that is under way is not lost to a new list.
+    const buttons = [...shown.values()].slice(0, 6).map((port) => {
       const what = port.process?.name ? `${port.process.name} on port ${port.port}` : `Port ${port.port}`;
-      const preview = port.preview;
-      return h('button', {
-        type: 'button', class: 'chip', title: preview ? `Open ${what}` : what, 'aria-label': `Open ${what}`,
-        onclick: () => preview && openLink(new URL(preview, location.href).href),
+      const button = this.chips.get(port.port) ?? h('button', {
+        type: 'button', class: 'chip', onclick: () => this.openPreview(port.port),
       }, `:${port.port}`);
-    }));
+      button.title = `Open ${what}`;
+      button.setAttribute('aria-label', button.title);
+      return [port.port, button] as const;
+    });
+    this.chips = new Map(buttons);
+    const wanted = buttons.map(([, button]) => button);
+    [...this.ports.children].filter((button) => !wanted.some((one) => one === button)).forEach((button) => button.remove());
+    wanted.forEach((button, at) => {
+      if (this.ports.children[at] !== button) {
+        this.ports.insertBefore(button, this.ports.children[at] ?? null);
+      }
+    });
   }
 }

@@ -28,8 +28,8 @@ export interface Callbacks {
   status(status: string): void;
   exit(text: string): void;
   ask(question: string): Promise<boolean>;
-  /** Where a local server's address can be seen from here. */
-  preview(port: number): string | null;
+  /** Opens a page of a server in the container. False if none is known on this port. */
+  openPreview(port: number, path: string): boolean;
 }
 
 export class TerminalView {
@@ -236,8 +236,9 @@ export class TerminalView {
 
   private follow(address: string): void {
     const local = /^https?:\/\/(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)(\/.*)?$/.exec(address);
-    const preview = local ? this.callbacks.preview(Number(local[1])) : null;
-    openLink(preview ? new URL((local?.[2] ?? '/').replace(/^\//, ''), preview).href : address);
+    if (!local || !this.callbacks.openPreview(Number(local[1]), local[2] ?? '/')) {
+      openLink(address);
+    }
   }
 
   private proposed(): { columns: number; rows: number } {

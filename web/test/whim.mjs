@@ -1,7 +1,7 @@
 // A real whim with a page to drive, and the browser that drives it.
 //
-// The binaries come from the environment: WHIM, SCRIPTED_MODEL, and AGENTS, the directory of the agents' CLIs.
-// `cargo xtask test` builds and installs them.
+// The binaries come from the environment: WHIM, SCRIPTED_MODEL, AGENTS, the directory of the agents' CLIs, and SERVERS,
+// that of the development servers. `cargo xtask test` builds and installs them.
 
 import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { chromium } from 'playwright-core';
 export const PATIENCE = 60_000;
 const TOKEN = 'token-of-the-page-tests';
 
-function needed(name) {
+export function needed(name) {
   const value = process.env[name];
   if (!value) {
     throw new Error(`${name} is not set; \`cargo xtask test\` sets it`);
@@ -208,12 +208,19 @@ export class View {
         }
       }
       return null;
-    }, { source: wanted.source, flags: wanted.flags });
+    }, { source: wanted.source, flags: wanted.flags }).catch(async (error) => {
+      throw new Error(`waited in vain for ${wanted} in:\n${(await this.lines()).slice(-50).join('\n')}`, { cause: error });
+    });
     return handle.jsonValue();
   }
 
   type(text) {
     return this.page.keyboard.type(text);
+  }
+
+  /** Gives the terminal the keys. */
+  focus() {
+    return this.page.getByRole('textbox', { name: 'Terminal input' }).focus();
   }
 
   size() {

@@ -34,11 +34,13 @@ pub(crate) fn test() -> Result<Option<String>, Failed> {
     let whim = binary::build("ci")?;
     let model = binary::build_other("whim-kit", "scripted-model", "ci")?;
     let clis = whim_kit::agents::installed()?;
+    let servers = whim_kit::servers::installed()?;
     run(program("npm", ["test"])
         .current_dir(workspace::at("web"))
         .env("WHIM", whim)
         .env("SCRIPTED_MODEL", model)
-        .env("AGENTS", clis))?;
+        .env("AGENTS", clis)
+        .env("SERVERS", servers))?;
     Ok(None)
 }
 

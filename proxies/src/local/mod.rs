@@ -161,6 +161,8 @@ pub struct Config {
     pub access: Access,
     /// `--preview-url`: address of a preview, `{port}` standing for the number.
     pub preview_url: Option<String>,
+    /// Port that is served, for addresses of previews where there is no `preview_url`.
+    pub port: u16,
     /// Overrides the table's choice.
     pub default_port: Option<u16>,
 }
@@ -179,7 +181,12 @@ pub enum SetupError {
 pub struct Link {
     /// Names the link for its revocation.
     pub id: String,
+    /// By `preview_url`; without one a path on this proxy.
     pub url: String,
+    /// Without `preview_url`: an address with a host of its own, so that the page's absolute paths work. It is for
+    /// browsers on this machine, or where the port is published under the same number: they take every name below
+    /// `localhost` for loopback (RFC 6761 §6.3).
+    pub local_url: Option<String>,
     pub expires_at: SystemTime,
 }
 
@@ -188,6 +195,7 @@ pub struct Proxy {
     limits: Limits,
     access: Access,
     preview_url: Option<Arc<str>>,
+    port: u16,
     default_port: Option<u16>,
     ports: Arc<dyn Ports>,
     memory: memory::Memory,
@@ -219,6 +227,7 @@ impl Proxy {
             limits: config.limits,
             access: config.access,
             preview_url: config.preview_url.map(Arc::from),
+            port: config.port,
             default_port: config.default_port,
             ports,
             memory: memory::Memory::default(),
@@ -238,13 +247,19 @@ impl Proxy {
             Lookup::Own | Lookup::Unknown => 0,
         };
         let grant = self.access.grant(port, program, life)?;
-        let base = match &self.preview_url {
-            Some(template) => template.replace("{port}", &port.to_string()),
-            None => format!("/proxy/{port}/"),
+        let query = format!("{}={}", access::PARAMETER, grant.token);
+        let (base, local_url) = match &self.preview_url {
+            Some(template) => (template.replace("{port}", &port.to_string()), None),
+            None => {
+                let served = self.port;
+                let local_url = format!("http://{port}-whim.localhost:{served}/?{query}");
+                (format!("/proxy/{port}/"), Some(local_url))
+            }
         };
         Ok(Link {
             id: grant.id,
-            url: format!("{base}?{}={}", access::PARAMETER, grant.token),
+            url: format!("{base}?{query}"),
+            local_url,
             expires_at: grant.expires_at,
         })
     }

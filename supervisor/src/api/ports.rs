@@ -49,7 +49,10 @@ pub(super) async fn link(
     let until = Timestamp::try_from(link.expires_at).map_err(|error| Problem::internal(&error))?;
     let location = HeaderValue::from_str(&format!("/v1/ports/{port}/links/{}", link.id));
     let location = location.map_err(|error| Problem::internal(&error))?;
-    let body = json!({"url": link.url, "expires_at": Time::from(until)});
+    let mut body = json!({"url": link.url, "expires_at": Time::from(until)});
+    if let Some(local_url) = link.local_url {
+        body["local_url"] = json!(local_url);
+    }
     Ok((
         StatusCode::CREATED,
         [(header::LOCATION, location)],

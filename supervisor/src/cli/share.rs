@@ -48,7 +48,11 @@ pub(super) async fn share(client: &Client, port: u16, life: &str) -> Result<Outc
     }
     let link: Value = serde_json::from_slice(&body)?;
     let text = |name: &str| link.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut output = format!("{}\nuntil {}", text("url"), text("expires_at"));
+    let mut output = format!("{}\n", text("url"));
+    if !text("local_url").is_empty() {
+        output.push_str(&format!("on this machine: {}\n", text("local_url")));
+    }
+    output.push_str(&format!("until {}", text("expires_at")));
     if let Some(id) = id {
         output.push_str(&format!("; take it back: whim ports unshare {port} {id}"));
     }

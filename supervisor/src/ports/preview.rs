@@ -152,6 +152,7 @@ mod tests {
                 limits: Limits::default(),
                 access: Access::new(&Secret::new("s"), Vec::new()),
                 preview_url: None,
+                port: address.port(),
                 default_port: None,
             },
             Arc::new(ports),

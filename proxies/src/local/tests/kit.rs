@@ -123,6 +123,7 @@ impl Kit {
             limits,
             access: Access::new(&Secret::new(SECRET), Vec::new()),
             preview_url: preview_url.map(str::to_owned),
+            port: address.port(),
             default_port: None,
         };
         let ports: Arc<dyn Ports> = Arc::clone(&table) as _;
