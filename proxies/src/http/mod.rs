@@ -3,6 +3,7 @@
 pub mod dial;
 pub mod guard;
 pub mod headers;
+mod held;
 mod peer;
 pub mod pool;
 pub mod serve;

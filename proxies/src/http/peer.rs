@@ -1,13 +1,11 @@
 //! Tells a client that left from one that only finished sending.
 //!
 //! Both look alike on the wire: a FIN. But the client of a loopback service is a socket of this machine, and the kernel
-//! knows whether a process still holds it: a closed one has no inode any more (`/proc/net/tcp`, proc(5)). So a call is
-//! cancelled at once when its client is gone, and a client that merely shut its sending side down (as `nc -N` and some
-//! scripts do) still gets its answer. Where the table cannot be read, a FIN means gone.
+//! knows whether a process still holds it (see [`super::held`]). So a call is cancelled at once when its client is gone,
+//! and a client that merely shut its sending side down (as `nc -N` and some scripts do) still gets its answer. Where
+//! the kernel does not tell, a FIN means gone.
 
-use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use super::held::is_held;
 
 /// The first look comes right after the FIN, which the kernel sends before it lets go of the socket.
 const FIRST: Duration = Duration::from_millis(5);
@@ -175,62 +175,5 @@ impl<B: Body + Unpin> Body for Served<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Whether some process holds the socket at `owner` that is connected to `other`.
-fn is_held(owner: SocketAddr, other: SocketAddr) -> bool {
-    let table = if owner.is_ipv4() {
-        "/proc/net/tcp"
-    } else {
-        "/proc/net/tcp6"
-    };
-    let Ok(table) = fs::read_to_string(table) else {
-        return false;
-    };
-    let (owner, other) = (in_table(owner), in_table(other));
-    table.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        fields.next() == Some(&owner)
-            && fields.next() == Some(&other)
-            // After the state: queues, timer, retransmits, uid, timeouts, and then the inode.
-            && fields.nth(6).is_some_and(|inode| inode != "0")
-    })
-}
-
-/// An address as the table writes it: 32-bit words in the machine's byte order.
-fn in_table(address: SocketAddr) -> String {
-    let bytes = match address {
-        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
-        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
-    };
-    let words = bytes
-        .chunks_exact(4)
-        .filter_map(|word| word.try_into().ok())
-        .map(u32::from_ne_bytes);
-    let hex: String = words.map(|word| format!("{word:08X}")).collect();
-    format!("{hex}:{:04X}", address.port())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::{Shutdown, TcpListener, TcpStream};
-
-    #[test]
-    fn a_held_socket_is_told_from_a_closed_one() {
-        for bind in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(bind) else {
-                continue;
-            };
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (server, peer) = listener.accept().unwrap();
-            let local = server.local_addr().unwrap();
-            assert!(is_held(peer, local), "{bind}");
-            client.shutdown(Shutdown::Write).unwrap();
-            assert!(is_held(peer, local), "{bind}: half closed");
-            drop(client);
-            assert!(!is_held(peer, local), "{bind}: closed");
-        }
     }
 }
