@@ -337,28 +337,24 @@ impl Reader {
         rest
     }
 
-    /// The part of a string that is not kept, which is most of what passes: only its end is looked for.
+    /// The part of a string that is not kept, which is most of what passes: only its end is looked for, the first
+    /// quotation mark with an even number of backslashes before it.
     fn beyond_text<'i>(&mut self, key: bool, input: &'i [u8], visit: &mut impl Visit) -> &'i [u8] {
-        let mut at = 0;
-        loop {
-            let rest = input.get(at..).unwrap_or_default();
-            let Some(found) = memchr::memchr2(b'"', b'\\', rest) else {
-                self.written = self.written.saturating_add(input.len() as u64);
-                return &[];
-            };
-            at += found;
-            if rest.get(found) == Some(&b'"') {
-                self.written = self.written.saturating_add(at as u64);
-                self.end_text(key, visit);
-                return input.get(at + 1..).unwrap_or_default();
-            }
-            at += 2;
-            if at > input.len() {
-                self.written = self.written.saturating_add(input.len() as u64);
-                self.expect = Expect::Escape { key };
-                return &[];
-            }
+        let is_escaped = |end: usize| {
+            let before = input.get(..end).unwrap_or_default().iter().rev();
+            before.take_while(|byte| **byte == b'\\').count() % 2 == 1
+        };
+        let mut marks = memchr::memchr_iter(b'"', input);
+        if let Some(end) = marks.find(|mark| !is_escaped(*mark)) {
+            self.written = self.written.saturating_add(end as u64);
+            self.end_text(key, visit);
+            return input.get(end + 1..).unwrap_or_default();
         }
+        self.written = self.written.saturating_add(input.len() as u64);
+        if is_escaped(input.len()) {
+            self.expect = Expect::Escape { key };
+        }
+        &[]
     }
 
     fn escape(&mut self, key: bool, byte: u8) {

@@ -8,6 +8,8 @@
 mod names;
 mod table;
 
+use std::collections::{BTreeMap, HashMap};
+
 use whim_wire::generation::Usage;
 
 use super::money::{AttoUsd, Multiplier};
@@ -25,20 +27,15 @@ struct Rates {
     cache_write_1h: Option<AttoUsd>,
 }
 
-/// Rates that hold above a prompt size and at a service tier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tier {
-    /// Prompt tokens above which these rates price the whole request.
-    above: u64,
-    /// Service tier; empty for the standard one.
-    service: String,
-    rates: Rates,
-}
+/// Rates by the prompt tokens above which they price the whole request.
+type Tiers = BTreeMap<u64, Rates>;
 
 /// Prices of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelPrice {
-    tiers: Vec<Tier>,
+    standard: Tiers,
+    /// Those of other service tiers, by name.
+    services: HashMap<String, Tiers>,
     multipliers: Vec<(String, Multiplier)>,
     per_search: AttoUsd,
     max_output: Option<u64>,
@@ -54,9 +51,9 @@ impl ModelPrice {
     /// The exact cost of these tokens on these terms.
     #[must_use]
     pub fn cost(&self, usage: &Usage, terms: Terms<'_>) -> AttoUsd {
-        let rate = |field: fn(&Rates) -> Option<AttoUsd>| {
-            self.rate(usage.prompt_tokens(), terms.tier, field)
-        };
+        let prompt = usage.prompt_tokens();
+        let served = terms.tier.and_then(|tier| self.services.get(tier));
+        let rate = |field| self.rate(prompt, served, field);
         let input = rate(|r| r.input).unwrap_or_default();
         let write = rate(|r| r.cache_write_5m).unwrap_or(input);
         let tokens = input
@@ -91,24 +88,20 @@ impl ModelPrice {
             .plus(self.per_search.times(terms.web_searches))
     }
 
-    /// The rate for a prompt of this size: of the tiers it exceeds the highest that has one, of the service tier if
-    /// that has any, of the standard one otherwise.
+    /// The rate for a prompt of this size: of the tiers it exceeds the highest that has one, of those of the service
+    /// tier if any has, of the standard ones otherwise.
     fn rate(
         &self,
         prompt: u64,
-        service: Option<&str>,
+        served: Option<&Tiers>,
         field: fn(&Rates) -> Option<AttoUsd>,
     ) -> Option<AttoUsd> {
-        let at = |service: &str| {
-            self.tiers
-                .iter()
-                .filter(|tier| tier.service == service && (tier.above == 0 || prompt > tier.above))
-                .filter_map(|tier| field(&tier.rates).map(|rate| (tier.above, rate)))
-                .max_by_key(|(above, _)| *above)
+        let at = |tiers: &Tiers| {
+            let exceeded = |above: u64| above == 0 || prompt > above;
+            let mut highest = tiers.iter().rev().filter(|(above, _)| exceeded(**above));
+            highest.find_map(|(above, rates)| field(rates).map(|rate| (*above, rate)))
         };
-        let standard = at("");
-        let served = service.filter(|s| !s.is_empty()).and_then(at);
-        match (standard, served) {
+        match (at(&self.standard), served.and_then(at)) {
             // A service tier without a rate for long prompts does not make them cheaper than the standard tier's.
             (Some((above, standard)), Some((served_above, served))) if served_above < above => {
                 Some(standard.max(served))
@@ -126,9 +119,9 @@ impl ModelPrice {
     /// How dear this model is, to find the dearest: the output rate, then the input rate, at their highest tier.
     pub(super) fn dearness(&self) -> (AttoUsd, AttoUsd) {
         let highest = |field: fn(&Rates) -> Option<AttoUsd>| {
-            let standard = self.tiers.iter().filter(|tier| tier.service.is_empty());
-            standard
-                .filter_map(|tier| field(&tier.rates))
+            self.standard
+                .values()
+                .filter_map(field)
                 .max()
                 .unwrap_or_default()
         };

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::value::RawValue;
 
 use super::super::money::{AttoUsd, Multiplier, PriceTextError};
-use super::{ModelPrice, Rates, Tier, names};
+use super::{ModelPrice, Rates, names};
 
 /// Where the shipped rates come from is written in the file itself.
 static SHIPPED_JSON: &str = include_str!("../../../data/prices.json");
@@ -171,14 +171,14 @@ fn parse_model(model: &str, json: &str) -> Result<Option<ModelPrice>, TableError
                     continue;
                 }
                 let rate = AttoUsd::parse(text.trim_matches('"')).map_err(rate_error)?;
-                *bucket(price.tier(above, service)) = Some(rate);
+                *bucket(price.rates(above, service)) = Some(rate);
             }
         }
     }
-    if price.tiers.is_empty() {
+    if price.standard.is_empty() && price.services.is_empty() {
         return Ok(None);
     }
-    let base = price.tier(0, "");
+    let base = price.rates(0, "");
     for (rate, key) in [
         (base.input, "input_cost_per_token"),
         (base.output, "output_cost_per_token"),
@@ -194,26 +194,13 @@ fn parse_model(model: &str, json: &str) -> Result<Option<ModelPrice>, TableError
 }
 
 impl ModelPrice {
-    fn tier(&mut self, above: u64, service: &str) -> &mut Rates {
-        let known = self
-            .tiers
-            .iter()
-            .position(|t| t.above == above && t.service == service);
-        let at = known.unwrap_or(self.tiers.len());
-        if known.is_none() {
-            let (service, rates) = (service.to_owned(), Rates::default());
-            self.tiers.push(Tier {
-                above,
-                service,
-                rates,
-            });
-        }
-        // `at` is below the length in both cases; the fallback cannot be reached and would still be a tier.
-        let last = self.tiers.len().saturating_sub(1);
-        match self.tiers.get_mut(at.min(last)) {
-            Some(tier) => &mut tier.rates,
-            None => unreachable!("a tier was pushed"),
-        }
+    fn rates(&mut self, above: u64, service: &str) -> &mut Rates {
+        let tiers = if service.is_empty() {
+            &mut self.standard
+        } else {
+            self.services.entry(service.to_owned()).or_default()
+        };
+        tiers.entry(above).or_default()
     }
 }
 
