@@ -22,6 +22,8 @@ use whim_wire::port::PortChange;
 const FIRST_PORT: u16 = 20_000;
 /// How long the monitor's thread is watched while nothing happens.
 const QUIET: Duration = Duration::from_secs(10);
+/// The monitor looks less often after a minute without a change.
+const IDLE: Duration = Duration::from_secs(65);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -61,10 +63,16 @@ async fn main() {
         let how = if is_kicked { "kicked" } else { "not kicked" };
         println!("{how}: opened {}; closed {}", line(opened), line(closed));
     }
+    println!("looking costs {:.3} % of a core at first", cost().await);
+    tokio::time::sleep(IDLE).await;
+    println!("and {:.3} % when idle", cost().await);
+}
+
+/// Percent of a core that looking takes while nothing happens.
+async fn cost() -> f64 {
     let (before, begun) = (cpu_of_monitor(), Instant::now());
     tokio::time::sleep(QUIET).await;
-    let share = (cpu_of_monitor() - before) as f64 / begun.elapsed().as_nanos() as f64;
-    println!("looking costs {:.3} % of a core", share * 100.0);
+    (cpu_of_monitor() - before) as f64 * 100.0 / begun.elapsed().as_nanos() as f64
 }
 
 /// A pause that differs from round to round.

@@ -285,7 +285,12 @@ pub(crate) fn all(directory: &Path, upstream: SocketAddr) -> Vec<Peer> {
             ]);
             command
                 .arg(config)
-                .env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
+                .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+                // Since 1.9x it does not start without a key of its own otherwise.
+                .env(
+                    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY",
+                    "true",
+                );
             command
         }),
     );

@@ -9,7 +9,7 @@ use crate::{Failed, binary, machine, web, workspace};
 /// Options of `cargo xtask bench`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// backup, generation, kills, local, ports, search or terminal
+    /// backup, claim, generation, kills, local, ports, search or terminal
     name: Option<String>,
     /// Arguments of the measurement itself
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -22,11 +22,16 @@ type Measurement = (
     fn(&[String]) -> Result<(), Failed>,
 );
 
-const ALL: [Measurement; 7] = [
+const ALL: [Measurement; 8] = [
     (
         "backup",
         "what saving a long history costs while it grows, and at the end: [MEGABYTES] [ROUNDS]",
         backup,
+    ),
+    (
+        "claim",
+        "from the claim of a warm container to its agent: [ROUNDS]",
+        claim,
     ),
     (
         "generation",
@@ -84,6 +89,14 @@ fn backup(arguments: &[String]) -> Result<(), Failed> {
     web::build()?;
     let whim = built("whim", &["--bin", "whim"], "whim")?;
     let bench = built("whim-bench", &["--bin", "bench-backup"], "bench-backup")?;
+    Ok(show(program(bench, [whim]).args(arguments))?)
+}
+
+fn claim(arguments: &[String]) -> Result<(), Failed> {
+    // The program embeds the page.
+    web::build()?;
+    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let bench = built("whim-bench", &["--bin", "bench-claim"], "bench-claim")?;
     Ok(show(program(bench, [whim]).args(arguments))?)
 }
 

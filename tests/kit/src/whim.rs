@@ -314,7 +314,11 @@ impl Whim {
 impl Drop for Whim {
     fn drop(&mut self) {
         if self.status.is_none() {
-            // `unshare --kill-child` takes its child along; the namespace ends with that. It may just have ended.
+            // The keeper first: the kernel forgets what `unshare --kill-child` asked for when its child becomes another
+            // user, and a namespace ends with its first process. Either may just have ended.
+            if let Ok(keeper) = self.keeper() {
+                let _gone = kill(Pid::from_raw(keeper), Signal::SIGKILL);
+            }
             drop(self.child.kill());
             drop(self.child.wait());
         }
