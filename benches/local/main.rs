@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use whim_proxies::local::{
-    Access, Config, Later, Limits, Lookup, Ports, Proxy, Secret, Server, serve,
+    Access, Config, Later, Limits, Lookup, Ports, Proxy, Secret, Server, Settings, serve,
 };
 
 /// A table with one server, which never goes.
@@ -68,7 +68,7 @@ async fn run(listen: SocketAddr, server: SocketAddr) -> std::io::Result<()> {
         access: Access::new(&Secret::new("bench"), Vec::new()),
         preview_url: None,
         port: listen.port(),
-        default_port: None,
+        settings: Settings::default(),
     };
     let proxy = Proxy::new(config, Arc::new(table)).map_err(std::io::Error::other)?;
     serve(vec![listener], Arc::new(proxy), std::future::pending()).await;

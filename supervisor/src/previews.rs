@@ -2,20 +2,22 @@
 //!
 //! The monitor's picture goes to the board, its events to the journal, its table to the proxy on 8080. The router's
 //! secret outlives the supervisor in the keeper's memory, so that links stay good over a crash; which of them were
-//! revoked does not, so a revocation is written down beside the journal.
+//! revoked, and what was decided about ports, does not, so both are written down beside the journal.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use whim_proxies::local::{
-    Access, Config as ProxyConfig, Limits, Link, LinkError, Proxy, Secret, SetupError, serve,
+    Access, Change, Config as ProxyConfig, Limits, Link, LinkError, PortSettings, Proxy, Secret,
+    Settings, SetupError, serve,
 };
 use whim_wire::port::Port;
 
@@ -40,7 +42,7 @@ pub enum PreviewError {
     #[error("preview links: {0}")]
     Links(#[from] LinkError),
     #[error("{path}: {source}", path = path.display())]
-    Revoked {
+    File {
         path: PathBuf,
         source: std::io::Error,
     },
@@ -55,6 +57,7 @@ pub struct Setup<'a> {
     /// That of them on which previews are served.
     pub local: SocketAddr,
     pub preview_url: Option<String>,
+    pub limits: Limits,
     pub secret: Vec<u8>,
     pub agents_uid: u32,
     /// Directory for what outlives the supervisor.
@@ -75,6 +78,7 @@ pub struct Previews {
     handle: PortsHandle,
     proxy: Arc<Proxy>,
     revoked: PathBuf,
+    decided: PathBuf,
 }
 
 impl Previews {
@@ -116,13 +120,14 @@ impl Previews {
             }),
         );
         let revoked = setup.state.join("revoked-links.json");
+        let decided = setup.state.join("preview-settings.json");
         let access = Access::new(&Secret::new(setup.secret), read_revoked(&revoked)?);
         let config = ProxyConfig {
-            limits: Limits::default(),
+            limits: setup.limits,
             access,
             preview_url: setup.preview_url,
             port: setup.local.port(),
-            default_port: None,
+            settings: read::<Settings>(&decided)?.unwrap_or_default(),
         };
         let proxy = Arc::new(Proxy::new(config, Arc::new(table))?);
         drop(tasks.spawn(tell(board.clone(), inbox, stop.clone())));
@@ -133,6 +138,7 @@ impl Previews {
             handle,
             proxy,
             revoked,
+            decided,
         })
     }
 
@@ -185,12 +191,23 @@ impl Previews {
                 until_s: seconds(end),
             })
             .collect();
-        let failed = |source| PreviewError::Revoked {
-            path: self.revoked.clone(),
-            source,
-        };
-        let json = serde_json::to_vec(&all).map_err(|error| failed(error.into()))?;
-        crate::files::write(&self.revoked, 0o600, &json).map_err(failed)
+        write(&self.revoked, &all)
+    }
+
+    /// What was decided about a port, and whether it is the one that is meant by default.
+    #[must_use]
+    pub fn settings_of(&self, port: u16) -> (PortSettings, bool) {
+        let is_default = self.proxy.settings().default == Some(port);
+        (self.proxy.settings_of(port), is_default)
+    }
+
+    /// Changes what is decided about a port, for what listens there now.
+    ///
+    /// # Errors
+    /// [`PreviewError`]; the change is then in force until this supervisor ends.
+    pub fn change(&self, port: u16, change: Change) -> Result<(), PreviewError> {
+        self.proxy.change(port, change);
+        write(&self.decided, &self.proxy.settings())
     }
 
     /// The picture of what listens, and who can be asked to look again.
@@ -206,17 +223,31 @@ impl Previews {
     }
 }
 
-fn read_revoked(path: &Path) -> Result<Vec<(String, SystemTime)>, PreviewError> {
-    let failed = |source| PreviewError::Revoked {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, PreviewError> {
+    let failed = |source| PreviewError::File {
         path: path.to_owned(),
         source,
     };
-    let json = match std::fs::read(path) {
-        Ok(json) => json,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
+    match std::fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|error| failed(error.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), PreviewError> {
+    let failed = |source| PreviewError::File {
+        path: path.to_owned(),
+        source,
     };
-    let all: Vec<Revoked> = serde_json::from_slice(&json).map_err(|error| failed(error.into()))?;
+    let json = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
+    crate::files::write(path, 0o600, &json).map_err(failed)
+}
+
+fn read_revoked(path: &Path) -> Result<Vec<(String, SystemTime)>, PreviewError> {
+    let all: Vec<Revoked> = read(path)?.unwrap_or_default();
     Ok(all
         .into_iter()
         .map(|revoked| {

@@ -279,6 +279,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             ],
             local: addresses.local,
             preview_url: settings.preview.url.clone(),
+            limits: settings.preview.limits.clone(),
             secret: preview_secret,
             agents_uid: identity.uid(),
             state: &paths.state(),

@@ -5,7 +5,7 @@
 //! gets for it. Another program on the same port (a takeover) suspends a link until the port is confirmed. Bounds:
 //! [`MAX_REVOKED`] revocations are held until their links end; beyond, revoking fails and says so.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
+
+use super::settings::PortSettings;
 
 /// Most revocations that are held at a time.
 pub const MAX_REVOKED: usize = 10_000;
@@ -100,13 +102,10 @@ pub(crate) enum Right {
     None,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Id to end of the link.
     revoked: HashMap<[u8; 8], u64>,
-    public: BTreeSet<u16>,
-    /// Port to the program that was confirmed after a takeover.
-    confirmed: HashMap<u16, u64>,
 }
 
 /// Decides and issues.
@@ -138,10 +137,7 @@ impl Access {
             expected: hmac::sign(&key, &secret.0),
             links: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()),
             secret: key,
-            state: Mutex::new(State {
-                revoked,
-                ..State::default()
-            }),
+            state: Mutex::new(State { revoked }),
         }
     }
 
@@ -204,28 +200,19 @@ impl Access {
             .collect()
     }
 
-    /// Everybody may see `port`, or no longer.
-    pub fn set_public(&self, port: u16, public: bool) {
-        let mut state = self.state();
-        if public {
-            state.public.insert(port);
-        } else {
-            state.public.remove(&port);
-        }
-    }
-
-    /// Links to `port` hold again, for `program`, after another one had taken it over.
-    pub fn confirm(&self, port: u16, program: u64) {
-        self.state().confirmed.insert(port, program);
-    }
-
     pub(crate) fn is_router(&self, given: &[u8]) -> bool {
         // A MAC of the given value under the secret equals that of the secret only if the values are equal.
         hmac::verify(&self.secret, given, self.expected.as_ref()).is_ok()
     }
 
-    /// Is `token` good for `port` now, with `program` listening there?
-    pub(crate) fn check(&self, token: &[u8], port: u16, program: u64, now: SystemTime) -> Right {
+    /// Is `token` good for `port` now, with `program` listening there, by what was decided about that port?
+    pub(crate) fn check(
+        &self,
+        token: &[u8],
+        (port, settings): (u16, PortSettings),
+        program: u64,
+        now: SystemTime,
+    ) -> Right {
         let Some(claims) = self.verify(token) else {
             return Right::None;
         };
@@ -236,11 +223,7 @@ impl Access {
         {
             return Right::None;
         }
-        let is_same = claims.program == 0
-            || program == 0
-            || claims.program == program
-            || state.confirmed.get(&port) == Some(&program);
-        if is_same {
+        if settings.holds_for(claims.program, program) {
             Right::Link
         } else {
             Right::Suspended
@@ -251,10 +234,6 @@ impl Access {
     pub(crate) fn remaining(&self, token: &[u8], now: SystemTime) -> u64 {
         self.verify(token)
             .map_or(0, |claims| claims.expires.saturating_sub(seconds(now)))
-    }
-
-    pub(crate) fn is_public(&self, port: u16) -> bool {
-        self.state().public.contains(&port)
     }
 
     fn sign(&self, claims: &Claims) -> String {
@@ -311,7 +290,14 @@ fn decode_id(id: &str) -> Option<[u8; 8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HostMode;
     use super::*;
+
+    const NOTHING: PortSettings = PortSettings {
+        public: None,
+        confirmed: None,
+        host: HostMode::Auto,
+    };
     use proptest::prelude::*;
 
     fn access() -> Access {
@@ -324,7 +310,8 @@ mod tests {
     fn a_link_is_good_for_its_port_and_time_and_until_revoked() {
         let (access, now) = (access(), SystemTime::now());
         let grant = access.grant(3000, 7, HOUR).unwrap();
-        let check = |port, program, at| access.check(grant.token.as_bytes(), port, program, at);
+        let check =
+            |port, program, at| access.check(grant.token.as_bytes(), (port, NOTHING), program, at);
         assert_eq!(check(3000, 7, now), Right::Link);
         assert_eq!(
             check(3000, 7, now),
@@ -337,19 +324,19 @@ mod tests {
         assert_eq!(check(3000, 7, now), Right::None);
         let later = Access::new(&Secret::new("s"), access.revocations());
         assert_eq!(
-            later.check(grant.token.as_bytes(), 3000, 7, now),
+            later.check(grant.token.as_bytes(), (3000, NOTHING), 7, now),
             Right::None,
             "across a restart"
         );
         let other = access.grant(3000, 7, HOUR).unwrap();
         assert_eq!(
-            later.check(other.token.as_bytes(), 3000, 7, now),
+            later.check(other.token.as_bytes(), (3000, NOTHING), 7, now),
             Right::Link,
             "the same secret"
         );
         let foreign = Access::new(&Secret::new("t"), Vec::new());
         assert_eq!(
-            foreign.check(other.token.as_bytes(), 3000, 7, now),
+            foreign.check(other.token.as_bytes(), (3000, NOTHING), 7, now),
             Right::None
         );
     }
@@ -359,20 +346,23 @@ mod tests {
         let (access, now) = (access(), SystemTime::now());
         let grant = access.grant(3000, 7, HOUR).unwrap();
         assert_eq!(
-            access.check(grant.token.as_bytes(), 3000, 8, now),
+            access.check(grant.token.as_bytes(), (3000, NOTHING), 8, now),
             Right::Suspended
         );
-        access.confirm(3000, 8);
+        let confirmed = PortSettings {
+            confirmed: Some(8),
+            ..NOTHING
+        };
         assert_eq!(
-            access.check(grant.token.as_bytes(), 3000, 8, now),
+            access.check(grant.token.as_bytes(), (3000, confirmed), 8, now),
             Right::Link
         );
         assert_eq!(
-            access.check(grant.token.as_bytes(), 3000, 9, now),
+            access.check(grant.token.as_bytes(), (3000, confirmed), 9, now),
             Right::Suspended
         );
         assert_eq!(
-            access.check(grant.token.as_bytes(), 3000, 7, now),
+            access.check(grant.token.as_bytes(), (3000, NOTHING), 7, now),
             Right::Link
         );
     }
@@ -407,12 +397,12 @@ mod tests {
             let mut token = grant.token.clone().into_bytes();
             prop_assume!(token[at] != with.as_bytes()[0]);
             token[at] = with.as_bytes()[0];
-            prop_assert_eq!(access.check(&token, 3000, 7, SystemTime::now()), Right::None);
+            prop_assert_eq!(access.check(&token, (3000, NOTHING), 7, SystemTime::now()), Right::None);
         }
 
         #[test]
         fn no_bytes_are_a_token(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            prop_assert_eq!(access().check(&bytes, 3000, 0, SystemTime::now()), Right::None);
+            prop_assert_eq!(access().check(&bytes, (3000, NOTHING), 0, SystemTime::now()), Right::None);
         }
     }
 }

@@ -90,7 +90,11 @@ impl Proxy {
         let mut tokens = head.fields.all("x-whim-token").peekable();
         let is_router = tokens.peek().is_some() && tokens.all(|token| self.access.is_router(token));
         let choice = match target::choose(head) {
-            Choice::Unnamed => match self.default_port.or_else(|| self.ports.default_port()) {
+            Choice::Unnamed => match self
+                .settings
+                .default_port()
+                .or_else(|| self.ports.default_port())
+            {
                 Some(port) => Choice::Port(port, Form::Default),
                 None => Choice::Unnamed,
             },
@@ -212,18 +216,19 @@ impl Proxy {
 
     fn right(&self, head: &RequestHead, port: u16, program: u64) -> Right {
         let now = SystemTime::now();
+        let settings = self.settings.of(port);
         let mut best = Right::None;
         for token in cookies::parameter(&head.target)
             .into_iter()
             .chain(cookies::cookies(head))
         {
-            match self.access.check(token, port, program, now) {
+            match self.access.check(token, (port, settings), program, now) {
                 Right::Link => return Right::Link,
                 Right::Suspended => best = Right::Suspended,
                 Right::Router | Right::Public | Right::None => {}
             }
         }
-        if self.access.is_public(port) {
+        if settings.is_public(program) {
             return Right::Public;
         }
         best
@@ -236,7 +241,8 @@ impl Proxy {
         }
         let now = SystemTime::now();
         let token = cookies::parameter(&head.target)?;
-        if self.access.check(token, port, program, now) != Right::Link {
+        let settings = self.settings.of(port);
+        if self.access.check(token, (port, settings), program, now) != Right::Link {
             return None;
         }
         let token_text = std::str::from_utf8(token).ok()?;

@@ -89,11 +89,11 @@ impl Forward<'_> {
                 }
             };
             let program = server.program;
-            let guise =
-                guise_override.unwrap_or_else(|| proxy.memory.guise(port, program, is_internal));
-            let may_refuse = guise == Guise::Public
-                && proxy.memory.mode(port) == HostMode::Auto
-                && !is_local(&self.head.authority);
+            let mode = proxy.settings.of(port).host;
+            let guise = guise_override
+                .unwrap_or_else(|| proxy.memory.guise(mode, port, program, is_internal));
+            let may_refuse =
+                guise == Guise::Public && mode == HostMode::Auto && !is_local(&self.head.authority);
             let was_used = upstream.is_used;
             let tls = upstream.key.tls;
             let asked = Asked {

@@ -6,12 +6,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::rewrite::Guise;
 
 const MAX: usize = 1024;
 
 /// How a server is told its host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HostMode {
     /// As it is; as `localhost` once the framework refused that.
     #[default]
@@ -37,7 +40,6 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 struct State {
     known: HashMap<u16, Known>,
-    modes: HashMap<u16, HostMode>,
 }
 
 #[derive(Debug, Default)]
@@ -49,14 +51,6 @@ impl Memory {
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is one assignment; a panic elsewhere leaves nothing half-done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_mode(&self, port: u16, mode: HostMode) {
-        self.state().modes.insert(port, mode);
-    }
-
-    pub(crate) fn mode(&self, port: u16) -> HostMode {
-        self.state().modes.get(&port).copied().unwrap_or_default()
     }
 
     pub(crate) fn of(&self, port: u16, program: u64) -> Known {
@@ -90,8 +84,14 @@ impl Memory {
     }
 
     /// What to call the server in a request; `is_internal`: an upgrade or a development resource.
-    pub(crate) fn guise(&self, port: u16, program: u64, is_internal: bool) -> Guise {
-        let is_localhost = match self.mode(port) {
+    pub(crate) fn guise(
+        &self,
+        mode: HostMode,
+        port: u16,
+        program: u64,
+        is_internal: bool,
+    ) -> Guise {
+        let is_localhost = match mode {
             HostMode::Preserve => false,
             HostMode::Localhost => true,
             HostMode::Auto => {
@@ -115,16 +115,16 @@ mod tests {
     fn a_restart_keeps_what_is_known_and_another_program_does_not() {
         let memory = Memory::default();
         memory.learn(3000, 7, |known| known.pages_as_localhost = true);
-        assert_eq!(memory.guise(3000, 7, false), Guise::Localhost);
-        assert_eq!(memory.guise(3000, 8, false), Guise::Public);
-        assert_eq!(memory.guise(3001, 7, false), Guise::Public);
+        let auto = HostMode::Auto;
+        assert_eq!(memory.guise(auto, 3000, 7, false), Guise::Localhost);
+        assert_eq!(memory.guise(auto, 3000, 8, false), Guise::Public);
+        assert_eq!(memory.guise(auto, 3001, 7, false), Guise::Public);
         memory.learn(3000, 8, |known| known.internals_as_localhost = true);
-        assert_eq!(memory.guise(3000, 8, false), Guise::Public);
-        assert_eq!(memory.guise(3000, 8, true), Guise::Localhost);
-        memory.set_mode(3000, HostMode::Preserve);
-        assert_eq!(memory.guise(3000, 8, true), Guise::Public);
-        memory.set_mode(3000, HostMode::Localhost);
-        assert_eq!(memory.guise(3000, 9, false), Guise::Localhost);
+        assert_eq!(memory.guise(auto, 3000, 8, false), Guise::Public);
+        assert_eq!(memory.guise(auto, 3000, 8, true), Guise::Localhost);
+        let (preserve, localhost) = (HostMode::Preserve, HostMode::Localhost);
+        assert_eq!(memory.guise(preserve, 3000, 8, true), Guise::Public);
+        assert_eq!(memory.guise(localhost, 3000, 9, false), Guise::Localhost);
     }
 
     #[test]

@@ -29,11 +29,13 @@ mod forward;
 mod frames;
 mod head;
 mod http2;
+mod limits;
 mod memory;
 mod pages;
 mod refusal;
 mod relay;
 mod rewrite;
+mod settings;
 mod target;
 mod tunnel;
 mod upstream;
@@ -50,7 +52,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 pub use accept::serve;
 pub use access::{Access, Grant, LinkError, MAX_LIFE, MAX_REVOKED, Secret};
 pub use environment::preview_environment;
+pub use limits::{Limits, LimitsError};
 pub use memory::HostMode;
+pub use settings::{Change, PortSettings, Settings};
 
 /// A server as the port table knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,63 +101,6 @@ pub trait Ports: Send + Sync + 'static {
     fn traffic(&self, port: u16);
 }
 
-/// Bounds of the proxy. A client that exceeds one is told by the status in parentheses.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Fields of a request (431).
-    pub fields: usize,
-    /// Bytes of a request's head (431).
-    pub head: usize,
-    /// Bytes of a request's target (414).
-    pub url: usize,
-    /// Fields of an answer (502).
-    pub answer_fields: usize,
-    /// Bytes of an answer's head (502).
-    pub answer_head: usize,
-    /// Client connections in all (503, connection closed).
-    pub connections: usize,
-    /// Requests and tunnels in progress per port (503).
-    pub per_port: usize,
-    /// Idle connections kept per server address; more are closed.
-    pub idle_per_server: usize,
-    /// A request's head must be complete within this (408).
-    pub head_within: Duration,
-    /// A kept connection is closed after this without a request.
-    pub idle: Duration,
-    /// How long requests that may wait do so for a server that is down (503).
-    pub hold: Duration,
-    /// Connecting to a server that listens (502).
-    pub connect: Duration,
-    /// From a complete request to the answer's head (504).
-    pub answer_within: Duration,
-    /// A peer that takes or gives nothing of a body for this long is gone.
-    pub stall: Duration,
-    /// Requests in progress get this long at shutdown.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            fields: 256,
-            head: 64 * 1024,
-            url: 16 * 1024,
-            answer_fields: 512,
-            answer_head: 256 * 1024,
-            connections: 4096,
-            per_port: 1024,
-            idle_per_server: 128,
-            head_within: Duration::from_secs(15),
-            idle: Duration::from_secs(75),
-            hold: Duration::from_secs(5),
-            connect: Duration::from_secs(2),
-            answer_within: Duration::from_secs(300),
-            stall: Duration::from_secs(300),
-            drain: Duration::from_secs(2),
-        }
-    }
-}
-
 /// How the proxy is set up.
 #[derive(Debug)]
 pub struct Config {
@@ -163,8 +110,8 @@ pub struct Config {
     pub preview_url: Option<String>,
     /// Port that is served, for addresses of previews where there is no `preview_url`.
     pub port: u16,
-    /// Overrides the table's choice.
-    pub default_port: Option<u16>,
+    /// What people decided about ports.
+    pub settings: Settings,
 }
 
 /// Why the proxy cannot be set up.
@@ -196,7 +143,7 @@ pub struct Proxy {
     access: Access,
     preview_url: Option<Arc<str>>,
     port: u16,
-    default_port: Option<u16>,
+    settings: settings::Register,
     ports: Arc<dyn Ports>,
     memory: memory::Memory,
     pool: upstream::Pool,
@@ -228,7 +175,7 @@ impl Proxy {
             access: config.access,
             preview_url: config.preview_url.map(Arc::from),
             port: config.port,
-            default_port: config.default_port,
+            settings: settings::Register::new(config.settings),
             ports,
             memory: memory::Memory::default(),
             load: decide::Load::default(),
@@ -278,21 +225,25 @@ impl Proxy {
         self.access.revocations()
     }
 
-    /// Links that a takeover suspended hold again for the program that listens now.
-    pub fn confirm(&self, port: u16) {
-        if let Lookup::Known(server) = self.ports.lookup(port) {
-            self.access.confirm(port, server.program);
-        }
+    /// What was decided about a port.
+    #[must_use]
+    pub fn settings_of(&self, port: u16) -> PortSettings {
+        self.settings.of(port)
     }
 
-    /// Everybody may see `port`, or no longer.
-    pub fn set_public(&self, port: u16, public: bool) {
-        self.access.set_public(port, public);
+    /// Everything that was decided, for [`Config::settings`] after a restart.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings.all()
     }
 
-    /// How the server on `port` is told its host.
-    pub fn set_host_mode(&self, port: u16, mode: HostMode) {
-        self.memory.set_mode(port, mode);
+    /// Changes what is decided about a port, for what listens there now.
+    pub fn change(&self, port: u16, change: Change) {
+        let program = match self.ports.lookup(port) {
+            Lookup::Known(server) => server.program,
+            Lookup::Own | Lookup::Unknown => 0,
+        };
+        self.settings.change(port, program, change);
     }
 }
 

@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post, put};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::routing::{delete, get, patch, post, put};
 
 use crate::board::Board;
 use crate::boot::credentials::GitCredentials;
@@ -105,6 +105,7 @@ fn common() -> Router<Arc<Api>> {
         .route("/v1/search", get(search::get))
         .route("/v1/search/rebuild", post(search::rebuild))
         .route("/v1/ports", get(ports::list))
+        .route("/v1/ports/{port}", patch(ports::change))
         .route("/v1/ports/{port}/links", post(ports::link))
         .route("/v1/ports/{port}/links/{id}", delete(ports::revoke))
         .route("/v1/budget", put(spend::budget))
@@ -120,6 +121,7 @@ fn common() -> Router<Arc<Api>> {
 fn finish(router: Router<Arc<Api>>, api: &Arc<Api>) -> Router {
     router
         .layer(DefaultBodyLimit::max(BODY))
+        .layer(map_response(problem::documented))
         .layer(from_fn_with_state(api.gate.clone(), access::admit))
         .with_state(api.clone())
 }

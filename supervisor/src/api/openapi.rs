@@ -171,9 +171,12 @@ const CALLS: &[Call] = &[
     call("post", "/v1/search/rebuild", "Forget the search's index and fill it again from transcripts and histories")
         .gives("200", Some(of::<Rebuilt>)),
     call("get", "/v1/ports", "What listens, with preview addresses").gives("200", Some(of::<Vec<Port>>)),
+    call("patch", "/v1/ports/{port}", "Decide who may see a port, how its server is told its host, and whether it is the default")
+        .takes(of::<ports::PortChange>)
+        .gives("200", Some(of::<ports::Decided>)),
     call("post", "/v1/ports/{port}/links", "A link that opens one port for a while")
         .takes(of::<ports::NewLink>)
-        .gives("201", None),
+        .gives("201", Some(of::<ports::LinkMade>)),
     call("delete", "/v1/ports/{port}/links/{id}", "Take a link back").gives("204", None),
     call("get", "/v1/backups", "How it stands with the backup, and the newest `limit` (50) snapshots of the task, newest first")
         .query("limit")

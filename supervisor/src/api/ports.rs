@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use whim_proxies::local::{Change, HostMode};
 use whim_wire::port::Port;
 use whim_wire::time::Time;
 
@@ -28,6 +28,17 @@ pub(super) struct NewLink {
     expires_s: u64,
 }
 
+/// A link as it was made.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct LinkMade {
+    /// Where it leads; without addresses of previews of their own a path on the local proxy.
+    url: String,
+    /// Then: an address for a browser on the machine of the local proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_url: Option<String>,
+    expires_at: Time,
+}
+
 /// A link that opens one port without any other credential.
 pub(super) async fn link(
     _: Owner,
@@ -38,7 +49,7 @@ pub(super) async fn link(
     (
         StatusCode,
         [(header::HeaderName, HeaderValue); 1],
-        Json<Value>,
+        Json<LinkMade>,
     ),
     Problem,
 > {
@@ -49,15 +60,82 @@ pub(super) async fn link(
     let until = Timestamp::try_from(link.expires_at).map_err(|error| Problem::internal(&error))?;
     let location = HeaderValue::from_str(&format!("/v1/ports/{port}/links/{}", link.id));
     let location = location.map_err(|error| Problem::internal(&error))?;
-    let mut body = json!({"url": link.url, "expires_at": Time::from(until)});
-    if let Some(local_url) = link.local_url {
-        body["local_url"] = json!(local_url);
-    }
+    let body = LinkMade {
+        url: link.url,
+        local_url: link.local_url,
+        expires_at: Time::from(until),
+    };
     Ok((
         StatusCode::CREATED,
         [(header::LOCATION, location)],
         Json(body),
     ))
+}
+
+/// What is to be decided about a port; what is left out stays.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortChange {
+    /// Everybody may see what listens there now.
+    public: Option<bool>,
+    /// How its server is told its host.
+    host: Option<Host>,
+    /// It is meant where a request names no port.
+    default: Option<bool>,
+    /// What listens there now may have the links and the publicity of what did before.
+    #[serde(default)]
+    confirm: bool,
+}
+
+/// `auto`: as it is, and as localhost once the framework refused that.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Host {
+    Auto,
+    Preserve,
+    Localhost,
+}
+
+/// What is decided about a port.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Decided {
+    port: u16,
+    public: bool,
+    host: Host,
+    default: bool,
+}
+
+/// Decides about a port.
+pub(super) async fn change(
+    _: Owner,
+    State(api): Shared,
+    Path(port): Path<u16>,
+    Json(change): Json<PortChange>,
+) -> Result<Json<Decided>, Problem> {
+    let change = Change {
+        public: change.public,
+        host: change.host.map(|host| match host {
+            Host::Auto => HostMode::Auto,
+            Host::Preserve => HostMode::Preserve,
+            Host::Localhost => HostMode::Localhost,
+        }),
+        default: change.default,
+        confirm: change.confirm,
+    };
+    api.previews
+        .change(port, change)
+        .map_err(|error| Problem::internal(&error))?;
+    let (settings, default) = api.previews.settings_of(port);
+    Ok(Json(Decided {
+        port,
+        public: settings.public.is_some(),
+        host: match settings.host {
+            HostMode::Auto => Host::Auto,
+            HostMode::Preserve => Host::Preserve,
+            HostMode::Localhost => Host::Localhost,
+        },
+        default,
+    }))
 }
 
 /// Takes a link back.

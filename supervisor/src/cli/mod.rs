@@ -256,6 +256,22 @@ enum PortsCommand {
     },
     /// Take a link back.
     Unshare { port: u16, id: String },
+    /// Decide about a port; what is not named stays.
+    Set {
+        port: u16,
+        /// Let everybody see what listens there now; --public=false takes it back.
+        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        public: Option<bool>,
+        /// How its server is told its host: auto, preserve or localhost.
+        #[arg(long, value_parser = ["auto", "preserve", "localhost"])]
+        host: Option<String>,
+        /// Mean this port where a request names none; --default=false takes it back.
+        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        default: Option<bool>,
+        /// Let what listens there now have the links of what did before.
+        #[arg(long)]
+        confirm: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -436,6 +452,16 @@ async fn run(command: Command) -> Result<Outcome, CliError> {
             }
             Some(PortsCommand::Unshare { port, id }) => {
                 share::unshare(&place.client(), port, &id).await?
+            }
+            Some(PortsCommand::Set {
+                port,
+                public,
+                host,
+                default,
+                confirm,
+            }) => {
+                let change = serde_json::json!({"public": public, "host": host, "default": default, "confirm": confirm});
+                share::decide(&place.client(), port, &change).await?
             }
         },
         Command::Spend { place, json } => listing::spend(&place.client(), json).await?,

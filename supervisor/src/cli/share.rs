@@ -1,4 +1,4 @@
-//! `whim ports share` and `whim ports unshare`: links that open one port's preview.
+//! `whim ports share`, `unshare` and `set`: who may see a port's preview, and how it is shown.
 
 use http::{Method, header};
 use serde_json::{Value, json};
@@ -72,4 +72,22 @@ pub(super) async fn unshare(client: &Client, port: u16, id: &str) -> Result<Outc
     let path = format!("/v1/ports/{port}/links/{id}");
     client.call::<Value>(Method::DELETE, &path, None).await?;
     Ok(Outcome::text(String::new()))
+}
+
+/// Decides about a port, and says how it stands then.
+pub(super) async fn decide(
+    client: &Client,
+    port: u16,
+    change: &Value,
+) -> Result<Outcome, ClientError> {
+    let path = format!("/v1/ports/{port}");
+    let decided: Value = client.call(Method::PATCH, &path, Some(change)).await?;
+    let is = |name: &str| decided.get(name).and_then(Value::as_bool) == Some(true);
+    let who = if is("public") { "public" } else { "private" };
+    let host = decided.get("host").and_then(Value::as_str);
+    let host = host.unwrap_or_default();
+    let default = if is("default") { ", the default" } else { "" };
+    Ok(Outcome::text(format!(
+        "port {port}: {who}, host {host}{default}\n"
+    )))
 }

@@ -115,6 +115,9 @@ pub struct RunOptions {
     /// Address of previews, as https://{port}-ww-12.preview.example/ [env: WHIM_PREVIEW_URL] [default: the local path form]
     #[arg(long, value_name = "TEMPLATE")]
     pub preview_url: Option<String>,
+    /// Limits of previews that differ from the default, as connections=500,idle=30s [env: WHIM_PREVIEW_LIMITS]
+    #[arg(long, value_name = "NAME=VALUE,…")]
+    pub preview_limits: Option<String>,
     /// Log filter: error, warn, info, debug, trace, or by module [env: WHIM_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

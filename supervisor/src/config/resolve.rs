@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use whim_proxies::local::Limits;
 use whim_wire::spec::{Spec, Task, Usd, UsdError};
 
 use super::layers::Configuration;
@@ -274,6 +275,13 @@ impl Reader<'_> {
                 values::preview,
                 "give a URL such as https://{port}-x.example.com/",
             ),
+            limits: self
+                .value(&options.preview_limits, "WHIM_PREVIEW_LIMITS", |text| {
+                    Limits::from_str(text).map_err(|error| {
+                        Problem::new(error.to_string(), "write it as connections=500,idle=30s")
+                    })
+                })
+                .unwrap_or_default(),
             secret: self.secret("WHIM_PREVIEW_SECRET"),
         };
         let log = self.log();

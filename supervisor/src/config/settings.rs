@@ -10,6 +10,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use whim_proxies::local::Limits;
 use whim_wire::spec::{
     AgentKind, Attachment, IdleAction, Mode, PermissionMode, ProviderKind, Restore, Sensitive,
     Spec, Task, Trust, Usd,
@@ -268,6 +269,7 @@ pub struct Ports {
 pub struct Preview {
     /// Template with `{port}`; `None`: the local path form.
     pub url: Option<String>,
+    pub limits: Limits,
     /// The router's secret; `None`: make a random one.
     pub secret: Option<Secret>,
 }

@@ -129,6 +129,11 @@ pub const VARIABLES: &[Variable] = &[
         "--preview-url",
         "address of previews, with {port}",
     ),
+    flagged(
+        "WHIM_PREVIEW_LIMITS",
+        "--preview-limits",
+        "connections, sizes and times of previews",
+    ),
     flagged("WHIM_LOG", "--log", "log filter"),
     plain("WHIM_LOG_FORMAT", "text or json [default: text]"),
     plain(

@@ -99,7 +99,7 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use whim_proxies::local::{Access, Limits, Proxy, Secret, serve};
+    use whim_proxies::local::{Access, Limits, Proxy, Secret, Settings, serve};
 
     async fn get(address: std::net::SocketAddr, port: u16) -> String {
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -153,7 +153,7 @@ mod tests {
                 access: Access::new(&Secret::new("s"), Vec::new()),
                 preview_url: None,
                 port: address.port(),
-                default_port: None,
+                settings: Settings::default(),
             },
             Arc::new(ports),
         )

@@ -189,6 +189,14 @@ impl Client {
         self.call("PUT", path, Some(body))
     }
 
+    /// PATCH with a JSON body.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Answer, ClientError> {
+        self.call("PATCH", path, Some(body))
+    }
+
     /// DELETE.
     ///
     /// # Errors

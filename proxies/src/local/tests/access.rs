@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::super::{Limits, Server};
+use super::super::{Change, Limits, Server};
 use super::kit::{Kit, SECRET, answering, head, ok};
 
 fn status(answer: &str) -> &str {
@@ -184,7 +184,11 @@ async fn a_takeover_suspends_links_until_the_port_is_confirmed() {
     );
     assert_eq!(ask().await, "401");
     assert_eq!(connections.load(Ordering::SeqCst), 0);
-    kit.proxy.confirm(port);
+    let confirm = Change {
+        confirm: true,
+        ..Change::default()
+    };
+    kit.proxy.change(port, confirm);
     assert_eq!(ask().await, "303");
 }
 
@@ -195,9 +199,13 @@ async fn public_is_a_choice_per_port() {
     kit.table.up(port);
     let text = format!("GET /proxy/{port}/ HTTP/1.1\nHost: x\nConnection: close\n\n");
     assert_eq!(status(&kit.raw(&text).await), "401");
-    kit.proxy.set_public(port, true);
+    let public = |public| Change {
+        public: Some(public),
+        ..Change::default()
+    };
+    kit.proxy.change(port, public(true));
     assert_eq!(status(&kit.raw(&text).await), "200");
-    kit.proxy.set_public(port, false);
+    kit.proxy.change(port, public(false));
     assert_eq!(status(&kit.raw(&text).await), "401");
 }
 

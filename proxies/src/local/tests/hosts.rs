@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use super::super::HostMode;
+use super::super::{Change, HostMode};
 use super::kit::{Kit, answering, ok, server};
 
 const NAMED: &str = "\nHost: preview.example";
@@ -38,7 +38,11 @@ async fn a_framework_that_refuses_the_name_is_asked_as_localhost_and_remembered(
         1,
         "asked under the public name once"
     );
-    kit.proxy.set_host_mode(port, HostMode::Preserve);
+    let preserve = Change {
+        host: Some(HostMode::Preserve),
+        ..Change::default()
+    };
+    kit.proxy.change(port, preserve);
     let answer = kit.ask(port, &format!("GET / HTTP/1.1{NAMED}"), b"").await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
 }

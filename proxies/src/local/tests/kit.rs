@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-use super::super::{Access, Config, Later, Limits, Lookup, Ports, Proxy, Secret, Server, serve};
+use super::super::{
+    Access, Config, Later, Limits, Lookup, Ports, Proxy, Secret, Server, Settings, serve,
+};
 
 pub(super) const SECRET: &str = "router-secret";
 /// Longer than anything here takes; a test that waits for it fails.
@@ -124,7 +126,7 @@ impl Kit {
             access: Access::new(&Secret::new(SECRET), Vec::new()),
             preview_url: preview_url.map(str::to_owned),
             port: address.port(),
-            default_port: None,
+            settings: Settings::default(),
         };
         let ports: Arc<dyn Ports> = Arc::clone(&table) as _;
         let proxy = Arc::new(Proxy::new(config, ports).unwrap());
