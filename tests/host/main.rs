@@ -20,6 +20,7 @@ mod endurance;
 mod idle;
 mod init;
 mod kills;
+mod loaded;
 mod logins;
 mod person;
 mod platform;

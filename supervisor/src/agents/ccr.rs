@@ -21,6 +21,7 @@ use super::claude::{EFFORTS, check_effort, command, files};
 use super::command::{Command, Companion, PromptRoute, Readiness};
 use super::edit::{Edit, FileEdit, JsonEdit};
 use super::locate::Program;
+use super::plugins::{Installation, installations};
 use super::setup::{AgentKind, Impossible, ProviderKind, Setup, Start, Surface};
 use super::{Agent, PromptRules, Watch, claude, inject};
 
@@ -93,6 +94,10 @@ impl Agent for Ccr {
             edit: Edit::Json(router_config(setup)),
         });
         files
+    }
+
+    fn plugins(&self, setup: &Setup) -> Vec<Installation> {
+        installations(setup)
     }
 
     fn command(&self, setup: &Setup, start: &Start) -> Result<Command, Impossible> {

@@ -23,6 +23,7 @@ use super::edit::{Edit, FileEdit, JsonEdit};
 use super::hook;
 use super::locate::Program;
 use super::observe::session_file;
+use super::plugins::{Installation, installations};
 use super::setup::{
     AgentKind, Conversation, Impossible, PermissionMode, ProviderKind, Setup, Start, Surface,
 };
@@ -100,6 +101,10 @@ impl Agent for Claude {
 
     fn files(&self, setup: &Setup) -> Vec<FileEdit> {
         files(setup)
+    }
+
+    fn plugins(&self, setup: &Setup) -> Vec<Installation> {
+        installations(setup)
     }
 
     fn command(&self, setup: &Setup, start: &Start) -> Result<Command, Impossible> {

@@ -32,6 +32,7 @@ mod inject;
 pub mod locate;
 pub mod observe;
 pub mod oneshot;
+pub mod plugins;
 pub mod prompt;
 pub mod restart;
 pub mod setup;
@@ -61,6 +62,11 @@ pub trait Agent: Send + Sync + Debug {
     /// # Errors
     /// The first finding of [`Agent::check`].
     fn command(&self, setup: &Setup, start: &Start) -> Result<Command, Impossible>;
+
+    /// Plugins that its own program is to install before it starts.
+    fn plugins(&self, _setup: &Setup) -> Vec<plugins::Installation> {
+        Vec::new()
+    }
 
     /// Processes that must be ready before it.
     fn companions(&self, _setup: &Setup) -> Vec<Companion> {

@@ -299,6 +299,8 @@ pub(super) async fn launch(
     let command = command(setup, record, prompt, conversation)?;
     let program = locate(ground, record.agent, &command, setup)?;
     home::apply_noted(&ground.helper, &agent.files(setup), &ground.written).await?;
+    let wanted = agent.plugins(setup);
+    super::plugins::install(ground, setup, &program, &command, wanted).await;
     let companions = Companions::start(ground, agent.companions(setup), setup).await?;
     let launch = Launch {
         program: program.clone().into_os_string(),

@@ -10,6 +10,7 @@ mod evidence;
 pub mod hooks;
 mod launch;
 mod oneshot;
+mod plugins;
 mod prompts;
 pub mod record;
 mod running;

@@ -1,4 +1,5 @@
 mod files;
+mod plugins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -270,6 +270,10 @@ fn without_context(message: &str) -> &str {
         {
             rest = after.trim_start();
         }
+        // Claude Code, beside the result of a search for tools.
+        if rest == "Tool loaded." {
+            rest = "";
+        }
         if rest.starts_with("[Request interrupted") {
             rest = rest
                 .split_once(']')
