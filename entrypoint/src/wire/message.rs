@@ -155,6 +155,28 @@ pub struct Launch {
     pub descriptors: Vec<i32>,
 }
 
+impl Launch {
+    /// A program under a holder, without a word on its command line, in `/`, as the keeper: its output comes through
+    /// pipes, it reads nothing, and what it leaves ends with it. The rest is set by whoever needs it otherwise.
+    #[must_use]
+    pub fn of(program: impl Into<OsString>) -> Self {
+        let program = program.into();
+        Self {
+            arguments: vec![program.clone()],
+            program,
+            environment: Vec::new(),
+            directory: "/".into(),
+            user: None,
+            io: Io::Pipes { stdin: Stdin::Null },
+            holder: true,
+            end_with_leader: true,
+            oom_score_adj: None,
+            no_new_privs: false,
+            descriptors: Vec::new(),
+        }
+    }
+}
+
 /// Numeric identity of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
+use whim_entrypoint::wire::{Credentials, Launch};
 
 use crate::keeper::{Captured, Keeper, KeeperError, RunError};
 
@@ -178,7 +178,6 @@ impl Git {
             set(&format!("GIT_CONFIG_VALUE_{index}"), value.into());
         }
         Launch {
-            program: "git".into(),
             arguments: std::iter::once("git")
                 .chain(arguments.iter().copied())
                 .map(OsString::from)
@@ -186,13 +185,8 @@ impl Git {
             environment,
             directory: PathBuf::from(directory),
             user: self.user.clone(),
-            io: Io::Pipes { stdin: Stdin::Null },
             // Transports and filters are children of git: whatever of them is left ends with it.
-            holder: true,
-            end_with_leader: true,
-            oom_score_adj: None,
-            no_new_privs: false,
-            descriptors: Vec::new(),
+            ..Launch::of("git")
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
+use whim_entrypoint::wire::{Credentials, Launch};
 
 use crate::keeper::{Exit, Keeper, KeeperError, Output, Process, ProcessIo};
 use crate::logs::{Log, Tail};
@@ -119,17 +119,11 @@ impl Run {
             Some(process) => process,
             None => {
                 let launch = Launch {
-                    program: self.script.clone().into_os_string(),
-                    arguments: vec![self.script.clone().into_os_string()],
                     environment: self.environment.clone(),
                     directory: self.directory.clone(),
                     user: self.user.clone(),
-                    io: Io::Pipes { stdin: Stdin::Null },
-                    holder: true,
                     end_with_leader: false,
-                    oom_score_adj: None,
-                    no_new_privs: false,
-                    descriptors: Vec::new(),
+                    ..Launch::of(&self.script)
                 };
                 keeper
                     .spawn(&self.name, &launch, Vec::new())

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
-use whim_entrypoint::wire::{Credentials, Io, Launch, Stdin};
+use whim_entrypoint::wire::{Credentials, Launch};
 use whim_wire::event::kind;
 use whim_wire::spec::IdleAction;
 
@@ -111,17 +111,10 @@ impl Runner {
         let mut environment = (self.environment)();
         environment.push(("WHIM_IDLE_S".into(), seconds.to_string().into()));
         let launch = Launch {
-            program: program.into(),
-            arguments: vec![program.into()],
             environment,
             directory: self.directory.clone(),
             user: self.user.clone(),
-            io: Io::Pipes { stdin: Stdin::Null },
-            holder: true,
-            end_with_leader: true,
-            oom_score_adj: None,
-            no_new_privs: false,
-            descriptors: Vec::new(),
+            ..Launch::of(program)
         };
         let shown = program.display().to_string();
         match self.keeper.run(NAME, &launch, LIMIT, OUTPUT).await {

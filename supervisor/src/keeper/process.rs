@@ -431,26 +431,10 @@ mod tests {
         }
     }
 
-    fn launch() -> Launch {
-        Launch {
-            program: "git".into(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            directory: "/".into(),
-            user: None,
-            io: Io::Pipes { stdin: Stdin::Null },
-            holder: true,
-            end_with_leader: true,
-            oom_score_adj: None,
-            no_new_privs: false,
-            descriptors: Vec::new(),
-        }
-    }
-
     fn run(keeper: &Keeper) -> tokio::task::JoinHandle<Result<Captured, RunError>> {
         let keeper = keeper.clone();
         let long = Duration::from_secs(600);
-        tokio::spawn(async move { keeper.run("git", &launch(), long, 1).await })
+        tokio::spawn(async move { keeper.run("git", &Launch::of("git"), long, 1).await })
     }
 
     #[tokio::test]

@@ -4,6 +4,9 @@
 //! [`SLOW`] once nothing happened for [`QUIET`], and several times within a few milliseconds after a kick. `/proc/net`
 //! is a hundred times dearer than sock_diag and is read every [`PROC_NET`] unless kicked. A failed scan keeps the list.
 //! Events go to a bounded channel; while it is full, changes are summed up and wait.
+//!
+//! The kernel could tell at once (tracepoint `sock:inet_sock_set_state`), but containers are given neither tracefs nor
+//! `CAP_PERFMON`, so looking would stay needed beside it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

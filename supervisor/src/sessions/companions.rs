@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use whim_entrypoint::wire::{Io, Launch, Stdin};
+use whim_entrypoint::wire::Launch;
 use whim_wire::event::kind;
 
 use super::Ground;
@@ -229,17 +229,13 @@ impl Guard {
             .locate(&path, &self.setup.home, &RealFiles)?
             .path;
         let launch = Launch {
-            program: program.clone().into_os_string(),
             arguments: arguments(&program, command),
             environment: environment(&task.environment, command),
             directory: command.directory.clone(),
             user: ground.user.clone(),
-            io: Io::Pipes { stdin: Stdin::Null },
-            holder: true,
-            end_with_leader: true,
             oom_score_adj: Some(400),
             no_new_privs: ground.no_new_privs,
-            descriptors: Vec::new(),
+            ..Launch::of(&program)
         };
         let mut process = ground
             .keeper

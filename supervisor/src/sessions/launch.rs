@@ -303,7 +303,6 @@ pub(super) async fn launch(
     super::plugins::install(ground, setup, &program, &command, wanted).await;
     let companions = Companions::start(ground, agent.companions(setup), setup).await?;
     let launch = Launch {
-        program: program.clone().into_os_string(),
         arguments: arguments(&program, &command),
         environment: environment(&ground.task().environment, &command),
         directory: command.directory.clone(),
@@ -316,11 +315,9 @@ pub(super) async fn launch(
             Surface::Pipes if command.stdin.is_some() => Io::Pipes { stdin: Stdin::Pipe },
             Surface::Pipes => Io::Pipes { stdin: Stdin::Null },
         },
-        holder: true,
-        end_with_leader: true,
         oom_score_adj: Some(OOM_SCORE),
         no_new_privs: ground.no_new_privs,
-        descriptors: Vec::new(),
+        ..Launch::of(&program)
     };
     for note in &command.notes {
         tracing::info!(session = record.id, note);

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use whim_entrypoint::wire::{Io, Launch, Stdin};
+use whim_entrypoint::wire::Launch;
 
 use super::launch::{Ground, environment};
 use crate::agents::command::Command;
@@ -57,17 +57,12 @@ async fn all(
     for call in calls {
         let arguments = std::iter::once(program.as_os_str().to_owned());
         let launch = Launch {
-            program: program.as_os_str().to_owned(),
             arguments: arguments.chain(call.iter().map(Into::into)).collect(),
             environment: environment(&ground.task().environment, command),
             directory: command.directory.clone(),
             user: ground.user.clone(),
-            io: Io::Pipes { stdin: Stdin::Null },
-            holder: true,
-            end_with_leader: true,
-            oom_score_adj: None,
             no_new_privs: ground.no_new_privs,
-            descriptors: Vec::new(),
+            ..Launch::of(program)
         };
         let run = ground
             .keeper

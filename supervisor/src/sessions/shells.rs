@@ -191,7 +191,6 @@ impl Shells {
             )));
         }
         let launch = Launch {
-            program,
             arguments,
             environment,
             directory,
@@ -200,11 +199,10 @@ impl Shells {
                 columns: size.columns,
                 rows: size.rows,
             },
-            holder: true,
             end_with_leader: false,
             oom_score_adj: Some(500),
             no_new_privs: ground.no_new_privs,
-            descriptors: Vec::new(),
+            ..Launch::of(program)
         };
         let process = ground
             .keeper

@@ -165,17 +165,13 @@ impl Owner {
     async fn start(&self) -> Result<Connection, KeeperError> {
         let (ours, theirs) = UnixStream::pair()?;
         let launch = Launch {
-            program: self.binary.clone().into_os_string(),
             arguments: vec!["whim".into(), "helper".into()],
-            environment: Vec::new(),
-            directory: PathBuf::from("/"),
             user: self.user.clone(),
             io: Io::Null,
             holder: false,
             end_with_leader: false,
-            oom_score_adj: None,
-            no_new_privs: false,
             descriptors: vec![SOCKET],
+            ..Launch::of(&self.binary)
         };
         let theirs: OwnedFd = theirs.into_std()?.into();
         nonblocking(&theirs, false)?;
