@@ -69,8 +69,8 @@ pub struct Masking<'a> {
     masks: &'a Masks,
     /// What was not given back yet: its end may be a secret's beginning.
     raw: Vec<u8>,
-    /// Which of these bytes are a secret's.
-    covered: Vec<bool>,
+    /// Beginnings and ends of what in it is a secret's; some may overlap.
+    covered: Vec<(usize, usize)>,
     /// Bytes of secrets that were replaced right before.
     run: usize,
 }
@@ -82,14 +82,15 @@ impl Masking<'_> {
             return more.to_vec();
         }
         self.raw.extend_from_slice(more);
-        self.covered.resize(self.raw.len(), false);
         for finder in &self.masks.finders {
             let length = finder.needle().len();
             let mut from = 0;
             while let Some(found) = self.raw.get(from..).and_then(|rest| finder.find(rest)) {
                 let at = from + found;
-                if let Some(place) = self.covered.get_mut(at..at + length) {
-                    place.fill(true);
+                let end = at + length;
+                match self.covered.last_mut() {
+                    Some(last) if (last.0..=last.1).contains(&at) => last.1 = last.1.max(end),
+                    _ => self.covered.push((at, end)),
                 }
                 // The same may begin again within itself.
                 from = at + 1;
@@ -104,14 +105,29 @@ impl Masking<'_> {
     }
 
     fn give(&mut self, bytes: usize) -> Vec<u8> {
-        let mut out: Vec<u8> = self.raw.drain(..bytes).collect();
-        for (byte, covered) in out.iter_mut().zip(self.covered.drain(..bytes)) {
-            if covered {
-                *byte = WORDS.get(self.run).copied().unwrap_or(b'*');
-                self.run += 1;
-            } else {
+        let rest = self.raw.split_off(bytes);
+        let mut out = std::mem::replace(&mut self.raw, rest);
+        self.covered.sort_unstable();
+        let mut replaced = 0;
+        for &(start, end) in self.covered.iter().filter(|(start, _)| *start < bytes) {
+            if start > replaced {
                 self.run = 0;
             }
+            let end = end.min(bytes);
+            let new = out.get_mut(start.max(replaced)..end).unwrap_or_default();
+            for byte in new {
+                *byte = WORDS.get(self.run).copied().unwrap_or(b'*');
+                self.run += 1;
+            }
+            replaced = replaced.max(end);
+        }
+        if replaced < bytes {
+            self.run = 0;
+        }
+        self.covered.retain(|(_, end)| *end > bytes);
+        for (start, end) in &mut self.covered {
+            *start = start.saturating_sub(bytes);
+            *end -= bytes;
         }
         out
     }
