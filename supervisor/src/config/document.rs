@@ -21,6 +21,8 @@ pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Read {
     pub spec: Option<Spec>,
+    /// Where there are mistakes: what is left without them, to be looked at for further ones.
+    pub rest: Option<Spec>,
     pub mistakes: Vec<Mistake>,
     pub warnings: Vec<Mistake>,
 }
@@ -76,8 +78,51 @@ pub fn read(text: &[u8]) -> Read {
                 "compare with `whim spec schema`",
             )),
         }
+    } else {
+        out.rest = rest(&document, &out.mistakes);
     }
     out
+}
+
+/// How many levels above a mistake are taken away with it, at most: a member that must be there takes its object along.
+const ABOVE: usize = 3;
+
+/// The document without what is wrong in it, if that is a spec.
+fn rest(document: &Value, mistakes: &[Mistake]) -> Option<Spec> {
+    let places = || {
+        mistakes.iter().filter_map(|mistake| match &mistake.place {
+            Place::Spec(pointer) => Some(pointer.as_str()),
+            Place::Flag(_) | Place::Variable(_) => None,
+        })
+    };
+    (0..=ABOVE).find_map(|above| {
+        let mut left = document.clone();
+        for place in places() {
+            let place = (0..above).try_fold(place, |place, _| parent(place))?;
+            take_away(&mut left, place);
+        }
+        serde_json::from_value(left).ok()
+    })
+}
+
+/// The pointer of what holds this; none for the whole document.
+pub fn parent(pointer: &str) -> Option<&str> {
+    pointer.rsplit_once('/').map(|(parent, _)| parent)
+}
+
+/// A member goes; an element goes with those behind it, so that no other gets its number.
+fn take_away(document: &mut Value, pointer: &str) {
+    let Some((parent, name)) = pointer.rsplit_once('/') else {
+        return;
+    };
+    match document.pointer_mut(parent) {
+        Some(Value::Object(members)) => {
+            let name = name.replace("~1", "/").replace("~0", "~");
+            members.shift_remove(&name);
+        }
+        Some(Value::Array(elements)) => elements.truncate(name.parse().unwrap_or(0)),
+        _ => {}
+    }
 }
 
 fn whole(problem: impl Into<String>, remedy: &str) -> Mistake {

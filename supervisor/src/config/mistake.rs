@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
+use super::document::parent;
 use super::redact::printable;
 
 /// Exit code of `whim run` when a flag or a variable is wrong (also together with a bad spec).
@@ -50,6 +51,16 @@ impl Mistake {
             problem: problem.into(),
             remedy: remedy.into(),
         }
+    }
+
+    /// Whether it may follow from one of these: a member of the same object of the spec is wrong already.
+    pub fn is_beside(&self, others: &[Self]) -> bool {
+        let around = |mistake: &Self| match &mistake.place {
+            Place::Spec(pointer) => parent(pointer).map(str::to_owned),
+            Place::Flag(_) | Place::Variable(_) => None,
+        };
+        let own = around(self);
+        own.is_some() && others.iter().any(|other| around(other) == own)
     }
 
     /// Adds the value, redacted and escaped. Never call it for a secret.

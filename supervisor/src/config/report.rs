@@ -263,6 +263,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mistakes_of_form_do_not_hide_those_of_meaning() {
+        let bad = json!({
+            "version": 1,
+            "repo": {"url": "https://h/x", "branch": "a..b"},
+            "agent": {"kind": "claud", "command": ["x"]},
+            "budget": {"usd": "-1"},
+            "config": [
+                {"layer": "user", "env": {"LD_PRELOAD": "x"}, "mcp_servers": {"x": {"command": "a", "url": "http://b"}}},
+                {"layer": "user", "skills": [{"name": "../x", "files": {"SKILL.md": "a"}}]},
+                {"env": {"A": 1}},
+            ],
+        });
+        let told = check(bad.to_string().as_bytes());
+        let mut places: Vec<String> = told.mistakes.iter().map(|m| m.place.to_string()).collect();
+        places.sort_unstable();
+        assert_eq!(
+            places,
+            [
+                "spec /agent/kind",
+                "spec /budget/usd",
+                "spec /config/0/env/LD_PRELOAD",
+                "spec /config/0/mcp_servers/x",
+                "spec /config/1/layer",
+                "spec /config/1/skills/0/name",
+                "spec /config/2",
+                "spec /config/2/env/A",
+                "spec /repo/branch",
+            ],
+            "{told}"
+        );
+        // A member that must be there takes what it belongs to along, and nothing else.
+        let told = check(br#"{"version":1,"repo":{"url":7},"task":{"id":"/"}}"#);
+        assert_eq!(told.mistakes.len(), 2, "{told}");
+    }
+
+    #[test]
     fn a_check_shows_all_and_has_an_exit_code() {
         let good = check(br#"{"version":1}"#);
         assert_eq!((good.exit_code(), good.to_string().as_str()), (0, "ok\n"));

@@ -185,7 +185,14 @@ impl Given {
         let mut typed = None;
         if let Some(text) = spec {
             let read = document::read(text);
-            reader.mistakes.extend(read.mistakes);
+            if let Some(rest) = &read.rest {
+                let further = validate::validate(rest).0.into_iter();
+                let mut all = read.mistakes.clone();
+                all.extend(further.filter(|mistake| !mistake.is_beside(&read.mistakes)));
+                reader.mistakes.extend(all);
+            } else {
+                reader.mistakes.extend(read.mistakes);
+            }
             reader.warnings.extend(read.warnings);
             if let Some(spec) = read.spec {
                 let (mistakes, warnings) = validate::validate(&spec);
