@@ -80,7 +80,8 @@ class Peers:
             path = pathlib.Path(self.directory, "Caddyfile")
             path.write_text(
                 "{\n admin off\n auto_https off\n}\n"
-                f"http://127.0.0.1:{CADDY} {{\n reverse_proxy 127.0.0.1:{SERVER}\n}}\n"
+                # Under any name: the requests' is that of a preview.
+                f"http://:{CADDY} {{\n bind 127.0.0.1\n reverse_proxy 127.0.0.1:{SERVER}\n}}\n"
             )
             environment = {**os.environ, "GOMAXPROCS": "1"}
             self.start(["caddy", "run", "--config", str(path)], CADDY, environment)
