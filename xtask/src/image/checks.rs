@@ -12,6 +12,7 @@ use super::IMAGE;
 use super::daemon::Daemon;
 use crate::Failed;
 use crate::command::{output, say};
+use crate::workspace;
 
 /// An agent boots, works and answers within this on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -47,7 +48,7 @@ pub(super) fn all(daemon: &Daemon) -> Result<(), Failed> {
         model,
         sample,
     };
-    let checks: [(&str, Result<(), Failed>); 4] = [
+    let checks: [(&str, Result<(), Failed>); 5] = [
         (
             "claude does two turns",
             lab.two_turns("claude", "ANTHROPIC_API_KEY"),
@@ -57,6 +58,7 @@ pub(super) fn all(daemon: &Daemon) -> Result<(), Failed> {
             lab.two_turns("codex", "OPENAI_API_KEY"),
         ),
         ("the agent's result is the container's", lab.oneshot()),
+        ("the example's pre-stop saves and ends", lab.pre_stop()),
         ("exit codes", lab.exit_codes()),
     ];
     let mut failed = Vec::new();
@@ -233,6 +235,39 @@ impl Lab<'_> {
             took.as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// `deploy/docker/stop.sh`: a backup while all works, then the end in order.
+    fn pre_stop(&self) -> Result<(), Failed> {
+        let agent = r#"["sleep","1000"]"#;
+        let whim = [
+            "--repo",
+            "/sample",
+            "--agent",
+            "custom",
+            "--agent-command",
+            agent,
+        ];
+        let container = self.start(&[], &whim)?;
+        let told = |error: Failed| Failed::Check(format!("{error}\n{}", container.logs()));
+        container
+            .exec(&["whim", "status", "--wait", "idle", "--timeout", "60"])
+            .map_err(told)?;
+        let script = workspace::at("deploy/docker/stop.sh");
+        let stopped = Command::new(&script)
+            .arg(&container.id)
+            .env("DOCKER_HOST", self.daemon.address())
+            .output()
+            .map_err(|source| Failed::File {
+                path: script,
+                source,
+            })?;
+        // Where the backup fails it says so, and goes on.
+        if !stopped.status.success() || !stopped.stderr.is_empty() {
+            let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
+            return Err(told(Failed::Check(format!("{}: {said}", stopped.status))));
+        }
+        expect("the exit code", &container.ended()?, &0).map_err(told)
     }
 
     /// The final text on standard output, and the agent's own exit code.

@@ -71,6 +71,11 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Its socket, as `DOCKER_HOST`.
+    pub(super) fn address(&self) -> String {
+        host(self.sockets.path())
+    }
+
     /// The client, for this daemon.
     pub(super) fn docker<S: AsRef<OsStr>>(
         &self,
@@ -79,7 +84,7 @@ impl Daemon {
         let mut command = Command::new("docker");
         command
             .arg("--host")
-            .arg(host(self.sockets.path()))
+            .arg(self.address())
             .args(arguments)
             .stdin(Stdio::null());
         command
