@@ -1,5 +1,8 @@
 //! What layers bring is loaded by the real agents: instructions, skills, MCP servers, plugins.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
 use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script, ToolCall};
 use whim_kit::{Root, Upstream};
@@ -29,7 +32,64 @@ for line in sys.stdin:
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
 "#;
 
-fn layers(root: &Root) -> Value {
+/// The same over HTTP, answering each message with JSON; its port is the first line that it prints.
+const FAR_SERVER: &str = r#"
+import http.server, json
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        method, given = asked.get("method"), asked.get("params", {})
+        if method == "initialize":
+            result = {"protocolVersion": given["protocolVersion"], "capabilities": {"tools": {}},
+                      "serverInfo": {"name": "far", "version": "1"}}
+        elif method == "tools/list":
+            result = {"tools": [{"name": "seal", "description": "Seals a letter from afar.",
+                                 "inputSchema": {"type": "object", "properties": {}}}]}
+        else:
+            text = "sealed with " + self.headers.get("x-wax", "nothing")
+            result = {"content": [{"type": "text", "text": text}]}
+        body = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
+        self.send_response(200 if "id" in asked else 202)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body) if "id" in asked else 0))
+        self.end_headers()
+        if "id" in asked:
+            self.wfile.write(body)
+    def do_GET(self):
+        self.send_error(405)
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+/// A process that ends with the test.
+struct Far(Child, String);
+
+impl Far {
+    fn start() -> Self {
+        let mut child = Command::new("python3")
+            .args(["-c", FAR_SERVER])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut port).unwrap();
+        let url = format!("http://127.0.0.1:{}/mcp", port.trim());
+        Self(child, url)
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn layers(root: &Root, far: &Far) -> Value {
     let server = root.write_as_agent("/home/node/server.py", SERVER).unwrap();
     json!([{
         "layer": "team",
@@ -41,7 +101,10 @@ fn layers(root: &Root) -> Value {
             "enabled": {"silver@market": true},
             "marketplaces": {"market": {"source": {"source": "directory", "path": marketplace(root)}}},
         },
-        "mcp_servers": {"house": {"command": "python3", "args": [server], "env": {"SEAL": "in red wax"}}},
+        "mcp_servers": {
+            "house": {"command": "python3", "args": [server], "env": {"SEAL": "in red wax"}},
+            "far": {"url": far.1, "headers": {"X-Wax": "green wax"}},
+        },
     }])
 }
 
@@ -72,10 +135,10 @@ fn tool(name: &str, input: Value) -> Reply {
 fn loaded(kind: &str, prompt: &str, calls: Vec<Reply>, parts: &[&str]) {
     let replies = calls.into_iter().chain([Reply::say("the work is done")]);
     let upstream = Upstream::start(Script::of([Rule::prompt("greet", replies)])).unwrap();
-    let repository = repository();
+    let (repository, far) = (repository(), Far::start());
     let run = agent(kind, &upstream, repository.path());
     let root = root(&run);
-    let spec = json!({"version": 1, "config": layers(&root)});
+    let spec = json!({"version": 1, "config": layers(&root, &far)});
     let run = run
         .args(["--mode", "oneshot", "--permission-mode", "bypass"])
         .args(["--spec", &spec.to_string()])
@@ -88,6 +151,7 @@ fn loaded(kind: &str, prompt: &str, calls: Vec<Reply>, parts: &[&str]) {
         "Mind the rule of the house.",
         "Say salutations.",
         "stamped the letter in red wax",
+        "sealed with green wax",
     ];
     for part in everywhere.iter().chain(parts) {
         assert!(
@@ -103,8 +167,12 @@ fn loaded(kind: &str, prompt: &str, calls: Vec<Reply>, parts: &[&str]) {
 #[test]
 fn claude_knows_rules_skills_servers_and_plugins() {
     let calls = vec![
-        tool("ToolSearch", json!({"query": "select:mcp__house__stamp"})),
+        tool(
+            "ToolSearch",
+            json!({"query": "select:mcp__house__stamp,mcp__far__seal"}),
+        ),
         tool("mcp__house__stamp", json!({"text": "the letter"})),
+        tool("mcp__far__seal", json!({})),
     ];
     let parts = [
         "greets as the house does",
@@ -117,7 +185,8 @@ fn claude_knows_rules_skills_servers_and_plugins() {
 /// Codex (0.169.0) gives its model a JavaScript interpreter, in which the servers' tools are functions.
 #[test]
 fn codex_knows_rules_skills_and_servers() {
-    let script = "const done = await tools.mcp__house__stamp({text: \"the letter\"}); text(JSON.stringify(done));";
+    let script = "const done = await tools.mcp__house__stamp({text: \"the letter\"}); text(JSON.stringify(done)); \
+                  text(JSON.stringify(await tools.mcp__far__seal({})));";
     let calls = vec![tool("exec", script.into())];
     let parts = ["greets as the house does"];
     loaded("codex", "$greet the guest", calls, &parts);
@@ -127,7 +196,10 @@ fn codex_knows_rules_skills_and_servers() {
 /// be called by name.
 #[test]
 fn the_router_knows_rules_skills_and_servers() {
-    let calls = vec![tool("mcp__house__stamp", json!({"text": "the letter"}))];
+    let calls = vec![
+        tool("mcp__house__stamp", json!({"text": "the letter"})),
+        tool("mcp__far__seal", json!({})),
+    ];
     let parts = ["Puts the stamp of the house on a text."];
     loaded("ccr", "/greet the guest", calls, &parts);
 }
@@ -138,6 +210,7 @@ fn copilot_knows_rules_skills_and_servers() {
     let calls = vec![
         tool("skill", json!({"skill": "greet"})),
         tool("house-stamp", json!({"text": "the letter"})),
+        tool("far-seal", json!({})),
     ];
     let parts = [
         "greets as the house does",
