@@ -197,8 +197,9 @@ impl Previews {
     /// What was decided about a port, and whether it is the one that is meant by default.
     #[must_use]
     pub fn settings_of(&self, port: u16) -> (PortSettings, bool) {
-        let is_default = self.proxy.settings().default == Some(port);
-        (self.proxy.settings_of(port), is_default)
+        let all = self.proxy.settings();
+        let own = all.ports.get(&port).copied().unwrap_or_default();
+        (own, all.default == Some(port))
     }
 
     /// Changes what is decided about a port, for what listens there now.

@@ -36,7 +36,6 @@ export interface State {
 
 export interface Port {
   port: number;
-  preview?: string | null;
   http?: boolean | null;
   process?: { name?: string; command?: string } | null;
 }

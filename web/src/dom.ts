@@ -48,20 +48,20 @@ export function openLink(address: string): void {
  * Opens a new tab at an address that is found out only now. The tab is there before the address: browsers let a page
  * open one in answer to a click, not a while later.
  */
-export async function openLater(address: Promise<string>): Promise<void> {
+export async function openLater(find: () => Promise<string>): Promise<void> {
   const tab = window.open('about:blank', '_blank');
-  if (tab) {
-    tab.opener = null;
+  if (!tab) {
+    throw new Error('the browser lets this page open no tab');
   }
+  tab.opener = null;
   try {
-    const url = webAddress(await address);
-    if (tab && url) {
-      tab.location.replace(url);
-    } else {
-      tab?.close();
+    const url = webAddress(await find());
+    if (url === null) {
+      throw new Error('its preview has no web address');
     }
+    tab.location.replace(url);
   } catch (error) {
-    tab?.close();
+    tab.close();
     throw error;
   }
 }

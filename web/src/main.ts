@@ -172,11 +172,12 @@ class Page {
 
   /** With a link of its own: previews are private, and the person is known here only. */
   private async openPreview(port: number, path: string): Promise<void> {
-    if (!this.api) {
+    const api = this.api;
+    if (!api) {
       return;
     }
     try {
-      await openLater(this.api.previewLink(port).then((link) => previewAddress(link, path, location)));
+      await openLater(async () => previewAddress(await api.previewLink(port), path, location));
     } catch (error) {
       await this.confirm(`Port ${port} could not be opened: ${(error as Error).message}`);
     }

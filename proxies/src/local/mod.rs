@@ -225,12 +225,6 @@ impl Proxy {
         self.access.revocations()
     }
 
-    /// What was decided about a port.
-    #[must_use]
-    pub fn settings_of(&self, port: u16) -> PortSettings {
-        self.settings.of(port)
-    }
-
     /// Everything that was decided, for [`Config::settings`] after a restart.
     #[must_use]
     pub fn settings(&self) -> Settings {

@@ -10,7 +10,7 @@ use super::memory::HostMode;
 /// What was decided about one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSettings {
-    /// Everybody may see this program (0: whichever comes first).
+    /// Everybody may see this program (0: whichever listens).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<u64>,
     /// The program that may have the links of the one before it.
@@ -87,7 +87,7 @@ impl Register {
         if let Some(public) = change.public {
             own.public = public.then_some(program);
         }
-        if change.confirm {
+        if change.confirm && program != 0 {
             own.confirmed = Some(program);
         }
         own.host = change.host.unwrap_or(own.host);

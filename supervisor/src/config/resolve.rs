@@ -185,14 +185,13 @@ impl Given {
         let mut typed = None;
         if let Some(text) = spec {
             let read = document::read(text);
-            if let Some(rest) = &read.rest {
-                let further = validate::validate(rest).0.into_iter();
-                let mut all = read.mistakes.clone();
-                all.extend(further.filter(|mistake| !mistake.is_beside(&read.mistakes)));
-                reader.mistakes.extend(all);
-            } else {
-                reader.mistakes.extend(read.mistakes);
-            }
+            let rest = read.rest.iter();
+            let further: Vec<Mistake> = rest
+                .flat_map(|rest| validate::validate(rest).0)
+                .filter(|mistake| !mistake.is_beside(&read.mistakes))
+                .collect();
+            reader.mistakes.extend(read.mistakes);
+            reader.mistakes.extend(further);
             reader.warnings.extend(read.warnings);
             if let Some(spec) = read.spec {
                 let (mistakes, warnings) = validate::validate(&spec);
