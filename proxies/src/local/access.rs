@@ -290,8 +290,8 @@ fn decode_id(id: &str) -> Option<[u8; 8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HostMode;
     use super::*;
+    use whim_wire::port::HostMode;
 
     const NOTHING: PortSettings = PortSettings {
         public: None,

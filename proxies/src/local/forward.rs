@@ -16,13 +16,13 @@ use super::connection::{Next, reply};
 use super::decide::Permit;
 use super::exchange::{self, Asked, Failure, Outcome};
 use super::head::RequestHead;
-use super::memory::HostMode;
 use super::pages::{self, Answer};
 use super::refusal;
 use super::rewrite::{Guise, Route, is_local};
 use super::upstream::{self, DialError, Key, Upstream};
 use super::wire::Framing;
 use super::{Lookup, Proxy, Server};
+use whim_wire::port::HostMode;
 
 /// How long a server that is listed but refuses is given before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);

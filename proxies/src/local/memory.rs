@@ -6,24 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use whim_wire::port::HostMode;
 
 use super::rewrite::Guise;
 
 const MAX: usize = 1024;
-
-/// How a server is told its host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HostMode {
-    /// As it is; as `localhost` once the framework refused that.
-    #[default]
-    Auto,
-    /// Always as it is.
-    Preserve,
-    /// Always as `localhost`.
-    Localhost,
-}
 
 /// What is known of a program on a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -53,7 +53,6 @@ pub use accept::serve;
 pub use access::{Access, Grant, LinkError, MAX_LIFE, MAX_REVOKED, Secret};
 pub use environment::preview_environment;
 pub use limits::{Limits, LimitsError};
-pub use memory::HostMode;
 pub use settings::{Change, PortSettings, Settings};
 
 /// A server as the port table knows it.

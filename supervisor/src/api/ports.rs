@@ -8,8 +8,8 @@ use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use whim_proxies::local::{Change, HostMode};
-use whim_wire::port::Port;
+use whim_proxies::local::Change;
+use whim_wire::port::{HostMode, Port};
 use whim_wire::time::Time;
 
 use super::Shared;
@@ -79,7 +79,7 @@ pub(super) struct PortChange {
     /// Everybody may see what listens there now.
     public: Option<bool>,
     /// How its server is told its host.
-    host: Option<Host>,
+    host: Option<HostMode>,
     /// It is meant where a request names no port.
     default: Option<bool>,
     /// What listens there now may have the links and the publicity of what did before.
@@ -87,21 +87,12 @@ pub(super) struct PortChange {
     confirm: bool,
 }
 
-/// `auto`: as it is, and as localhost once the framework refused that.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Host {
-    Auto,
-    Preserve,
-    Localhost,
-}
-
 /// What is decided about a port.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Decided {
     port: u16,
     public: bool,
-    host: Host,
+    host: HostMode,
     default: bool,
 }
 
@@ -114,11 +105,7 @@ pub(super) async fn change(
 ) -> Result<Json<Decided>, Problem> {
     let change = Change {
         public: change.public,
-        host: change.host.map(|host| match host {
-            Host::Auto => HostMode::Auto,
-            Host::Preserve => HostMode::Preserve,
-            Host::Localhost => HostMode::Localhost,
-        }),
+        host: change.host,
         default: change.default,
         confirm: change.confirm,
     };
@@ -129,11 +116,7 @@ pub(super) async fn change(
     Ok(Json(Decided {
         port,
         public: settings.public.is_some(),
-        host: match settings.host {
-            HostMode::Auto => Host::Auto,
-            HostMode::Preserve => Host::Preserve,
-            HostMode::Localhost => Host::Localhost,
-        },
+        host: settings.host,
         default,
     }))
 }

@@ -100,6 +100,19 @@ pub struct PortsEventEntry {
     pub port: Port,
 }
 
+/// How a server is told its host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HostMode {
+    /// As it is; as `localhost` once the framework refused that.
+    #[default]
+    Auto,
+    /// Always as it is.
+    Preserve,
+    /// Always as `localhost`.
+    Localhost,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

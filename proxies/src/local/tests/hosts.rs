@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use super::super::{Change, HostMode};
+use whim_wire::port::HostMode;
+
+use super::super::Change;
 use super::kit::{Kit, answering, ok, server};
 
 const NAMED: &str = "\nHost: preview.example";
