@@ -1,9 +1,8 @@
 //! Measurements beside peers, by name. Each installs what it needs where it can, and leaves out the peers that are missing.
 
 use std::path::PathBuf;
-use std::process::Child;
 
-use crate::command::{CommandError, cargo, exists, program, run as show, say};
+use crate::command::{cargo, program, run as show, say};
 use crate::{Failed, binary, machine, web, workspace};
 
 /// Options of `cargo xtask bench`
@@ -60,7 +59,7 @@ const ALL: [Measurement; 8] = [
     ),
     (
         "terminal",
-        "the browser terminal beside ttyd, if that is installed: [ROUNDS]",
+        "the browser terminal beside ttyd, if that is installed: [ROUNDS, 0 leaves out what is compared]",
         terminal,
     ),
 ];
@@ -141,68 +140,12 @@ fn search(arguments: &[String]) -> Result<(), Failed> {
     Ok(show(&mut program(bench, arguments))?)
 }
 
-/// Ports of the two servers; nothing else here listens on them.
-const TERMINALS: [u16; 2] = [17_691, 17_692];
-
 fn terminal(arguments: &[String]) -> Result<(), Failed> {
-    needs(&["node", "npm"])?;
+    // The program embeds the page.
     web::build()?;
-    let server = built("whim", &["--example", "terminals"], "examples/terminals")?;
-    // Its own directory: the page does not need the client that the measurement drives.
-    let client = workspace::target("bench-terminal");
-    let script = client.join("bench.mjs");
-    let failed = |path: PathBuf| move |source| Failed::File { path, source };
-    std::fs::create_dir_all(&client).map_err(failed(client.clone()))?;
-    std::fs::copy(workspace::at("benches/terminal/bench.mjs"), &script)
-        .map_err(failed(script.clone()))?;
-    show(program("npm", ["install", "--no-audit", "--no-fund", "ws@8"]).current_dir(&client))?;
-
-    let [ours, peers] = TERMINALS;
-    let whim = Server::start(&mut program(server, [ours.to_string()]))?;
-    let mut targets = vec![format!(
-        "whim=ws://localhost:{ours}/t/main/ws,{},dev",
-        whim.0.id()
-    )];
-    let ttyd = if exists("ttyd") {
-        let port = peers.to_string();
-        let started = Server::start(&mut program(
-            "ttyd",
-            ["-p", &port, "-i", "lo", "-W", "bash"],
-        ))?;
-        targets.push(format!("ttyd=ws://127.0.0.1:{peers}/ws,{}", started.0.id()));
-        Some(started)
-    } else {
-        say("ttyd is not installed: left out");
-        None
-    };
-    for port in TERMINALS.iter().take(targets.len()) {
-        machine::listens(*port)?;
-    }
-    let rounds = arguments.first().map_or("5", String::as_str);
-    let words = [script.to_string_lossy().into_owned(), rounds.to_owned()];
-    let result = show(program("node", words).args(&targets).current_dir(&client));
-    drop((whim, ttyd));
-    Ok(result?)
-}
-
-/// A peer or our own server, ended with its measurement.
-struct Server(Child);
-
-impl Server {
-    fn start(command: &mut std::process::Command) -> Result<Self, CommandError> {
-        match command.spawn() {
-            Ok(child) => Ok(Self(child)),
-            Err(error) => Err(CommandError::start(command)(error)),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to do then.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let bench = built("whim-bench", &["--bin", "bench-terminal"], "bench-terminal")?;
+    Ok(show(program(bench, [whim]).args(arguments))?)
 }
 
 fn needs(programs: &[&str]) -> Result<(), Failed> {

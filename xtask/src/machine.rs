@@ -1,16 +1,11 @@
 //! What tests and measurements need of the machine.
 
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use nix::unistd::{User, geteuid};
 
 use crate::command::{cargo, exists, output, program, run, say};
 use crate::{Failed, workspace};
-
-/// How long a server may take to listen.
-const START: Duration = Duration::from_secs(10);
 
 /// The packages that bring these programs on Debian and Ubuntu.
 const PACKAGES: [(&str, &str); 13] = [
@@ -109,16 +104,4 @@ pub(crate) fn agents_user() -> Result<Option<String>, Failed> {
         ))?;
     }
     Ok((!there()).then(|| "there is no user node and none could be made".to_owned()))
-}
-
-/// Waits until something listens on a port of this machine.
-pub(crate) fn listens(port: u16) -> Result<(), Failed> {
-    let begun = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        if begun.elapsed() > START {
-            return Err(Failed::Wait(format!("nothing listens on port {port}")));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }

@@ -9,12 +9,13 @@
 //! came after the checkpoint of that offset. A record of the tail is a kind (`o` output, `r` size), a length (u32,
 //! big-endian) and so many bytes; one that was cut short by the crash was not acknowledged and is left out.
 //!
-//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint. A disk that takes no more interrupts the keeping with
+//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint as soon as the screen has seen all output, at the latest
+//! when it has [`LONGEST_TAIL`]: until then a flood of plain text is only written, not looked at. A disk that takes no more interrupts the keeping with
 //! one warning, never the terminal; a crash during that restores an older screen and says what is missing. With the
 //! output that comes [`RETRY`] later or more, a new checkpoint is tried.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,8 +24,12 @@ use super::screen::{Effects, MAX_LINES, Screen, SnapshotOptions};
 use super::size::Size;
 use super::terminal::TerminalId;
 
-/// Tail after which a checkpoint is made.
+/// Tail after which a checkpoint is made when it costs nothing more.
 const TAIL: u64 = 8 << 20;
+/// Tail after which one is made in any case.
+const LONGEST_TAIL: u64 = 32 << 20;
+/// Output of the tail that is looked at together for what leaves no trace.
+const TOGETHER: usize = 2 << 20;
 /// Between two attempts at a disk that took no more.
 const RETRY: Duration = Duration::from_secs(2);
 const MAGIC: &[u8; 8] = b"whimscr1";
@@ -162,12 +167,9 @@ impl Keep {
         let mut restored = Restored { screen, offset };
         let path = tail_path(directory, id, offset);
         match File::open(&path) {
-            Ok(mut file) => {
-                let mut tail = Vec::new();
-                file.read_to_end(&mut tail)
-                    .map_err(|source| KeepError::Read { path, source })?;
-                restored.replay(&tail);
-            }
+            Ok(file) => restored
+                .replay(BufReader::new(file))
+                .map_err(|source| KeepError::Read { path, source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(KeepError::Read { path, source }),
         }
@@ -224,10 +226,20 @@ impl Keep {
         }
     }
 
-    /// Whether it is time for a new [`Keep::checkpoint`]: the tail is long, or the disk may take something again.
+    /// Whether it is time for a new [`Keep::checkpoint`], if the screen has seen all output: the tail is long, or the disk
+    /// may take something again.
     pub(super) fn is_due(&self) -> bool {
+        self.is_longer_than(TAIL)
+    }
+
+    /// Whether the screen is to see all output now, for a new [`Keep::checkpoint`].
+    pub(super) fn is_overdue(&self) -> bool {
+        self.is_longer_than(LONGEST_TAIL)
+    }
+
+    fn is_longer_than(&self, most: u64) -> bool {
         match &self.tail {
-            Tail::Open { written, .. } => *written >= TAIL,
+            Tail::Open { written, .. } => *written >= most,
             Tail::Broken(since) => since.elapsed() >= RETRY,
         }
     }
@@ -272,30 +284,57 @@ impl Keep {
 }
 
 impl Restored {
-    fn replay(&mut self, mut tail: &[u8]) {
-        let mut effects = Effects::default();
-        while let Some((head, rest)) = tail.split_at_checked(5) {
-            let [kind, a, b, c, d] = *head else { return };
-            let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-            let Some((body, rest)) = rest.split_at_checked(length) else {
-                return;
-            };
-            match (kind, body) {
-                (OUTPUT, body) => {
-                    self.screen.feed(body, &mut effects);
-                    self.offset += body.len() as u64;
-                }
-                (RESIZE, body) => {
-                    if let Some(size) = parse_size(body) {
-                        self.screen.resize(size);
-                    }
-                }
-                _ => {}
+    fn replay(&mut self, mut tail: impl Read) -> io::Result<()> {
+        let mut output = Vec::new();
+        while let Some((kind, length)) = record_head(&mut tail)? {
+            let before = output.len();
+            let read = (&mut tail).take(length).read_to_end(&mut output)?;
+            if (read as u64) < length {
+                output.truncate(before);
+                break;
             }
-            // What the output told the state, it told the supervisor before this one.
-            effects.found.clear();
-            tail = rest;
+            if kind != OUTPUT {
+                let body = output.split_off(before);
+                self.show(&mut output);
+                if let (RESIZE, Some(size)) = (kind, parse_size(&body)) {
+                    self.screen.resize(size);
+                }
+            } else if output.len() >= TOGETHER {
+                self.skip(&mut output);
+                if output.len() >= TOGETHER / 2 {
+                    self.show(&mut output);
+                }
+            }
         }
+        self.show(&mut output);
+        Ok(())
+    }
+
+    fn skip(&mut self, output: &mut Vec<u8>) {
+        let gone = self.screen.without_trace(output);
+        output.drain(..gone);
+        self.offset += gone as u64;
+    }
+
+    fn show(&mut self, output: &mut Vec<u8>) {
+        self.skip(output);
+        // What the output told the state, it told the supervisor before this one.
+        self.screen.feed(output, &mut Effects::default());
+        self.offset += output.len() as u64;
+        output.clear();
+    }
+}
+
+/// Kind and length of the next record; nothing at the end, also when it cuts the head short.
+fn record_head(tail: &mut impl Read) -> io::Result<Option<(u8, u64)>> {
+    let mut head = [0; 5];
+    match tail.read_exact(&mut head) {
+        Ok(()) => {
+            let [kind, length @ ..] = head;
+            Ok(Some((kind, u64::from(u32::from_be_bytes(length)))))
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -438,6 +477,38 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_comes_back_as_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut screen = Screen::new(SMALL);
+        let mut keep = Keep::begin(directory.path(), &id(), &mut screen, 0).unwrap();
+        let mut written = 0;
+        // Over the resize as well, and with a coloured line in the middle.
+        for number in 0..90_000 {
+            let pen = if number == 45_000 { "\x1b[31m" } else { "" };
+            let line = format!("{pen}{number} {}\r\n", "x".repeat(number % 70));
+            keep.output(line.as_bytes()).unwrap();
+            screen.feed(line.as_bytes(), &mut Effects::default());
+            written += line.len() as u64;
+            if number == 60_000 {
+                let wider = Size {
+                    columns: 50,
+                    rows: 8,
+                };
+                keep.resize(wider).unwrap();
+                screen.resize(wider);
+            }
+        }
+        let mut restored = Keep::restore(directory.path(), &id()).unwrap().unwrap();
+        let options = SnapshotOptions {
+            rows: 8,
+            lines: MAX_LINES,
+            skipped: 0,
+        };
+        assert_eq!(restored.offset, written);
+        assert!(restored.screen.snapshot(options) == screen.snapshot(options));
+    }
+
+    #[test]
     fn checkpoints_bound_the_tail_and_replace_what_was_there() {
         let directory = tempfile::tempdir().unwrap();
         let mut screen = Screen::new(SMALL);
@@ -448,6 +519,7 @@ mod tests {
             keep.output(&line).unwrap();
             offset += line.len() as u64;
         }
+        assert!(!keep.is_overdue());
         screen.feed(b"at the checkpoint", &mut Effects::default());
         keep.checkpoint(&mut screen, offset).unwrap();
         assert_eq!(tails(directory.path(), &id()).len(), 1);

@@ -5,8 +5,8 @@
 //! for a viewer: viewers copy from the backlog at their own pace, and one that falls out of it asks for a snapshot.
 //!
 //! # Bounds
-//! - [`UNPARSED`] bytes are forwarded before the screen model has seen them, for at most [`PARSE_WITHIN`]; then the model
-//!   catches up, which for a flood of plain text is a skip (see `screen::flood`).
+//! - [`unseen::FULL`] bytes are forwarded before the screen model has seen them, for at most [`unseen::WITHIN`]; then the
+//!   model catches up in slices, which for a flood of plain text is a skip (see `screen::flood`).
 //! - [`COMMANDS`] commands wait; a viewer that sends more waits itself.
 //! - The window changes at most once in [`RESIZE_EVERY`]; the last size asked for wins.
 //! - After the program's end its output is read on for at most [`LINGER`], so that a process which keeps the terminal
@@ -14,6 +14,7 @@
 //! - Signals for the supervisor's state are dropped, and counted, when nobody takes them in time.
 
 mod command;
+mod unseen;
 mod viewers;
 
 use std::collections::BTreeMap;
@@ -34,14 +35,9 @@ use crate::terminals::terminal::{Exit, Shared, Signal};
 use crate::terminals::typed::{Hand, Keys};
 pub use command::ScreenText;
 pub(in crate::terminals) use command::{Attach, Attached, Command};
+use unseen::Unseen;
 use viewers::Viewer;
 
-/// Bytes the model may lag behind.
-const UNPARSED: usize = 4 << 20;
-/// Time the model may lag behind.
-const PARSE_WITHIN: Duration = Duration::from_millis(200);
-/// Less than this is parsed at once.
-const PARSE_AT_ONCE: usize = 32 << 10;
 /// Most bytes taken from the source between two looks at commands.
 const READ: usize = 64 << 10;
 pub(in crate::terminals) const COMMANDS: usize = 256;
@@ -76,8 +72,7 @@ pub(in crate::terminals) struct Engine<S> {
     input: Input,
     keys: Keys,
     read: Vec<u8>,
-    unparsed: Vec<u8>,
-    parse_at: Option<Instant>,
+    unseen: Unseen,
     open: Vec<Open>,
     resized_at: Option<Instant>,
     resize_at: Option<Instant>,
@@ -116,8 +111,7 @@ impl<S: Source> Engine<S> {
             input: Input::default(),
             keys: Keys::default(),
             read: Vec::new(),
-            unparsed: Vec::new(),
-            parse_at: None,
+            unseen: Unseen::default(),
             open: Vec::new(),
             resized_at: None,
             resize_at: None,
@@ -134,7 +128,7 @@ impl<S: Source> Engine<S> {
     pub(in crate::terminals) async fn run(mut self) {
         loop {
             let due = [
-                self.parse_at,
+                self.unseen.due(),
                 self.resize_at,
                 self.end_at,
                 self.source_rests_until,
@@ -143,7 +137,9 @@ impl<S: Source> Engine<S> {
             let due = due.into_iter().flatten().min();
             let type_on =
                 !self.input.is_empty() && !self.master_broken && self.master_rests_until.is_none();
-            let listen = !self.source_ended && self.source_rests_until.is_none();
+            // A model that is that far behind holds up the program: what it has not seen, nobody could be shown again.
+            let listen =
+                !self.source_ended && self.source_rests_until.is_none() && !self.unseen.is_full();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
@@ -164,6 +160,8 @@ impl<S: Source> Engine<S> {
                     }
                     self.check_master(written.map(drop));
                 }
+                // Others of this thread first, then one slice.
+                () = tokio::task::yield_now(), if self.unseen.is_catching_up() => self.parse_slice(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers(),
             }
             if self.is_over() {
@@ -180,8 +178,8 @@ impl<S: Source> Engine<S> {
 
     fn timers(&mut self) {
         let now = Instant::now();
-        if self.parse_at.is_some_and(|at| at <= now) {
-            self.parse();
+        if self.unseen.due().is_some_and(|at| at <= now) {
+            self.catch_up();
         }
         if self.resize_at.is_some_and(|at| at <= now) {
             self.apply_size();
@@ -217,10 +215,13 @@ impl<S: Source> Engine<S> {
         self.forward();
         // Viewers first: what the model does with the bytes delays nobody's echo.
         tokio::task::yield_now().await;
-        if self.unparsed.len() < PARSE_AT_ONCE || self.unparsed.len() >= UNPARSED {
+        if self.unseen.is_small() {
             self.parse();
-        } else if self.parse_at.is_none() {
-            self.parse_at = Some(Instant::now() + PARSE_WITHIN);
+        } else if self.unseen.is_full() && !self.unseen.is_catching_up() {
+            self.skip();
+            if self.unseen.is_full() {
+                self.catch_up();
+            }
         }
     }
 
@@ -237,11 +238,11 @@ impl<S: Source> Engine<S> {
             backlog.head()
         };
         self.shared.head.send_replace(head);
-        self.unparsed.extend_from_slice(&self.read);
+        self.unseen.push(&self.read);
         self.keep(|keep, read| keep.output(read));
         self.source.acknowledge(head);
-        if self.keep.as_ref().is_some_and(Keep::is_due) {
-            self.checkpoint(head);
+        if self.keep.as_ref().is_some_and(Keep::is_overdue) && !self.unseen.is_catching_up() {
+            self.catch_up();
         }
     }
 
@@ -253,11 +254,16 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn checkpoint(&mut self, head: u64) {
-        self.parse();
-        if let Some(keep) = &mut self.keep
-            && let Err(error) = keep.checkpoint(&mut self.screen, head)
-        {
+    /// The screen as it stands at `offset`, then what it has not seen.
+    fn checkpoint(&mut self, offset: u64) {
+        let Some(keep) = &mut self.keep else { return };
+        let kept =
+            keep.checkpoint(&mut self.screen, offset)
+                .and_then(|()| match self.unseen.rest() {
+                    [] => Ok(()),
+                    rest => keep.output(rest),
+                });
+        if let Err(error) = kept {
             self.keeping_failed(&error);
         }
     }
@@ -287,22 +293,41 @@ impl<S: Source> Engine<S> {
         tracing::warn!(terminal = %self.shared.id, bytes, "output was lost before it could be read");
     }
 
-    /// Brings the model up to date and acts on what it found.
+    /// Brings the model up to date at once.
     fn parse(&mut self) {
-        self.parse_at = None;
-        if self.unparsed.is_empty() {
-            return;
+        self.catch_up();
+        while self.unseen.is_catching_up() {
+            self.parse_slice();
         }
-        let offset = *self.shared.head.borrow();
-        self.screen.feed(&self.unparsed, &mut self.effects);
-        self.unparsed.clear();
-        if self.unparsed.capacity() > PARSE_AT_ONCE {
-            self.unparsed = Vec::new();
-        }
+    }
+
+    /// Begins to bring the model up to date.
+    fn catch_up(&mut self) {
+        self.skip();
+        self.unseen.catch_up();
+    }
+
+    /// Leaves out what cannot be seen any more.
+    fn skip(&mut self) {
+        let gone = self.screen.without_trace(self.unseen.rest());
+        self.unseen.skip(gone);
+    }
+
+    /// Shows the model a little more and acts on what it found.
+    fn parse_slice(&mut self) {
+        let slice = self.unseen.slice();
+        let length = slice.len();
+        self.screen.feed(slice, &mut self.effects);
+        self.unseen.advance(length);
+        let head = *self.shared.head.borrow();
+        let offset = head - self.unseen.rest().len() as u64;
         for effect in std::mem::take(&mut self.effects.found) {
             self.effect(effect, offset);
         }
         self.answer_alone();
+        if !self.unseen.is_catching_up() && self.keep.as_ref().is_some_and(Keep::is_due) {
+            self.checkpoint(offset);
+        }
     }
 
     fn effect(&mut self, effect: Effect, offset: u64) {

@@ -28,24 +28,31 @@ pub(super) fn visible_part(bytes: &[u8], at_rest: bool, rows: u16) -> Option<&[u
 /// How many leading bytes are plain in the sense of the rule. Bytes from 0x80 on are left out: a
 /// character of unknown width, or a combining mark, may hang on what came before.
 fn plain_length(bytes: &[u8]) -> usize {
-    const BLOCK: usize = 64;
-    let mut at = 0;
-    for block in bytes.chunks(BLOCK) {
-        // Without an early exit inside the block the compiler checks it in a few vector instructions.
-        let mut plain = true;
-        for byte in block {
-            plain &= is_plain(*byte);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        // Line ends are the only controls of most words that have any.
+        if !is_printable(*word)
+            && let Some(end) = word.iter().position(|byte| !is_plain(*byte))
+        {
+            return number * 8 + end;
         }
-        if !plain {
-            return at + block.iter().take_while(|byte| is_plain(**byte)).count();
-        }
-        at += block.len();
     }
-    at
+    let end = rest.iter().position(|byte| !is_plain(*byte));
+    words.len() * 8 + end.unwrap_or(rest.len())
+}
+
+/// Whether all eight bytes are from 0x20 to 0x7e: floods are looked through whole, and a byte at a time that costs more
+/// than what it saves.
+fn is_printable(word: [u8; 8]) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let word = u64::from_le_bytes(word);
+    // No byte has its highest bit, so no sum or difference reaches the next byte.
+    word & HIGH == 0 && ((word | HIGH) - 0x20 * EACH) & (!(word + EACH)) & HIGH == HIGH
 }
 
 fn is_plain(byte: u8) -> bool {
-    (0x20..0x7f).contains(&byte) | (byte == b'\n') | (byte == b'\r') | (byte == b'\t')
+    (0x20..0x7f).contains(&byte) | matches!(byte, b'\n' | b'\r' | b'\t')
 }
 
 #[cfg(test)]
@@ -68,6 +75,18 @@ mod tests {
             visible_part(&flood, false, 24).is_none(),
             "inside a sequence nothing may go"
         );
+    }
+
+    #[test]
+    fn every_byte_is_told_apart_at_every_place() {
+        for byte in 0..=u8::MAX {
+            let plain = matches!(byte, 0x20..=0x7e | b'\n' | b'\r' | b'\t');
+            for place in 0..20 {
+                let mut run = [b'a'; 20];
+                run[place] = byte;
+                assert_eq!(plain_length(&run), if plain { 20 } else { place });
+            }
+        }
     }
 
     #[test]

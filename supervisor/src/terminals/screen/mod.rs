@@ -15,8 +15,8 @@
 //!
 //! # Fast-forward
 //!
-//! A flood of plain text leaves only its last lines behind. [`Screen::feed`] therefore skips the part of a large
-//! plain run that cannot be seen any more; [`flood`] gives the exact rule.
+//! A flood of plain text leaves only its last lines behind. [`Screen::without_trace`] therefore tells what part of a large
+//! plain run cannot be seen any more and need not be fed; [`flood`] gives the exact rule.
 //!
 //! # Bounds
 //!
@@ -142,10 +142,13 @@ impl Screen {
         }
     }
 
+    /// How many bytes at the front of a flood need not be fed: what follows them leaves the same screen and scrollback.
+    pub fn without_trace(&self, bytes: &[u8]) -> usize {
+        flood::visible_part(bytes, self.scanner.at_rest(), self.model.row_count())
+            .map_or(0, |rest| bytes.len() - rest.len())
+    }
+
     fn feed_all(&mut self, mut bytes: &[u8], effects: &mut Effects) {
-        if let Some(rest) = flood::visible_part(bytes, self.at_rest(), self.model.row_count()) {
-            bytes = rest;
-        }
         while !bytes.is_empty() {
             let slice = bytes.get(..SLICE).unwrap_or(bytes);
             let (taken, found) = self.scanner.next(slice);
@@ -172,10 +175,6 @@ impl Screen {
         let cut = self.character.split_off(whole);
         self.parser.advance(&mut self.model, &self.character);
         self.character = cut;
-    }
-
-    fn at_rest(&self) -> bool {
-        self.scanner.at_rest()
     }
 
     fn tell(&mut self, found: Found, effects: &mut Effects) {
