@@ -55,15 +55,43 @@ pub(super) struct Session {
 
 /// Why a connection ends.
 #[derive(Debug)]
-enum End {
-    /// The client closed, or its connection broke.
+pub(super) enum End {
+    /// The client's connection broke.
     Left,
+    /// The client closed.
+    Closed,
     Close(CloseCode, String),
 }
 
 impl End {
     fn policy(reason: &str) -> Self {
         Self::Close(CloseCode::Policy, reason.to_owned())
+    }
+
+    /// Tells the client, and waits a little for it to have heard.
+    pub(super) async fn tell(self, sink: &mut Sink, stream: &mut Stream) {
+        let close = async {
+            match self {
+                Self::Left => return Ok(()),
+                // Its Close is answered by reading on.
+                Self::Closed => {}
+                Self::Close(code, reason) => {
+                    let frame = CloseFrame {
+                        code,
+                        reason: reason.into(),
+                    };
+                    sink.send(Message::Close(Some(frame))).await?;
+                }
+            }
+            // The client's own Close ends the stream.
+            while let Some(message) = stream.next().await {
+                drop(message?);
+            }
+            Ok::<(), Error>(())
+        };
+        if let Ok(Err(error)) = timeout(CLOSE_WITHIN, close).await {
+            tracing::trace!(%error, "the client left before it was told why");
+        }
     }
 }
 
@@ -81,30 +109,14 @@ impl From<Error> for End {
     }
 }
 
-type Sink = SplitSink<Socket, Message>;
-type Stream = SplitStream<Socket>;
+pub(super) type Sink = SplitSink<Socket, Message>;
+pub(super) type Stream = SplitStream<Socket>;
 
 impl Session {
     pub(super) async fn serve(self, socket: Socket, protocol: Protocol) {
         let (mut sink, mut stream) = socket.split();
         let end = self.run(&mut sink, &mut stream, protocol).await;
-        if let End::Close(code, reason) = end {
-            let close = async {
-                let frame = CloseFrame {
-                    code,
-                    reason: reason.into(),
-                };
-                sink.send(Message::Close(Some(frame))).await?;
-                // The client's own Close ends the stream.
-                while let Some(message) = stream.next().await {
-                    drop(message?);
-                }
-                Ok::<(), Error>(())
-            };
-            if let Ok(Err(error)) = timeout(CLOSE_WITHIN, close).await {
-                tracing::trace!(%error, "the client left before it was told why");
-            }
-        }
+        end.tell(&mut sink, &mut stream).await;
     }
 
     async fn run(&self, sink: &mut Sink, stream: &mut Stream, protocol: Protocol) -> End {
@@ -164,7 +176,8 @@ impl Session {
                 Some(Ok(Message::Text(text))) => break text.as_bytes().to_vec(),
                 Some(Ok(Message::Binary(bytes))) => break bytes.to_vec(),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Close(_))) | None => return Err(End::Left),
+                Some(Ok(Message::Close(_))) => return Err(End::Closed),
+                None => return Err(End::Left),
                 Some(Err(error)) => return Err(error.into()),
             }
         };
@@ -247,7 +260,7 @@ async fn read(stream: &mut Stream, input: &ViewerInput, pace: &Pace) -> End {
         let bytes = match &message {
             Message::Binary(bytes) => bytes.as_ref(),
             Message::Text(text) => text.as_bytes(),
-            Message::Close(_) => return End::Left,
+            Message::Close(_) => return End::Closed,
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
         match protocol::request(bytes) {

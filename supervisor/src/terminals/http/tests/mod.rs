@@ -1,5 +1,6 @@
 //! Real HTTP and WebSocket clients against the router, with real programs behind it.
 
+mod conformance;
 mod entry;
 
 use std::net::SocketAddr;
@@ -259,6 +260,22 @@ async fn readonly_in_the_query_is_honoured() {
         .unwrap();
     assert!(!output_until(&mut client, "got good").await.contains("evil"));
     assert_eq!(server.program.terminal.status().size.columns, 80);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let server = Server::start("cat").await;
+    let mut client = server.tty().await;
+    client.close(None).await.unwrap();
+    let answered = async {
+        while let Some(message) = client.next().await {
+            if matches!(message.unwrap(), Message::Close(None)) {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(timeout(PATIENCE, answered).await.unwrap());
 }
 
 #[tokio::test]
