@@ -3,8 +3,8 @@
 //! The cases follow the chapters of the Autobahn test suite (<https://github.com/crossbario/autobahn-testsuite>): framing,
 //! pings, reserved bits, opcodes, fragmentation, UTF-8, closing. The suite itself needs Python 2, which current systems
 //! have no more; where it ran (0.8.2, against the server of these tests), 245 of its 247 cases held, and two of UTF-8 held
-//! less strictly than could be (a wrong byte is refused with its frame, not before the frame's end). Not here: its chapter 9, messages beyond the bound of a megabyte, and 12 and 13, compression, which is
-//! not offered.
+//! less strictly than could be: a wrong byte is refused with its frame, not before the end of the frame. Not here: the
+//! suite's chapter 9, messages beyond the bound of a megabyte, and 12 and 13, compression, which is not offered.
 
 use axum::Router;
 use axum::response::Response;
