@@ -8,6 +8,7 @@
 
 mod agents;
 mod asleep;
+mod attach;
 mod attachments;
 mod backup;
 mod checkout;

@@ -13,7 +13,7 @@ pub(crate) struct Person {
     child: Box<dyn Child + Send + Sync>,
     keys: Box<dyn Write + Send>,
     seen: Arc<Mutex<Vec<u8>>>,
-    _terminal: Box<dyn MasterPty + Send>,
+    terminal: Box<dyn MasterPty + Send>,
 }
 
 impl Person {
@@ -47,7 +47,7 @@ impl Person {
             child,
             keys: pair.master.take_writer().unwrap(),
             seen,
-            _terminal: pair.master,
+            terminal: pair.master,
         };
         wait::until("the attached terminal", PATIENCE, || {
             (!person.seen.lock().unwrap().is_empty()).then_some(())
@@ -73,6 +73,19 @@ impl Person {
     pub(crate) fn types(&mut self, keys: &[u8]) {
         self.keys.write_all(keys).unwrap();
         self.keys.flush().unwrap();
+    }
+
+    /// The person's window changes; [`Self::sees`] then means what is shown from now on.
+    pub(crate) fn resize(&self, size: PtySize) {
+        self.seen.lock().unwrap().clear();
+        self.terminal.resize(size).unwrap();
+    }
+
+    /// Waits for the end of the command; its exit code.
+    pub(crate) fn ended(&mut self) -> u32 {
+        let child = &mut self.child;
+        let status = wait::until("the end of attach", PATIENCE, || child.try_wait().unwrap());
+        status.unwrap().exit_code()
     }
 }
 

@@ -8,11 +8,13 @@ use crate::command::{cargo, exists, output, program, run, say};
 use crate::{Failed, workspace};
 
 /// The packages that bring these programs on Debian and Ubuntu.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("git", "git"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("tmux", "tmux"),
+    ("vi", "vim-tiny"),
+    ("less", "less"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("mmdebstrap", "mmdebstrap"),

@@ -129,7 +129,9 @@ const CARGO_TEST: [&str; 6] = [
 
 /// Unit, property and black-box tests, all with the static binary: one build of every crate for all of them.
 fn tests() -> Result<Done, Failed> {
-    let missing = machine::programs(&["git", "setpriv", "unshare", "tmux", "node", "npm", "pip3"])?;
+    let missing = machine::programs(&[
+        "git", "setpriv", "unshare", "tmux", "vi", "less", "node", "npm", "pip3",
+    ])?;
     if !missing.is_empty() {
         return Err(Failed::Check(format!(
             "the tests need {}",
