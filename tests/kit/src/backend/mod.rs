@@ -36,7 +36,7 @@ pub(super) struct Shared {
     document: Value,
     task: String,
     /// Platforms of the workspace's other tasks.
-    beside: Mutex<Vec<Arc<Shared>>>,
+    beside: Mutex<Vec<Arc<Self>>>,
     begun: Instant,
 }
 
