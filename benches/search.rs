@@ -77,6 +77,19 @@ async fn main() {
             Asked::default(),
         ),
         (
+            "beginning of three letters",
+            format!("{}*", word(0).get(..3).unwrap()),
+            Asked::default(),
+        ),
+        (
+            "frequent word since a moment",
+            word(5),
+            Asked {
+                since: Some("2026-09-22T07:00:00Z"),
+                ..Asked::default()
+            },
+        ),
+        (
             "frequent word of one session",
             word(5),
             Asked {

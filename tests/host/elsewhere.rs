@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use whim_kit::{Client, Root, Run, Whim};
+use whim_kit::{Backend, Client, Root, Run, Whim};
 
 use crate::backup::{append, said, write};
 use crate::support::{custom, open_to_all, ready, root, start_in, whim};
 
 const TRANSCRIPT: &str = ".claude/projects/-app-repo/11111111-1111-4111-8111-111111111111.jsonl";
+const TOKEN: &str = "internal-token-of-the-platform";
 const COMMANDS: &str = ".local/state/whim/history/shell-1.commands";
 
 /// A task whose backups go to the same place as others'.
@@ -48,6 +49,45 @@ fn found(client: &Client, query: &str) -> Vec<(Value, Value, Value)> {
         )
     };
     results.iter().map(one).collect()
+}
+
+/// A task whose backups the platform keeps.
+fn kept(id: &str, platform: &Backend) -> Run {
+    let backup = json!({"interval_s": 3600, "url": platform.url()});
+    let spec = json!({"version": 1, "task": {"id": id}, "backup": backup});
+    let run = whim()
+        .args(["--spec", &spec.to_string()])
+        .env("WHIM_BACKEND_URL", platform.url())
+        .env("WHIM_INTERNAL_API_TOKEN", TOKEN);
+    custom(run, "exec sleep 100000")
+}
+
+#[test]
+fn the_platform_tells_of_the_workspaces_other_tasks() {
+    let platforms = ["ww-1", "ww-2", "ww-3"].map(|task| Backend::start(task, TOKEN).unwrap());
+    let [first, second, alone] = &platforms;
+    let (their_root, theirs, _their_client) = started(&kept("ww-1", first));
+    write(&their_root, TRANSCRIPT, &turn(1, "the quokka waits"));
+    said(&theirs, &["backup", "now"]);
+    let (_root, ours, client) = started(&kept("ww-2", second));
+    said(&ours, &["backup", "now"]);
+    // As long as tasks do not see each other, it is said that not all was searched.
+    let answer = client.get("/v1/search?q=quokka&everywhere=true").unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+
+    second.share(first);
+    second.share(alone);
+    let id = "11111111-1111-4111-8111-111111111111";
+    let there = [(json!("ww-1"), json!(id), json!("conversation"))];
+    assert_eq!(found(&client, "q=quokka&everywhere=true"), there);
+    // What is new comes by the same way, and nothing of theirs was touched.
+    append(&their_root, TRANSCRIPT, &turn(2, "and the wombat"));
+    said(&theirs, &["backup", "now"]);
+    assert_eq!(found(&client, "q=wombat&everywhere=true"), there);
+    said(&theirs, &["backup", "verify"]);
+    for platform in &platforms {
+        assert_eq!(platform.violations(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Supervisor, helper and store taken away in the middle of backups, at random moments: no snapshot is torn, and what was
-//! acknowledged comes back.
+//! Supervisor, helper, store and the whole container taken away in the middle of backups, at random moments: no snapshot is
+//! torn, and what was acknowledged comes back.
 //!
 //! `WHIM_TEST_KILLS` says how often; `cargo xtask bench kills` does it 1,000 times.
 
@@ -20,10 +20,12 @@ use whim::backup::verify;
 use whim_kit::{Root, Whim};
 
 use crate::backup::{TRANSCRIPT, append, lines, said, slowly, started, store, write};
-use crate::support::state;
+use crate::support::{PATIENCE, ready, root, start_in, state, whim};
 
 /// What is taken away where nobody says how often.
 const KILLS: u64 = 30;
+/// Containers that are killed then: each is started first.
+const CONTAINERS: u64 = 8;
 /// Written between two of them.
 const LINES: usize = 100;
 /// From asking for a backup to the blow: about what a backup takes, from the command's start to the answer's end.
@@ -38,10 +40,10 @@ enum Victim {
     Store,
 }
 
-fn kills() -> u64 {
+fn kills(unless_said: u64) -> u64 {
     match std::env::var("WHIM_TEST_KILLS") {
         Ok(number) => number.parse().unwrap(),
-        Err(_) => KILLS,
+        Err(_) => unless_said,
     }
 }
 
@@ -121,7 +123,7 @@ fn kills_in_the_middle_lose_nothing_that_was_acknowledged() {
     fs::write(&away, "in the way").unwrap();
     let mut proof = Proof::of(&root);
     let (mut written, mut acknowledged, mut restarts, mut answered) = (1, 1, 0, 0);
-    let kills = kills();
+    let kills = kills(KILLS);
     for round in 0..kills {
         append(&root, TRANSCRIPT, &lines(written..written + LINES));
         written += LINES;
@@ -165,4 +167,53 @@ fn kills_in_the_middle_lose_nothing_that_was_acknowledged() {
         "{kills} blows, {restarts} at the supervisor; {answered} backups were acknowledged before"
     );
     assert!(answered > 0 && answered < kills, "{answered} of {kills}");
+}
+
+/// Everything is gone at once, as when a machine loses its container: nothing gets a word before its end. The next one goes
+/// on in the same root, and at the end another root gets back what was acknowledged.
+#[test]
+fn a_container_that_is_killed_in_the_middle_loses_nothing_that_was_acknowledged() {
+    let run = slowly().as_pid_1();
+    let root = root(&run);
+    write(&root, TRANSCRIPT, &lines(0..1));
+    let kills = kills(CONTAINERS);
+    let (mut written, mut acknowledged, mut answered) = (1, 0, 0);
+    let mut proof: Option<Proof> = None;
+    for round in 0..kills {
+        let (mut whim, client) = start_in(&run, &root);
+        ready(&client, &whim);
+        append(&root, TRANSCRIPT, &lines(written..written + LINES));
+        written += LINES;
+        let mut now = ask(&whim);
+        std::thread::sleep(Duration::from_millis(random(WINDOW_MS)));
+        whim.signal(Signal::SIGKILL).unwrap();
+        assert_ne!(whim.ended(PATIENCE).unwrap(), 0);
+        if now.wait().unwrap().success() {
+            acknowledged = written;
+            answered += 1;
+        }
+        let proof = proof.get_or_insert_with(|| Proof::of(&root));
+        proof.holds(acknowledged, round);
+    }
+    println!("{kills} containers were killed; {answered} backups were acknowledged before");
+    let (whim, client) = start_in(&run, &root);
+    ready(&client, &whim);
+    said(&whim, &["backup", "now"]);
+    drop(whim);
+    let new = self::root(&self::whim());
+    let store = store(&root);
+    let url = format!("file://{}", store.display());
+    let mut restore = self::whim()
+        .command("restore")
+        .arg(url)
+        .start(new.clone())
+        .unwrap();
+    let ended = restore.ended(PATIENCE).unwrap();
+    assert_eq!(ended, 0, "{}", restore.output());
+    let back = fs::read_to_string(new.at("/home/node").join(TRANSCRIPT)).unwrap();
+    assert!(
+        back == lines(0..written),
+        "{} of {written}",
+        back.lines().count()
+    );
 }

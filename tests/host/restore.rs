@@ -147,6 +147,65 @@ fn goes_on_elsewhere(kind: &str) {
     );
 }
 
+/// A session that was started beside `main`, with the agent that it had and in a worktree of its own.
+#[test]
+fn a_session_beside_main_goes_on_elsewhere_when_it_is_asked_for() {
+    let upstream = Upstream::start(says("noted")).unwrap();
+    let repository = repository();
+    let run = agent("claude", &upstream, repository.path()).args(["--permission-mode", "bypass"]);
+    let (mut first, client) = start(&run);
+    crate::support::ready(&client, &first);
+    let beside = |client: &Client, whim: &Whim, prompt: &str| -> Value {
+        let before = upstream.turns().len();
+        let begun = client.post("/v1/sessions", &json!({"id": "s2", "prompt": prompt}));
+        let begun = begun.unwrap();
+        assert_eq!(begun.status, 201, "{}", begun.text());
+        let idle = state(client, whim, "its turn", |state| {
+            let asked = upstream
+                .turns()
+                .iter()
+                .skip(before)
+                .any(|turn| turn.mentions(prompt));
+            asked && state["sessions"][1]["state"] == "idle"
+        });
+        idle["sessions"][1].clone()
+    };
+    let session = beside(&client, &first, "remember the word AUBERGINE");
+    let commit = "cd ../worktrees/s2 && git config user.email a@b.c && git config user.name a && echo x > of-s2 \
+        && git add of-s2 && git commit -qm S2";
+    agents_word(first.root(), commit);
+    first.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(first.ended(PATIENCE).unwrap(), 0, "{}", first.output());
+
+    let store = store(first.root());
+    for (mode, same) in [("resume", true), ("fork", false)] {
+        let there = root(&whim());
+        let said = restore(&there, &["--mode", mode, store.to_str().unwrap()], 0);
+        assert!(said.contains("POST /v1/sessions"), "{said}");
+        let (whim, client) = start_in(&run, &there);
+        crate::support::ready(&client, &whim);
+        let asked = upstream.turns().len();
+        let after = beside(&client, &whim, "say the word again");
+        let turns = upstream.turns();
+        let knows = turns
+            .iter()
+            .skip(asked)
+            .any(|turn| turn.mentions("say the word again") && turn.mentions("AUBERGINE"));
+        assert!(
+            knows,
+            "{mode}: it does not know what was said\n{}",
+            whim.output()
+        );
+        assert_eq!(
+            after["agent_session_id"] == session["agent_session_id"],
+            same
+        );
+        if same {
+            assert_eq!(agents_word(&there, "cat ../worktrees/s2/of-s2"), "x");
+        }
+    }
+}
+
 #[test]
 fn claude_goes_on_elsewhere() {
     goes_on_elsewhere("claude");

@@ -39,7 +39,7 @@ const ALL: [Measurement; 8] = [
     ),
     (
         "kills",
-        "supervisor, helper and store taken away in the middle of backups: [HOW OFTEN, else 1000]",
+        "supervisor, helper, store and whole containers taken away in the middle of backups: [HOW OFTEN, else 1000]",
         kills,
     ),
     (

@@ -5,7 +5,8 @@
 //! untracked files alike, its first parent is `HEAD`, its second, where there is one, is what was staged. What the remote
 //! has is named ([`Code::bases`]) and fetched from there again.
 //!
-//! Not saved, and said so: what is ignored, files over [`Limits`], the content of submodules and of repositories inside
+//! Not saved, and said so: what holds a secret that the supervisor knows ([`Reason::Secret`], [`Code::withheld`]), what is
+//! ignored, files over [`Limits`], the content of submodules and of repositories inside
 //! the work tree ([`Code::left_out`], [`Code::submodules`]), and a merge or rebase that is under way ([`Code::operation`]:
 //! its files are as they were, it has to be begun again).
 
@@ -17,6 +18,8 @@ pub const WORK_TREE_REF: &str = "refs/whim/work-tree";
 pub const BUNDLE: &str = "code.bundle";
 /// Most entries of [`Code::left_out`]; the rest is counted.
 pub const MOST_LEFT_OUT: usize = 200;
+/// Most entries of [`Code::withheld`].
+pub const MOST_WITHHELD: usize = 200;
 /// Most branches of a snapshot; a repository with more is somebody's mistake or malice.
 pub const MOST_BRANCHES: usize = 10_000;
 
@@ -47,6 +50,9 @@ pub struct Code {
     pub left_out: Vec<LeftOut>,
     /// What `left_out` has no room for.
     pub left_out_more: u64,
+    /// Commits that are not saved, because a secret that the supervisor knows is in them or in one before them. Of what
+    /// they changed the work tree has all.
+    pub withheld: Vec<String>,
     /// `sha1` or `sha256`.
     pub object_format: String,
     /// Equal for equal snapshots.
@@ -81,6 +87,8 @@ pub enum Reason {
     Repository,
     /// Neither a file nor a link, or not readable.
     Unreadable,
+    /// It holds a secret that the supervisor knows; where it is tracked, it is saved as `HEAD` has it.
+    Secret,
     #[serde(other)]
     Other,
 }
@@ -119,6 +127,32 @@ pub enum Invalid {
 }
 
 impl Code {
+    /// What is not saved because of a secret in it, for people.
+    #[must_use]
+    pub fn secrets(&self) -> Option<String> {
+        let files = self.left_out.iter();
+        let files = files.filter(|left| left.reason == Reason::Secret);
+        let files: Vec<&str> = files.map(|left| left.path.as_str()).collect();
+        let mut parts = Vec::new();
+        if !files.is_empty() {
+            parts.push(format!("files: {}", shown(&files)));
+        }
+        if !self.withheld.is_empty() {
+            let names = self.withheld.iter();
+            let names: Vec<&str> = names.map(|name| name.get(..12).unwrap_or(name)).collect();
+            parts.push(format!(
+                "commits, saved as changes of the work tree only: {}",
+                shown(&names)
+            ));
+        }
+        (!parts.is_empty()).then(|| {
+            format!(
+                "a known secret is in it, so it is not in the snapshot: {}",
+                parts.join("; ")
+            )
+        })
+    }
+
     /// Everything in it that becomes an argument of git is what it should be.
     ///
     /// # Errors
@@ -155,6 +189,15 @@ impl Code {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The first of them, and how many there are more.
+fn shown(names: &[&str]) -> String {
+    let first = names.get(..20).unwrap_or(names);
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -6,6 +6,7 @@ use whim_kit::repo;
 
 use super::*;
 use crate::backup::code::Limits;
+use crate::backup::snapshot::Clean;
 use crate::boot::git::testing;
 use crate::helper::Helper;
 
@@ -36,6 +37,7 @@ impl Disk {
             checkout: root.join("repo"),
             scratch: root.join("scratch"),
             limits: Limits::default(),
+            clean: Clean::default(),
         }
     }
 
@@ -122,4 +124,34 @@ async fn a_bundle_is_what_git_wrote_and_not_what_became_of_it() {
     assert_eq!(changes[&bundle::key()].good.bytes, 4);
     let short = draft.take_bundle(&Helper::here(), &bundle, 1000).await;
     assert!(matches!(short, Err(DraftError::Collect(_))), "{short:?}");
+}
+
+#[tokio::test]
+async fn what_is_left_out_for_a_secret_is_said_once() {
+    let mut disk = Disk::new();
+    disk.masks = Masks::new(&[Secret::new("sk-ant-0123456789".into())]);
+    let root = disk.directory.path().to_owned();
+    repo::with(&root.join("repo"), &[("a.txt", "a\n")]).unwrap();
+    fs::write(root.join("repo/.env"), "KEY=sk-ant-0123456789\n").unwrap();
+    let snapshots = Snapshots {
+        git: testing::git(&root),
+        helper: Helper::here(),
+        checkout: root.join("repo"),
+        scratch: root.join("scratch"),
+        limits: Limits::default(),
+        clean: Clean::default(),
+    };
+    let mut engine = disk.engine_of(u64::MAX, Some(snapshots));
+    let done = disk.backup(&mut engine).await;
+    let said: Vec<&str> = done.guarded.iter().map(|one| one.reason.as_str()).collect();
+    assert!(
+        said.len() == 1 && said[0].ends_with("files: .env"),
+        "{done:?}"
+    );
+    let newest = disk.store().newest().await.unwrap().unwrap();
+    assert_eq!(newest.code.unwrap()["left_out"][0]["path"], ".env");
+    // Something else changed.
+    fs::write(root.join("repo/b.txt"), "b\n").unwrap();
+    let done = disk.backup(&mut engine).await;
+    assert!(done.taken && done.guarded.is_empty(), "{done:?}");
 }

@@ -42,6 +42,26 @@ impl Masks {
         }
     }
 
+    /// How many there are, in all their forms.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.finders.len()
+    }
+
+    /// Bytes of the longest.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Whether one of them stands there.
+    #[must_use]
+    pub fn are_in(&self, text: &[u8]) -> bool {
+        self.finders
+            .iter()
+            .any(|finder| finder.find(text).is_some())
+    }
+
     /// Begins with a file, or goes on where its last part ended.
     #[must_use]
     pub fn begin(&self) -> Masking<'_> {

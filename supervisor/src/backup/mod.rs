@@ -13,7 +13,8 @@
 //! - `secrets`, `known`: what must not leave; the sessions as a snapshot names them
 //! - `pace`: the time in snapshots' ids, whatever the wall clock does: pure
 //! - `retention`, `verify`: what goes in time; the proof that it comes back
-//! - `code`, `snapshot`: the work tree: what is told of it, pure; taking it without touching the checkout
+//! - `code`, `leaks`, `snapshot`: the work tree: what is told of it, and where in it secrets are, pure; taking it without
+//!   touching the checkout
 
 /// The task's id in the store where nobody named one.
 pub const NAMELESS: &str = "task";
@@ -30,6 +31,7 @@ pub mod guard;
 pub mod hash;
 pub mod index;
 pub mod known;
+mod leaks;
 pub mod manifest;
 pub mod mask;
 pub mod objects;

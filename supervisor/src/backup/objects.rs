@@ -301,16 +301,18 @@ impl Objects {
         }
     }
 
-    /// Names of the directories right below `prefix`.
+    /// Names of the tasks that have something here, as far as `own` may know: the platform tells each task of its
+    /// workspace's only.
     ///
     /// # Errors
-    /// [`ObjectError::Failed`]; the platform's API has no such list.
-    pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        match &self.way {
-            Way::Library(library) => library.directories(prefix).await,
-            Way::Platform(_) => Err(ObjectError::Failed {
+    /// [`ObjectError::Failed`]; for the platform also without a task that asks.
+    pub async fn tasks(&self, own: Option<&str>) -> Result<Vec<String>, ObjectError> {
+        match (&self.way, own) {
+            (Way::Library(library), _) => library.directories("tasks").await,
+            (Way::Platform(platform), Some(own)) => platform.tasks(own).await,
+            (Way::Platform(_), None) => Err(ObjectError::Failed {
                 action: "listing",
-                object: prefix.to_owned(),
+                object: "tasks".to_owned(),
                 message: "the platform's API tells of one task only; name it".to_owned(),
             }),
         }

@@ -1,4 +1,4 @@
-//! Objects at the platform's API: `/tasks/{id}/backups/{kind}/{name}` (see `wire/openapi/platform.json`).
+//! Objects at the platform's API: `/tasks/{id}/backups/{kind}/{name}`, and whose there are: `/tasks/{id}/workspace` (see `wire/openapi/platform.json`).
 //!
 //! The token is put in here and nowhere else; messages name statuses and objects only.
 
@@ -10,6 +10,7 @@ use object_store::client::{HttpError, HttpRequestBody};
 use serde::Deserialize;
 
 use super::connector::Connector;
+use super::manifest::check_task;
 use super::objects::{Listed, MAX_LISTED, ObjectError, OpenError, Put};
 use crate::config::Secret;
 use crate::config::settings::Backup;
@@ -43,6 +44,12 @@ pub struct Platform {
 #[derive(Deserialize)]
 struct Page {
     objects: Vec<Object>,
+    more: bool,
+}
+
+#[derive(Deserialize)]
+struct Tasks {
+    tasks: Vec<String>,
     more: bool,
 }
 
@@ -138,6 +145,46 @@ impl Platform {
             if found.len() > MAX_LISTED {
                 return Err(ObjectError::TooMany {
                     prefix: prefix.to_owned(),
+                });
+            }
+            if !more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Tasks of the workspace of `own`, which has backups as they have; at most [`MAX_LISTED`].
+    pub(super) async fn tasks(&self, own: &str) -> Result<Vec<String>, ObjectError> {
+        let base = format!("{}/tasks/{own}/workspace", self.base);
+        let mut found: Vec<String> = Vec::new();
+        loop {
+            let uri = match found.last() {
+                Some(after) => format!("{base}?after={after}"),
+                None => base.clone(),
+            };
+            let (status, page) = self
+                .call("listing", Method::GET, &uri, "tasks", Bytes::new())
+                .await?;
+            if !status.is_success() {
+                return Err(refused("listing", "tasks", status, &page));
+            }
+            let page: Tasks = serde_json::from_slice(&page).map_err(|error| {
+                let message = format!("the answer is not understood: {error}");
+                failed("listing", "tasks", message)
+            })?;
+            // They become parts of addresses; and a page that does not go on would be asked for without end.
+            let good = |task: &String| {
+                check_task(task).is_ok() && found.last().is_none_or(|last| task > last)
+            };
+            if !page.tasks.iter().all(good) || !page.tasks.is_sorted() {
+                let message = "the answer has names that are none, or are not above the last";
+                return Err(failed("listing", "tasks", message.to_owned()));
+            }
+            let more = page.more && !page.tasks.is_empty();
+            found.extend(page.tasks);
+            if found.len() > MAX_LISTED {
+                return Err(ObjectError::TooMany {
+                    prefix: "tasks".to_owned(),
                 });
             }
             if !more {

@@ -9,12 +9,19 @@
 //! bundle. A scratch repository that cannot be used (pruned objects, a crash, too much in it) is thrown away and begun
 //! anew, once a snapshot.
 
+mod clean;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::code::{self, BUNDLE, Branch, Code, LeftOut, Limits, MOST_LEFT_OUT, Reason, Ref};
+pub use self::clean::Clean;
+use self::clean::Cleaned;
+use super::code::{
+    self, BUNDLE, Branch, Code, LeftOut, Limits, MOST_LEFT_OUT, MOST_WITHHELD, Reason, Ref,
+};
+use super::mask::Masks;
 use crate::boot::credentials::without_login;
 use crate::boot::git::{Git, GitError, QUICK};
 use crate::helper::{Helper, HelperError};
@@ -39,6 +46,7 @@ pub struct Snapshots {
     /// A directory of the agents' user outside the checkout, for nothing else.
     pub scratch: PathBuf,
     pub limits: Limits,
+    pub clean: Clean,
 }
 
 /// What came of it.
@@ -65,11 +73,16 @@ pub enum SnapshotError {
     Helper(#[from] HelperError),
     #[error("git's bundle {path} cannot be understood", path = path.display())]
     Bundle { path: PathBuf },
+    #[error("git's list of changes {path} cannot be looked through for secrets", path = path.display())]
+    Unclear { path: PathBuf },
+    #[error("a known secret is in it and cannot be left out")]
+    Secret,
     #[error(transparent)]
     Invalid(#[from] code::Invalid),
 }
 
 /// What git says about the checkout.
+#[derive(Clone)]
 struct Found {
     directory: PathBuf,
     common: PathBuf,
@@ -82,32 +95,50 @@ struct Found {
 }
 
 impl Snapshots {
-    /// Takes one, unless all is as in the snapshot with the fingerprint `last`.
+    /// Takes one without these secrets, unless all is as in the snapshot with the fingerprint `last`.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing is left in the checkout then either.
-    pub async fn take(&self, last: Option<&str>) -> Result<Snapshot, SnapshotError> {
+    pub async fn take(&self, last: Option<&str>, masks: &Masks) -> Result<Snapshot, SnapshotError> {
         let Some(found) = self.look().await? else {
             return Ok(Snapshot::None);
         };
-        match self.attempt(&found, last).await {
+        match self.attempt(&found, last, masks).await {
             Err(SnapshotError::Git(error @ GitError::Failed { .. })) if !error.is_disk_full() => {
                 tracing::info!(%error, "the repository for snapshots is begun anew");
                 self.helper.remove_tree(&self.scratch).await?;
-                self.attempt(&found, last).await
+                self.attempt(&found, last, masks).await
             }
             other => other,
         }
     }
 
-    async fn attempt(&self, found: &Found, last: Option<&str>) -> Result<Snapshot, SnapshotError> {
+    async fn attempt(
+        &self,
+        found: &Found,
+        last: Option<&str>,
+        masks: &Masks,
+    ) -> Result<Snapshot, SnapshotError> {
         self.prepare(found).await?;
         let left_out = self.choose().await?;
         let mut notes = left_out;
         let unreadable = self.add().await?;
         notes.extend(unreadable);
-        let (work_tree, staged) = self.commits(found).await?;
+        let Cleaned {
+            found,
+            work_tree,
+            staged,
+            notes: secret,
+            withheld,
+        } = self.clean(found, masks).await?;
+        let found = &found;
+        // First, so that no bound takes them.
+        notes.splice(..0, secret);
         let modules = self.submodules(found, &work_tree, &mut notes).await?;
+        for left in &mut notes {
+            let path = masks.apply(left.path.as_bytes());
+            left.path = String::from_utf8_lossy(&path).into_owned();
+        }
         let more = notes.len().saturating_sub(MOST_LEFT_OUT) as u64;
         notes.truncate(MOST_LEFT_OUT);
         let branches = found.refs.iter().filter_map(|entry| {
@@ -130,6 +161,7 @@ impl Snapshots {
             submodules: modules,
             left_out: notes,
             left_out_more: more,
+            withheld: withheld.into_iter().take(MOST_WITHHELD).collect(),
             object_format: found.format.clone(),
             fingerprint: String::new(),
         };
@@ -403,10 +435,18 @@ impl Snapshots {
         }))
     }
 
-    /// The work tree's commit, and that of what is staged.
-    async fn commits(&self, found: &Found) -> Result<(String, Option<String>), SnapshotError> {
+    /// The work tree's commit, and that of what is staged, if that is wanted.
+    async fn commits(
+        &self,
+        found: &Found,
+        as_staged: bool,
+    ) -> Result<(String, Option<String>), SnapshotError> {
         let tree = self.inner(&["write-tree"]).await?;
-        let staged = self.staged(found).await?;
+        let staged = if as_staged {
+            self.staged(found).await?
+        } else {
+            None
+        };
         let parents: Vec<&str> = found
             .head
             .iter()
@@ -501,16 +541,23 @@ impl Snapshots {
             .await?;
         let path = self.scratch.join(BUNDLE);
         let file = path.to_string_lossy();
-        let mut arguments = vec!["bundle", "create", "--quiet", &file, code::WORK_TREE_REF];
-        if found.refs.iter().any(|entry| entry.name == "refs/stash") {
-            arguments.push("refs/stash");
-        }
-        arguments.extend(["--branches", "--not", "--remotes=origin"]);
+        let mut arguments = vec!["bundle", "create", "--quiet", &file];
+        arguments.extend(saved(found));
         self.inner(&arguments).await?;
         let (head, stamp) = self.helper.read_at(&path, 0, HEAD).await?;
         let bases = code::prerequisites(&head).ok_or(SnapshotError::Bundle { path })?;
         Ok((bases, stamp.size))
     }
+}
+
+/// What is saved, as arguments: what `origin` does not have of these refs.
+fn saved(found: &Found) -> Vec<&'static str> {
+    let stash = found.refs.iter().any(|entry| entry.name == "refs/stash");
+    let stash = stash.then_some("refs/stash");
+    std::iter::once(code::WORK_TREE_REF)
+        .chain(stash)
+        .chain(["--branches", "--not", "--remotes=origin"])
+        .collect()
 }
 
 /// Paths of the commits in a listing of `ls-tree`.
@@ -545,5 +592,7 @@ fn fingerprint(code: &Code, refs: &[Ref]) -> String {
         .collect()
 }
 
+#[cfg(test)]
+mod clean_tests;
 #[cfg(test)]
 mod tests;

@@ -318,12 +318,12 @@ impl Store {
     }
 }
 
-/// Ids of the tasks that have something in this place.
+/// Ids of the tasks that have something in this place, as far as the task `own` may know.
 ///
 /// # Errors
 /// [`StoreError::Object`].
-pub async fn tasks(objects: &Objects) -> Result<Vec<String>, StoreError> {
-    let mut tasks = objects.directories("tasks").await?;
+pub async fn tasks(objects: &Objects, own: Option<&str>) -> Result<Vec<String>, StoreError> {
+    let mut tasks = objects.tasks(own).await?;
     tasks.retain(|task| manifest::check_task(task).is_ok());
     tasks.sort_unstable();
     Ok(tasks)

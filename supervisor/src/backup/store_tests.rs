@@ -53,7 +53,7 @@ fn file(content: &[u8], pieces: Vec<Piece>) -> File {
 const ID: &str = "20261122T030405.678Z-0123abcd";
 
 async fn comes_back(store: Store) {
-    assert!(tasks(store.objects()).await.unwrap().is_empty());
+    assert!(tasks(store.objects(), None).await.unwrap().is_empty());
     let segments = vec![put(&store, b"one two ").await, put(&store, b"three").await];
     let pieces = vec![Piece(0, 0, 4), Piece(0, 4, 4), Piece(1, 0, 5)];
     let file = file(b"one two three", pieces);
@@ -67,7 +67,7 @@ async fn comes_back(store: Store) {
     assert_eq!(content, b"one two three");
     let listed = store.list_segments().await.unwrap();
     assert_eq!(listed.len(), 2);
-    assert_eq!(tasks(store.objects()).await.unwrap(), ["t"]);
+    assert_eq!(tasks(store.objects(), None).await.unwrap(), ["t"]);
     store.delete_manifest(&read.id).await.unwrap();
     store.delete_segment(&segments[0].name).await.unwrap();
     store.delete_segment(&segments[0].name).await.unwrap();

@@ -40,7 +40,7 @@ use whim_wire::state::Phase;
 
 use crate::attachments::{self, Attachments};
 use crate::backup::code::Limits;
-use crate::backup::snapshot::Snapshots;
+use crate::backup::snapshot::{Clean, Snapshots};
 use crate::board::Board;
 use crate::config::environment::{self, Environment};
 use crate::config::{Settings, Variables};
@@ -476,6 +476,7 @@ pub fn snapshots(grounds: &Grounds, settings: &Settings) -> Option<Snapshots> {
         checkout: grounds.paths.checkout(),
         scratch: grounds.paths.home().join(".cache/whim/snapshot.git"),
         limits: Limits::default(),
+        clean: Clean::default(),
     })
 }
 

@@ -224,7 +224,7 @@ async fn open(place: &Place, from: &From) -> Result<Store, CliError> {
     let task = match &from.task {
         Some(task) => task.clone(),
         None => the_only(
-            &store::tasks(&objects)
+            &store::tasks(&objects, None)
                 .await
                 .map_err(|error| wrong(&error))?,
         )?,

@@ -164,6 +164,7 @@ impl<'a> Restorer<'a> {
             report.files += 1;
             report.bytes += self.file(placed.file).map_or(0, |file| file.bytes);
         }
+        self.beside(&plan)?;
         self.begin(&plan, &mut reader, &progress.fresh, &mut report)
             .await?;
         report.write(self.paths)?;
@@ -400,6 +401,31 @@ impl<'a> Restorer<'a> {
         record
             .write(&path)
             .map_err(|source| CarryError::State { path, source })
+    }
+
+    /// Records of the sessions beside `main`, to be gone on with when they are asked for. One that is there and was
+    /// started stays as it is.
+    fn beside(&self, plan: &Plan) -> Result<(), CarryError> {
+        for (id, begin) in &plan.beside {
+            let path = self.paths.session(id);
+            let failed = |source| CarryError::State {
+                path: path.clone(),
+                source,
+            };
+            let there = Record::read(&path).map_err(failed)?;
+            if there.is_some_and(|record| !record.awaits_start()) {
+                continue;
+            }
+            let directory = self.paths.worktrees().join(id);
+            let mut record = Record::new(id, begin.agent, Mode::Interactive, directory, 0);
+            record.agent_session_id = begin.agent_session_id.clone();
+            record.restored = Some(Restored {
+                fork_of: begin.fork_of.clone(),
+                ..Restored::default()
+            });
+            record.write(&path).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The first prompt of the conversation, and the conversation as a brief.

@@ -16,6 +16,7 @@ use crate::agents::observe::transcript::{claude_project, is_rollout_of};
 use crate::backup::collect::{HOME, is_ledger};
 use crate::backup::manifest::{File, Kind, Manifest, Place, Session};
 use crate::conversation::place::is_plain;
+use crate::sessions::check_id;
 
 use super::rewrite::Rewrite;
 
@@ -53,7 +54,7 @@ pub struct Placed {
     pub rewrite: Option<Rewrite>,
 }
 
-/// What the session `main` begins with.
+/// What a session begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begin {
     pub agent: AgentKind,
@@ -75,6 +76,8 @@ pub struct Plan {
     pub placed: Vec<Placed>,
     /// None: no conversation was saved, `main` begins anew.
     pub begin: Option<Begin>,
+    /// What the others go on from, once somebody asks for a session of their name.
+    pub beside: Vec<(String, Begin)>,
     /// What a person should know, a sentence each.
     pub notes: Vec<String>,
 }
@@ -141,12 +144,22 @@ pub fn plan(
         ));
     }
     for session in &manifest.sessions {
-        if main.is_some_and(|main| main.id != session.id) {
-            plan.notes.push(format!(
-                "session {} is there to be looked at and resumed by hand; only main is started again",
-                session.id
-            ));
+        if main.is_none_or(|main| main.id == session.id) {
+            continue;
         }
+        plan.notes.push(match beside(manifest, session, wish)? {
+            Some(begin) => {
+                plan.beside.push((session.id.clone(), begin));
+                format!(
+                    "session {0} is not started by itself: POST /v1/sessions with {{\"id\":\"{0}\"}} goes on with it",
+                    session.id
+                )
+            }
+            None => format!(
+                "session {} is there to be looked at, and cannot be gone on with",
+                session.id
+            ),
+        });
     }
     unique(&plan.placed)?;
     Ok(plan)
@@ -347,6 +360,19 @@ fn begin(
         told,
         transcript,
     }))
+}
+
+/// Its own agent goes on, or forks; a copied session has one new id only, which is `main`'s.
+fn beside(manifest: &Manifest, session: &Session, wish: &Wish) -> Result<Option<Begin>, PlanError> {
+    if check_id(&session.id).is_err() {
+        return Ok(None);
+    }
+    let own = Wish {
+        mode: wish.mode,
+        ..Wish::default()
+    };
+    let begin = begin(manifest, session, &own, "", &mut Vec::new())?;
+    Ok(begin.filter(|begin| begin.agent_session_id.as_deref() != Some("")))
 }
 
 fn kind(name: &str) -> Option<AgentKind> {

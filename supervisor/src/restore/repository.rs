@@ -364,6 +364,7 @@ fn said(code: &Code) -> Vec<String> {
             "what was changed inside of submodules was not saved: {paths}"
         ));
     }
+    notes.extend(code.secrets());
     if !code.left_out.is_empty() {
         let shown: Vec<String> = code
             .left_out

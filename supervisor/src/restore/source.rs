@@ -94,7 +94,7 @@ pub async fn find(
 }
 
 async fn only(objects: &Objects) -> Result<String, SourceError> {
-    let mut tasks = store::tasks(objects).await?;
+    let mut tasks = store::tasks(objects, None).await?;
     match (tasks.pop(), tasks.is_empty()) {
         (None, _) => Err(SourceError::Empty),
         (Some(task), true) => Ok(task),

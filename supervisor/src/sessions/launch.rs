@@ -212,10 +212,21 @@ pub(super) async fn beside(
         .await
         .map_err(|error| started(error.into()))?;
     let task = &ground.task().setup;
-    let agent = new.agent.unwrap_or(ground.agent);
+    let path = ground.paths.session(id);
+    let known = Record::read(&path).map_err(|error| SessionError::Start(error.to_string()))?;
+    // One that came out of a backup, and was not asked for another agent.
+    let known = known.filter(|record| {
+        record.awaits_start() && new.agent.is_none_or(|agent| agent == record.agent)
+    });
+    let agent = known.as_ref().map(|record| record.agent);
+    let agent = agent.or(new.agent).unwrap_or(ground.agent);
     let same_agent = agent == ground.agent;
     let inherited = |value: &Option<String>| value.clone().filter(|_| same_agent);
     let mut record = Record::new(id, agent, Mode::Interactive, directory, ground.life);
+    if let Some(known) = known {
+        record.agent_session_id = known.agent_session_id;
+        record.restored = known.restored;
+    }
     record.chosen = Some(Chosen {
         provider: if same_agent {
             task.provider

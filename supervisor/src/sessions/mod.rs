@@ -53,7 +53,7 @@ const ASKED: usize = 64;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSession {
-    /// Its name; left out: `s2`, `s3`, …
+    /// Its name; left out: `s2`, `s3`, … A restored session of this name goes on, with its agent's own session.
     pub id: Option<String>,
     pub agent: Option<AgentKind>,
     pub model: Option<String>,
@@ -322,7 +322,8 @@ impl Sessions {
 }
 
 /// An id becomes a directory, a branch, a terminal and a part of a token.
-fn check_id(id: &str) -> Result<(), SessionError> {
+/// Whether a session can have this name.
+pub(crate) fn check_id(id: &str) -> Result<(), SessionError> {
     let good = |character: char| {
         character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
     };

@@ -3,14 +3,17 @@
 //! Candidates are ranked by BM25, equal ones (to a thousandth) by their time. Of more than [`CANDIDATES`] the last taken
 //! in are ranked: words that stand everywhere say little, and weighing each of a hundred thousand places takes longer
 //! than anybody wants to wait. The total counts all of them.
+//!
+//! Where all that is asked for is one phrase, the candidates come by their time alone: BM25 would count the phrase through
+//! the whole index once more to weigh it against others, of which there are none.
 
 use std::fmt::Write as _;
 
-use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use whim_wire::search::{Answer, Hit, Kind};
 use whim_wire::time::Time;
 
+use super::narrow::Narrowed;
 use super::query::Query;
 use super::snippet::{self, BEGIN, END, MORE};
 use super::write::{self, OWN, number};
@@ -44,61 +47,6 @@ pub(super) fn search(connection: &Connection, query: &Query) -> Result<Answer, S
     })
 }
 
-/// What narrows a query, as conditions with their values.
-struct Filter {
-    sql: String,
-    values: Vec<Value>,
-}
-
-impl Filter {
-    /// `values` begins with the expression. `own`: only this container's task.
-    fn of(query: &Query, own: bool) -> Self {
-        let mut filter = Self {
-            sql: String::new(),
-            values: vec![Value::Text(query.expression())],
-        };
-        let mut session = Vec::new();
-        if own {
-            session.push(format!("task = {OWN}"));
-        }
-        if let Some(kind) = query.kind {
-            session.push(format!("kind = ?{}", filter.bind(number(kind).into())));
-        }
-        if let Some(id) = &query.session {
-            session.push(format!("id = ?{}", filter.bind(id.clone().into())));
-        }
-        if let Some(agent) = &query.agent {
-            session.push(format!("agent = ?{}", filter.bind(agent.clone().into())));
-        }
-        if !session.is_empty() {
-            let session = session.join(" AND ");
-            filter.and(&format!(
-                "documents.session IN (SELECT key FROM sessions WHERE {session})"
-            ));
-        }
-        if let Some(since) = query.since {
-            let since = filter.bind(since.into());
-            filter.and(&format!("documents.at >= ?{since}"));
-        }
-        if let Some(until) = query.until {
-            let until = filter.bind(until.into());
-            filter.and(&format!("documents.at < ?{until}"));
-        }
-        filter
-    }
-
-    /// The number of the value's parameter.
-    fn bind(&mut self, value: Value) -> usize {
-        self.values.push(value);
-        self.values.len()
-    }
-
-    fn and(&mut self, condition: &str) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(condition);
-    }
-}
-
 /// What fits, best first, and how many there are in all.
 pub(super) fn candidates(
     connection: &Connection,
@@ -106,14 +54,20 @@ pub(super) fn candidates(
 ) -> Result<(Vec<Candidate>, u64), StoreError> {
     // Where there are no others, nothing is to be told apart.
     let own = !query.everywhere && write::has_others(connection)?;
-    let filter = Filter::of(query, own);
+    let narrowed = Narrowed::of(connection, query, own)?;
     // The order of a cross join is kept: the words first, the rows that they are in after that.
     let from = format!(
         "FROM found CROSS JOIN documents ON documents.key = found.rowid WHERE found MATCH ?1{}",
-        filter.sql
+        narrowed.conditions
     );
+    // What a facet weighs is nothing.
+    let weight = if query.is_one_phrase() {
+        "-1.0"
+    } else {
+        "bm25(found, 1.0, 0.0)"
+    };
     let mut statement = connection.prepare(&format!(
-        "SELECT found.rowid, bm25(found), documents.at {from} ORDER BY found.rowid DESC LIMIT {CANDIDATES}"
+        "SELECT found.rowid, {weight}, documents.at {from} ORDER BY found.rowid DESC LIMIT {CANDIDATES}"
     ))?;
     let read = |row: &Row<'_>| {
         Ok(Candidate {
@@ -123,18 +77,18 @@ pub(super) fn candidates(
             at: row.get(2)?,
         })
     };
-    let found = statement.query_map(params_from_iter(&filter.values), read)?;
+    let found = statement.query_map(params_from_iter(&narrowed.values), read)?;
     let mut found: Vec<Candidate> = found.collect::<Result<_, _>>()?;
     let mut total = found.len() as u64;
     if found.len() == CANDIDATES {
-        let from = if filter.sql.is_empty() {
+        let from = if narrowed.conditions.is_empty() {
             "FROM found WHERE found MATCH ?1"
         } else {
             &from
         };
         let count: i64 = connection.query_row(
             &format!("SELECT count(*) {from}"),
-            params_from_iter(&filter.values),
+            params_from_iter(&narrowed.values),
             |row| row.get(0),
         )?;
         total = count.unsigned_abs();

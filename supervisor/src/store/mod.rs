@@ -1,7 +1,7 @@
 //! The embedded store: what was said and done, to be searched. SQLite with FTS5 in `/whim/state/store.db`.
 //!
 //! - [`query`], [`when`], [`snippet`], [`text`], [`commands`], [`mask`]: what is asked, and what of a record is kept. Pure.
-//! - [`schema`]: the file. [`write`], [`find`]: its rows, and the way back.
+//! - [`schema`]: the file. [`write`], [`find`]: its rows, and the way back; [`narrow`]: what keeps that way short.
 //! - [`feed`]: keeps it current from transcripts and histories, and from other tasks' backups when that is asked for.
 //!
 //! [`Store`] is the handle. One thread owns the file and does one thing after the other, so a question waits for one page
@@ -16,6 +16,7 @@ mod commands;
 pub mod feed;
 mod find;
 pub mod mask;
+mod narrow;
 pub mod query;
 mod schema;
 mod snippet;

@@ -139,6 +139,15 @@ impl Query {
         })
     }
 
+    /// Whether words that stand side by side are all that is asked for.
+    pub(super) fn is_one_phrase(&self) -> bool {
+        let words = |term: &Term| {
+            let words = term.text.split(|c: char| !c.is_alphanumeric());
+            words.filter(|word| !word.is_empty()).count()
+        };
+        matches!(self.terms.as_slice(), [term] if words(term) > 1)
+    }
+
     /// The query in the words of FTS5: quoted strings joined by AND, a star after those that may go on.
     #[must_use]
     pub fn expression(&self) -> String {

@@ -5,7 +5,9 @@
 //! and a new one begun.
 //!
 //! - `documents` is narrow, so that filters walk few pages; `texts` holds the words. FTS5 has the texts as external
-//!   content: one copy of each, which snippets need.
+//!   content: one copy of each, which snippets need. Beside the text it has the row's facets (`super::narrow`), and lists
+//!   of its own for beginnings of two and three letters, which would be made of thousands of words' lists otherwise.
+//! - `days`: which days there are rows of; one more than there are does no harm.
 //! - `sources` remembers how far each file was read. It is written in the transaction that writes the rows, so a crash
 //!   neither loses nor doubles any.
 
@@ -22,7 +24,7 @@ use super::StoreError;
 /// "whim" in ASCII: tells our files from others' (<https://sqlite.org/pragma.html#pragma_application_id>).
 const APPLICATION: i32 = 0x7768_696d;
 /// Raised whenever the tables or what is put into them changes.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 /// Largest file, in pages of 4 KiB: 4 GiB. Beyond it nothing is taken in any more.
 const MAX_PAGES: u32 = 1 << 20;
 /// Nobody else opens the file; a person's `sqlite3` may.
@@ -32,6 +34,10 @@ const BUSY: Duration = Duration::from_secs(2);
 pub(super) const SMALL: &str = "PRAGMA cache_size = -2048; PRAGMA shrink_memory;";
 /// While something is searched: the same pages are looked at again and again. Until the next rows come.
 pub(super) const LARGE: &str = "PRAGMA cache_size = -16384;";
+
+/// Begins a facet, and never a word: texts have no control characters. So words are looked for without saying where,
+/// which would cost a third more.
+pub(super) const MARK: char = '\u{1f}';
 
 const TABLES: &str = "
     CREATE TABLE tasks (
@@ -50,9 +56,12 @@ const TABLES: &str = "
     CREATE TABLE commands (
         key INTEGER PRIMARY KEY REFERENCES documents, directory TEXT NOT NULL, exit INTEGER NOT NULL,
         duration_ms INTEGER);
-    CREATE TABLE texts (key INTEGER PRIMARY KEY REFERENCES documents, text TEXT NOT NULL);
+    CREATE TABLE texts (
+        key INTEGER PRIMARY KEY REFERENCES documents, text TEXT NOT NULL, facets TEXT NOT NULL);
+    CREATE TABLE days (day INTEGER PRIMARY KEY);
     CREATE VIRTUAL TABLE found USING fts5 (
-        text, content = 'texts', content_rowid = 'key', tokenize = 'unicode61 remove_diacritics 2');
+        text, facets, content = 'texts', content_rowid = 'key', prefix = '2 3',
+        tokenize = \"unicode61 remove_diacritics 2 tokenchars '\u{1f}'\");
 ";
 
 /// An open file.

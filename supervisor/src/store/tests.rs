@@ -305,6 +305,82 @@ async fn of_very_many_the_last_are_ranked_and_all_are_counted() {
     assert_eq!(place.store.search(filtered).await.unwrap().total, many);
 }
 
+/// Beyond the facets' bound the same is found as within it.
+#[tokio::test]
+async fn many_sessions_and_many_days_are_narrowed_as_few_are() {
+    let place = Place::new();
+    let begin: jiff::Timestamp = "1969-12-20T10:00:00Z".parse().unwrap();
+    let day = |n: u64| begin + jiff::SignedDuration::from_hours(24 * i64::try_from(n).unwrap());
+    for n in 0..80 {
+        let rows = vec![turn(n, &day(n).to_string(), "each day")];
+        let mut batch = batch(&format!("s{n}"), None, "1", rows);
+        batch.origin.agent = Some(if n == 7 { "codex" } else { "claude" }.to_owned());
+        place.store.append(batch).await.unwrap();
+    }
+    let total = async |asked: Asked<'static>| {
+        let q = Some("day");
+        let query = Query::parse(&Asked { q, ..asked }, begin).unwrap();
+        place.store.search(query).await.unwrap().total
+    };
+    for (agent, fits) in [("claude", 79), ("codex", 1), ("copilot", 0)] {
+        let agent = Some(agent);
+        let asked = Asked {
+            agent,
+            ..Asked::default()
+        };
+        assert_eq!(total(asked).await, fits, "{agent:?}");
+    }
+    for (since, until, fits) in [
+        (Some("1969-12-21"), Some("1969-12-23"), 2),
+        (
+            Some("1969-12-21T10:00:00Z"),
+            Some("1969-12-23T10:00:00Z"),
+            2,
+        ),
+        (
+            Some("1969-12-21T10:00:00.001Z"),
+            Some("1969-12-23T10:00:00.001Z"),
+            2,
+        ),
+        (Some("1969-12-31"), Some("1970-01-02"), 2),
+        (Some("1969-12-21"), None, 79),
+        (Some("1970-03-08"), None, 2),
+        (None, Some("1969-12-22"), 2),
+        (None, Some("1960-01-01"), 0),
+        (Some("1980-01-01"), None, 0),
+    ] {
+        let asked = Asked {
+            since,
+            until,
+            ..Asked::default()
+        };
+        assert_eq!(total(asked).await, fits, "{since:?} {until:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_phrase_the_newest_come_first() {
+    let place = Place::new();
+    let documents = vec![
+        turn(0, "2026-11-22T10:00:00.000Z", "side by side"),
+        turn(
+            1,
+            "2026-11-21T10:00:00.000Z",
+            "side by side by side by side",
+        ),
+        turn(2, "2026-11-22T11:00:00.000Z", "side by side and more words"),
+    ];
+    place
+        .store
+        .append(batch("main", None, "1", documents))
+        .await
+        .unwrap();
+    let hits = place.found("\"side by side\"").await;
+    let turns: Vec<&str> = hits.iter().filter_map(|hit| hit.turn.as_deref()).collect();
+    assert_eq!(turns, ["2", "0", "1"]);
+    assert!(hits.iter().all(|hit| hit.score == 1.0));
+}
+
 #[tokio::test]
 async fn rows_and_their_cursor_go_in_together_or_not_at_all() {
     let place = Place::new();
@@ -419,14 +495,26 @@ async fn a_file_that_cannot_be_used_is_set_aside() {
 
 #[tokio::test]
 async fn an_earlier_version_is_begun_anew() {
-    let place = Place::new();
-    let path = place.path();
-    let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.execute_batch("CREATE TABLE old (x)").unwrap();
-    drop(connection);
-    assert_eq!(place.store.count().await.unwrap(), 0);
-    assert_eq!(place.store.begun(), 1);
-    assert!(!schema::aside(&path).exists());
+    for version in 0..schema::VERSION {
+        let place = Place::new();
+        let path = place.path();
+        // Ours but for the version, and with other tables.
+        drop(schema::Db::open(&path).unwrap());
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+        let other = "DROP TABLE found; ALTER TABLE texts DROP COLUMN facets;";
+        connection.execute_batch(other).unwrap();
+        drop(connection);
+        assert_eq!(place.store.count().await.unwrap(), 0);
+        assert_eq!(place.store.begun(), 1);
+        assert!(!schema::aside(&path).exists());
+        let rows = vec![turn(0, AT, "found again")];
+        let read_again = batch("main", None, "1", rows);
+        place.store.append(read_again).await.unwrap();
+        assert_eq!(place.found("again").await.len(), 1);
+    }
 }
 
 #[tokio::test]

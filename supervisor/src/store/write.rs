@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use whim_wire::search::Kind;
 use whim_wire::time::Time;
 
-use super::StoreError;
+use super::{StoreError, narrow};
 
 /// Key of this container's task.
 pub(super) const OWN: i64 = 1;
@@ -208,11 +208,20 @@ fn rows(
     session: i64,
     documents: &[Document],
 ) -> Result<(), StoreError> {
+    let (task, kind): (i64, i64) = transaction.query_row(
+        "SELECT task, kind FROM sessions WHERE key = ?1",
+        [session],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     let mut document = transaction.prepare(
         "INSERT INTO documents (source, place, session, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
     )?;
-    let mut text = transaction.prepare("INSERT INTO texts (key, text) VALUES (?1, ?2)")?;
-    let mut found = transaction.prepare("INSERT INTO found (rowid, text) VALUES (?1, ?2)")?;
+    let mut text =
+        transaction.prepare("INSERT INTO texts (key, text, facets) VALUES (?1, ?2, ?3)")?;
+    let mut found =
+        transaction.prepare("INSERT INTO found (rowid, text, facets) VALUES (?1, ?2, ?3)")?;
+    let mut day =
+        transaction.prepare("INSERT INTO days (day) VALUES (?1) ON CONFLICT DO NOTHING")?;
     let mut turn = transaction
         .prepare("INSERT INTO turns (key, id, role, subagent) VALUES (?1, ?2, ?3, ?4)")?;
     let mut command = transaction.prepare(
@@ -224,8 +233,12 @@ fn rows(
             continue;
         }
         let key = transaction.last_insert_rowid();
-        text.execute(params![key, row.text])?;
-        found.execute(params![key, row.text])?;
+        let facets = narrow::facets(task, kind, session, at);
+        text.execute(params![key, row.text, facets])?;
+        found.execute(params![key, row.text, facets])?;
+        if let Some(at) = at {
+            day.execute([narrow::day(at)])?;
+        }
         match &row.what {
             What::Turn { id, role, subagent } => {
                 turn.execute(params![key, id, role, subagent])?;
@@ -292,8 +305,8 @@ pub(super) fn bytes(connection: &Connection) -> Result<u64, StoreError> {
 /// Takes all rows of a source away. The index has no texts of its own, so it is told which words go.
 fn forget(transaction: &Transaction<'_>, source: i64) -> Result<(), StoreError> {
     for statement in [
-        "INSERT INTO found (found, rowid, text)
-         SELECT 'delete', texts.key, texts.text FROM texts JOIN documents USING (key) WHERE source = ?1",
+        "INSERT INTO found (found, rowid, text, facets)
+         SELECT 'delete', texts.key, texts.text, texts.facets FROM texts JOIN documents USING (key) WHERE source = ?1",
         "DELETE FROM texts WHERE key IN (SELECT key FROM documents WHERE source = ?1)",
         "DELETE FROM turns WHERE key IN (SELECT key FROM documents WHERE source = ?1)",
         "DELETE FROM commands WHERE key IN (SELECT key FROM documents WHERE source = ?1)",

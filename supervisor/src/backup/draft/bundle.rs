@@ -1,5 +1,6 @@
 //! The bundle of a code snapshot, as a file of the backup. It is packed as it is: what is inside is compressed by git, and
-//! its checksums are the repository's, so nothing in it can be replaced.
+//! its checksums are the repository's, so nothing in it can be replaced: what holds a secret is not put into it
+//! (`backup::snapshot::clean`).
 
 use std::io;
 use std::path::Path;

@@ -54,14 +54,15 @@ impl Looks {
     }
 
     /// Waits until `until` for the look that is under way, else for a new one. Not waiting any more loses nothing.
-    async fn look(&mut self, last: Option<&str>, until: Instant) -> Looked {
+    async fn look(&mut self, last: Option<&str>, masks: &Masks, until: Instant) -> Looked {
         let Some(snapshots) = &self.snapshots else {
             return Looked::As;
         };
         let under_way = self.under_way.get_or_insert_with(|| {
             let (snapshots, last) = (snapshots.clone(), last.map(str::to_owned));
+            let masks = masks.clone();
             AbortOnDropHandle::new(tokio::spawn(async move {
-                snapshots.take(last.as_deref()).await
+                snapshots.take(last.as_deref(), &masks).await
             }))
         });
         let Ok(ended) = timeout_at(until, under_way).await else {
@@ -145,7 +146,7 @@ impl Engine {
     ) -> Result<Option<Index>, String> {
         let code = self.index.code.as_ref();
         let last = code.map(|code| code.fingerprint.as_str());
-        let (code, path, bytes) = match self.looks.look(last, until).await {
+        let (code, path, bytes) = match self.looks.look(last, masks, until).await {
             Looked::As => return Ok(None),
             Looked::None => return Ok(self.without_code()),
             Looked::Taken {
@@ -177,6 +178,15 @@ impl Engine {
         done.read_bytes += draft.read;
         done.new_bytes += draft.fresh;
         done.put_bytes += draft.put;
+        // Said once, not with every change of something else.
+        let said = self.index.code.as_ref().and_then(|code| code.secrets());
+        let secrets = code
+            .secrets()
+            .filter(|secrets| said.as_ref() != Some(secrets));
+        done.guarded.extend(secrets.map(|reason| Guarded {
+            key: bundle::key(),
+            reason,
+        }));
         let mut next = Index::clone(&self.index);
         next.files.extend(changes);
         next.code = Some(code);

@@ -7,14 +7,14 @@ use whim_kit::repo;
 use super::*;
 use crate::boot::git::testing;
 
-struct Lab {
+pub(super) struct Lab {
     directory: tempfile::TempDir,
-    snapshots: Snapshots,
+    pub(super) snapshots: Snapshots,
 }
 
 impl Lab {
     /// A clone of a remote with one commit, in a checkout with an identity.
-    fn cloned() -> Self {
+    pub(super) fn cloned() -> Self {
         let lab = Self::without();
         let remote = lab.directory.path().join("remote");
         repo::with(&remote, &[("README.md", "hello\n"), ("kept.txt", "kept\n")]).unwrap();
@@ -23,7 +23,7 @@ impl Lab {
     }
 
     /// No repository yet.
-    fn without() -> Self {
+    pub(super) fn without() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let snapshots = Snapshots {
             git: testing::git(directory.path()),
@@ -34,6 +34,7 @@ impl Lab {
                 file: 1000,
                 total: 100_000,
             },
+            clean: Clean::default(),
         };
         Self {
             directory,
@@ -41,25 +42,25 @@ impl Lab {
         }
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(super) fn git(&self, arguments: &[&str]) -> String {
         repo::git(&self.snapshots.checkout, arguments).unwrap()
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub(super) fn write(&self, name: &str, content: &str) {
         let path = self.snapshots.checkout.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    async fn take(&self) -> Code {
-        match self.snapshots.take(None).await.unwrap() {
+    pub(super) async fn take(&self) -> Code {
+        match self.snapshots.take(None, &Masks::default()).await.unwrap() {
             Snapshot::Taken { code, .. } => *code,
             other => panic!("{other:?}"),
         }
     }
 
     /// A file of the snapshot's work tree, as whoever has remote and bundle sees it.
-    fn saved(&self, code: &Code, name: &str) -> Option<String> {
+    pub(super) fn saved(&self, code: &Code, name: &str) -> Option<String> {
         let there = tempfile::tempdir().unwrap();
         repo::empty(there.path()).unwrap();
         if let Some(remote) = &code.remote {
@@ -151,17 +152,29 @@ async fn an_unchanged_checkout_is_recognised_and_a_change_is_seen() {
     let lab = Lab::cloned();
     lab.write("new.txt", "1\n");
     let first = lab.take().await;
-    let again = lab.snapshots.take(Some(&first.fingerprint)).await.unwrap();
+    let again = lab
+        .snapshots
+        .take(Some(&first.fingerprint), &Masks::default())
+        .await
+        .unwrap();
     assert_eq!(again, Snapshot::Unchanged);
     lab.write("new.txt", "2\n");
-    let changed = lab.snapshots.take(Some(&first.fingerprint)).await.unwrap();
+    let changed = lab
+        .snapshots
+        .take(Some(&first.fingerprint), &Masks::default())
+        .await
+        .unwrap();
     let Snapshot::Taken { code, .. } = changed else {
         panic!("{changed:?}");
     };
     assert_eq!(lab.saved(&code, "new.txt").as_deref(), Some("2"));
     // Only where branches point changed.
     lab.git(&["branch", "another"]);
-    let branched = lab.snapshots.take(Some(&code.fingerprint)).await.unwrap();
+    let branched = lab
+        .snapshots
+        .take(Some(&code.fingerprint), &Masks::default())
+        .await
+        .unwrap();
     assert!(matches!(branched, Snapshot::Taken { .. }));
 }
 
@@ -169,7 +182,10 @@ async fn an_unchanged_checkout_is_recognised_and_a_change_is_seen() {
 async fn without_a_repository_there_is_none_and_an_empty_one_is_saved() {
     let lab = Lab::without();
     fs::create_dir(&lab.snapshots.checkout).unwrap();
-    assert_eq!(lab.snapshots.take(None).await.unwrap(), Snapshot::None);
+    assert_eq!(
+        lab.snapshots.take(None, &Masks::default()).await.unwrap(),
+        Snapshot::None
+    );
     repo::empty(&lab.snapshots.checkout).unwrap();
     lab.write("first.txt", "first\n");
     let code = lab.take().await;

@@ -221,6 +221,65 @@ fn what_configures_a_program_is_never_restored() {
 }
 
 #[test]
+fn sessions_beside_main_go_on_where_their_agent_can() {
+    const BESIDE: &str = "99999999-2222-4333-8444-555555555555";
+    let session = |id: &str, agent: &str, agents_id: Option<&str>| Session {
+        id: id.into(),
+        agent: agent.into(),
+        agent_session_id: agents_id.map(str::to_owned),
+        cwd: format!("/app/worktrees/{id}"),
+        transcript: None,
+    };
+    let claudes = format!(".claude/projects/-app-worktrees-s2/{BESIDE}.jsonl");
+    let copilots = format!(".copilot/session-state/{BESIDE}/events.jsonl");
+    let mut manifest = manifest(
+        "claude",
+        &[
+            file("home", &claudes, "conversation"),
+            file("home", &copilots, "conversation"),
+        ],
+    );
+    manifest.sessions.extend([
+        session("s2", "claude", Some(BESIDE)),
+        session("s3", "copilot", Some(BESIDE)),
+        session("s4", "claude", None),
+        session("../s5", "claude", Some(BESIDE)),
+    ]);
+    let beside = |mode| {
+        let plan = made(&manifest, &wish(mode));
+        assert_eq!(
+            plan.notes
+                .iter()
+                .filter(|note| note.contains("session "))
+                .count(),
+            4
+        );
+        assert!(places(&plan).contains(&&*format!(
+            "/r/home/node/.claude/projects/-r-app-worktrees-s2/{BESIDE}.jsonl"
+        )));
+        let beside = plan.beside.into_iter();
+        let ids = beside.map(|(id, begin)| (id, begin.agent_session_id, begin.fork_of));
+        ids.collect::<Vec<_>>()
+    };
+    let same = |id: &str| (id.to_owned(), Some(BESIDE.to_owned()), None);
+    assert_eq!(beside(RestoreMode::Resume), [same("s2"), same("s3")]);
+    let fork = ("s2".to_owned(), None, Some(BESIDE.to_owned()));
+    assert_eq!(beside(RestoreMode::Fork), [fork]);
+    // Whatever main becomes, another agent is not theirs.
+    let told = Wish {
+        agent: Some(AgentKind::Codex),
+        summary: true,
+        ..Wish::default()
+    };
+    assert_eq!(made(&manifest, &told).beside.len(), 2);
+    manifest
+        .sessions
+        .push(session("s6", "claude", Some("../../x")));
+    let refused = plan(&manifest, &target(), &Wish::default(), NEW);
+    assert_eq!(refused, Err(PlanError::Session("../../x".into())));
+}
+
+#[test]
 fn paths_that_lead_outside_are_refused() {
     for path in [
         "../x",

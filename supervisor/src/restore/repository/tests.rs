@@ -6,7 +6,8 @@ use whim_kit::repo;
 
 use super::*;
 use crate::backup::code::{BUNDLE, Limits};
-use crate::backup::snapshot::{Snapshot, Snapshots};
+use crate::backup::mask::Masks;
+use crate::backup::snapshot::{Clean, Snapshot, Snapshots};
 use crate::boot::git::testing;
 
 struct Lab {
@@ -45,8 +46,9 @@ impl Lab {
             checkout: self.at("repo"),
             scratch: self.at("scratch"),
             limits: Limits::default(),
+            clean: Clean::default(),
         };
-        match snapshots.take(None).await.unwrap() {
+        match snapshots.take(None, &Masks::default()).await.unwrap() {
             Snapshot::Taken { code, .. } => *code,
             other => panic!("{other:?}"),
         }

@@ -105,7 +105,7 @@ impl Inner {
             Err(BackupError::NotReady) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let mut tasks = shared::tasks(own.objects()).await?;
+        let mut tasks = shared::tasks(own.objects(), Some(own.task())).await?;
         tasks.retain(|task| task != own.task());
         for gone in self.store.others().await? {
             if !tasks.contains(&gone) {

@@ -35,10 +35,18 @@ pub(super) struct Shared {
     changed: Condvar,
     document: Value,
     task: String,
+    /// Platforms of the workspace's other tasks.
+    beside: Mutex<Vec<Arc<Self>>>,
     begun: Instant,
 }
 
 impl Shared {
+    /// Those whose task is in the same workspace.
+    fn beside(&self) -> Vec<Arc<Self>> {
+        let beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        beside.clone()
+    }
+
     /// A test that panicked left the books as they were.
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,6 +79,7 @@ impl Backend {
             changed: Condvar::new(),
             document,
             task: task.to_owned(),
+            beside: Mutex::default(),
             begun: Instant::now(),
         });
         let background = Background::start("backend")?;
@@ -136,6 +145,13 @@ impl Backend {
     /// Nothing goes wrong any more.
     pub fn recover(&self) {
         self.shared.books().troubles.clear();
+    }
+
+    /// The other's task is of the same workspace: its backups can be read here, too.
+    pub fn share(&self, other: &Self) {
+        let beside = self.shared.beside.lock();
+        let mut beside = beside.unwrap_or_else(PoisonError::into_inner);
+        beside.push(Arc::clone(&other.shared));
     }
 
     /// The spec of the task; 404 without one.
@@ -246,6 +262,7 @@ mod tests {
             Call::Events,
             Call::Ports,
             Call::GitCredentials,
+            Call::Workspace,
             Call::BackupList,
             Call::BackupGet,
             Call::BackupPut,

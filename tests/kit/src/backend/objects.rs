@@ -1,6 +1,7 @@
-//! The objects of backups: bytes under a name, put once.
+//! The objects of backups: bytes under a name, put once; and those of the workspace's other tasks, to be read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -22,17 +23,42 @@ const PAGE: usize = 3;
 /// What is kept: content and time, by kind and name.
 pub(super) type Objects = BTreeMap<String, (Bytes, String)>;
 
-/// The part of a path after `backups/`, if it is of this task.
-pub(super) fn place(head: &Parts, shared: &Shared) -> Option<String> {
+/// What a path means.
+pub(super) struct Place {
+    /// Whose it is; none: of the task that asks.
+    owner: Option<Arc<Shared>>,
+    /// The part after `backups/`, or [`WORKSPACE`].
+    name: String,
+}
+
+/// The listing of tasks.
+const WORKSPACE: &str = "workspace";
+
+/// `None`: it is about something else, or of a task that this one may not see.
+pub(super) fn place(head: &Parts, shared: &Shared) -> Option<Place> {
     let path = head.uri.path().strip_prefix(PREFIX)?;
-    let place = path.strip_prefix(&format!("/tasks/{}/backups/", shared.task))?;
-    Some(place.to_owned())
+    let (task, rest) = path.strip_prefix("/tasks/")?.split_once('/')?;
+    let owner = if task == shared.task {
+        None
+    } else {
+        let mut beside = shared.beside().into_iter();
+        Some(beside.find(|other| other.task == task)?)
+    };
+    let name = match rest.strip_prefix("backups/") {
+        Some(name) => name,
+        None if rest == WORKSPACE && owner.is_none() => WORKSPACE,
+        None => return None,
+    };
+    Some(Place {
+        owner,
+        name: name.to_owned(),
+    })
 }
 
 pub(super) async fn answer(
     head: &Parts,
     body: Incoming,
-    place: &str,
+    place: &Place,
     shared: &Shared,
 ) -> Response<Full<Bytes>> {
     let wrong = |status: u16, what: &str| {
@@ -49,12 +75,14 @@ pub(super) async fn answer(
         let byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         (1..=128).contains(&name.len()) && name.bytes().all(byte)
     };
-    let call = match (place.split_once('/'), &head.method) {
-        (None, &Method::GET) if known(place) => Call::BackupList,
+    let own = place.owner.is_none();
+    let call = match (place.name.split_once('/'), &head.method) {
+        (None, &Method::GET) if place.name == WORKSPACE => Call::Workspace,
+        (None, &Method::GET) if known(&place.name) => Call::BackupList,
         (Some((kind, name)), method) if known(kind) && plain(name) => match *method {
             Method::GET => Call::BackupGet,
-            Method::PUT => Call::BackupPut,
-            Method::DELETE => Call::BackupDelete,
+            Method::PUT if own => Call::BackupPut,
+            Method::DELETE if own => Call::BackupDelete,
             _ => return wrong(404, "no such method in the document"),
         },
         _ => return wrong(404, "no such path in the document"),
@@ -89,8 +117,13 @@ pub(super) async fn answer(
     respond(status, content)
 }
 
-fn done(call: Call, head: &Parts, place: &str, body: Bytes, shared: &Shared) -> (u16, Bytes) {
-    let mut books = shared.books();
+fn done(call: Call, head: &Parts, place: &Place, body: Bytes, shared: &Shared) -> (u16, Bytes) {
+    if call == Call::Workspace {
+        return workspace(head, shared);
+    }
+    let owner = place.owner.as_deref().unwrap_or(shared);
+    let place = place.name.as_str();
+    let mut books = owner.books();
     match call {
         Call::BackupPut if books.objects.contains_key(place) => (412, Bytes::new()),
         Call::BackupPut => {
@@ -107,11 +140,7 @@ fn done(call: Call, head: &Parts, place: &str, body: Bytes, shared: &Shared) -> 
             (204, Bytes::new())
         }
         _ => {
-            let after = head
-                .uri
-                .query()
-                .and_then(|query| query.strip_prefix("after="));
-            let after = format!("{place}/{}", after.unwrap_or_default());
+            let after = format!("{place}/{}", after(head));
             let prefix = format!("{place}/");
             let above = books
                 .objects
@@ -129,6 +158,31 @@ fn done(call: Call, head: &Parts, place: &str, body: Bytes, shared: &Shared) -> 
             )
         }
     }
+}
+
+fn after(head: &Parts) -> &str {
+    let query = head.uri.query();
+    let after = query.and_then(|query| query.strip_prefix("after="));
+    after.unwrap_or_default()
+}
+
+/// Tasks with backups, one a page: so that a client that reads only the first is found out.
+fn workspace(head: &Parts, shared: &Shared) -> (u16, Bytes) {
+    let beside = shared.beside();
+    if beside.is_empty() {
+        return (404, Bytes::new());
+    }
+    let all = beside.iter().map(AsRef::as_ref).chain([shared]);
+    let all = all.filter(|one| !one.books().objects.is_empty());
+    let mut above: Vec<&str> = all.map(|one| one.task.as_str()).collect();
+    above.retain(|task| *task > after(head));
+    above.sort_unstable();
+    let more = above.len() > 1;
+    above.truncate(1);
+    (
+        200,
+        json!({"tasks": above, "more": more}).to_string().into(),
+    )
 }
 
 fn respond(status: u16, content: Bytes) -> Response<Full<Bytes>> {

@@ -210,9 +210,11 @@ fn semantic(call: Call, body: &Value, shared: &Shared) -> Answer {
             Answer::new(204, Value::Null)
         }
         // These have bodies of their own: see `objects`.
-        Call::BackupList | Call::BackupGet | Call::BackupPut | Call::BackupDelete => {
-            Answer::new(500, Value::Null)
-        }
+        Call::Workspace
+        | Call::BackupList
+        | Call::BackupGet
+        | Call::BackupPut
+        | Call::BackupDelete => Answer::new(500, Value::Null),
         Call::GitCredentials => {
             let Some((username, life)) = books.login.clone() else {
                 return Answer::new(404, json!({"title": "No repository"}));
