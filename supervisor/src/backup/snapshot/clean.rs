@@ -6,8 +6,8 @@
 //!   checked out one goes back to the newest commit before it, and everything since is in the work tree, uncommitted.
 //!
 //! What is pushed is the remote's already. Of the rest the newest [`MOST_COMMITS`] commits are looked through, those that
-//! were found clean only once, as long as no other secret became known. What cannot be made clean, or cannot be looked
-//! through, is not saved.
+//! were found clean only once, as long as no other secret became known; older ones count as clean: they are of a time long
+//! before this container. What cannot be made clean, or read, is not saved.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
