@@ -23,7 +23,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::dial::{DialError, Dialer, Stream, Target};
 
 /// Idle connections that are kept per target.
-pub const IDLE: usize = 16;
+pub const IDLE: usize = 64;
 /// How long one is kept; below the idle time-out of the providers' front ends.
 pub const IDLE_TIME: Duration = Duration::from_secs(50);
 /// A difference between clocks that count sleep and those that do not, from which the machine must have slept.
