@@ -170,12 +170,14 @@ impl Reader {
 
     /// Begins a new document, keeping the buffer.
     pub fn reset(&mut self) {
-        let text = std::mem::take(&mut self.text);
-        *self = Self {
-            text,
-            ..Self::default()
-        };
+        // The keys stand where they are: none is read that was not set on the way down.
+        self.expect = Expect::Value;
+        self.path.len = 0;
+        self.kinds = 0;
+        self.depth = 0;
         self.text.clear();
+        self.written = 0;
+        self.high = None;
     }
 
     /// Takes the next bytes.
