@@ -15,12 +15,6 @@ use super::{KEEP, OpenError, ROTATE, at};
 
 const CURRENT: &str = "generations.jsonl";
 const TOTALS: &str = "generations.totals.json";
-/// Lines that are made without a pause, at least.
-const PART: usize = 4;
-/// Pauses while the lines of one write are made, at most: a core that is never idle gives each of them away for a
-/// scheduler's slice, and the slots of the calls in flight must not run out meanwhile.
-const PAUSES: usize = 8;
-
 /// The file that lines are appended to.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -195,13 +189,9 @@ impl Log {
     /// Appends lines, each whole, by one write.
     pub(super) fn append(&mut self, lines: &[Arc<LedgerLine>]) -> io::Result<()> {
         let mut text = Vec::with_capacity(lines.len() * 512);
-        for part in lines.chunks(lines.len().div_ceil(PAUSES).max(PART)) {
-            for line in part {
-                serde_json::to_writer(&mut text, &**line)?;
-                text.push(b'\n');
-            }
-            // Where there is one core only, a call waits for a few lines at most, not for all of them.
-            std::thread::yield_now();
+        for line in lines {
+            serde_json::to_writer(&mut text, &**line)?;
+            text.push(b'\n');
         }
         if self.length >= ROTATE {
             self.rotate()?;
