@@ -2,7 +2,8 @@
 //!
 //! `bench-generation [--rounds N] [--seconds S] [--only NAME,…]` starts a scripted provider and a client on core 0, and
 //! each proxy in turn on core 1; rounds are interleaved, medians reported, and everything said as a ratio to nginx in
-//! the same run. Peers that are not installed are left out by name. Subcommands are the roles of the run itself.
+//! the same run. Peers that are not installed are left out by name; `relay` and `http` are what our own mechanism costs
+//! without an account (see `floor`). Subcommands are the roles of the run itself.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@
 )]
 
 mod client;
+mod floor;
 mod peers;
 mod report;
 mod upstream;
@@ -35,6 +37,14 @@ fn main() {
         ["upstream", address] => runtime().block_on(upstream::run(address.parse().unwrap())),
         ["proxy", address, upstream, directory] => {
             peers::run_ours(address, upstream, directory.as_ref())
+        }
+        ["relay", address, upstream] => {
+            let (address, upstream) = (address.parse().unwrap(), upstream.parse().unwrap());
+            runtime().block_on(floor::relay(address, upstream));
+        }
+        ["http", address, upstream] => {
+            let (address, upstream) = (address.parse().unwrap(), upstream.parse().unwrap());
+            runtime().block_on(floor::http(address, upstream));
         }
         ["client", what, address, token, seconds] => {
             let address: SocketAddr = address.parse().unwrap();

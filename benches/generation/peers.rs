@@ -197,6 +197,19 @@ pub(crate) fn all(directory: &Path, upstream: SocketAddr) -> Vec<Peer> {
             upstream,
         },
     ];
+    for role in ["relay", "http"] {
+        peers.push(Peer {
+            name: role,
+            cases: ALL,
+            token: none(),
+            start: Some(Box::new(move |address| {
+                let mut command = pinned("1", &ourselves());
+                command.args([role, &address.to_string(), &upstream.to_string()]);
+                command
+            })),
+            upstream,
+        });
+    }
     let mut add = |name, program: &str, cases, start: StartProgram| {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         match std::env::split_paths(&paths)

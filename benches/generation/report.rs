@@ -53,6 +53,7 @@ impl Report {
             ("post-32 /s", "post-32", 2, false),
             ("event p50 µs", "paced", 0, true),
             ("event p99 µs", "paced", 1, true),
+            ("first event p50 µs", "paced", 2, true),
             ("events/s", "unpaced", 0, false),
         ];
         let mut text = String::new();

@@ -187,16 +187,16 @@ impl Call {
         self.proxy.board.update(self.number, change);
     }
 
-    fn record(&self) -> Record {
+    fn record(&self) -> Record<'_> {
         Record {
-            call: self.id.clone(),
+            call: self.id.as_str().into(),
             at: self.asked.at,
-            session: self.asked.session.id.clone(),
-            agent: self.asked.session.agent.clone(),
-            provider: self.asked.provider.name().to_owned(),
-            path: self.asked.path.clone(),
-            model: self.request.model.clone(),
-            generation_id: self.generation_id.clone(),
+            session: self.asked.session.id.as_str().into(),
+            agent: self.asked.session.agent.as_str().into(),
+            provider: self.asked.provider.name().into(),
+            path: self.asked.path.as_str().into(),
+            model: self.request.model.as_deref().map(Into::into),
+            generation_id: self.generation_id.as_deref().map(Into::into),
             stream: self.request.stream,
             reserved_usd: self.hold.as_ref().map_or(NanoUsd::ZERO, Hold::amount),
             attempts: self.attempts,
@@ -205,12 +205,13 @@ impl Call {
     }
 
     fn write_record(&mut self) {
-        let record = self.record();
-        if let Some(slot) = &mut self.slot
-            && let Err(error) = self.proxy.ledger.update(slot, &record)
-        {
+        let Some(mut slot) = self.slot.take() else {
+            return;
+        };
+        if let Err(error) = self.proxy.ledger.update(&mut slot, &self.record()) {
             tracing::error!(%error, "a reservation cannot be rewritten; the earlier one stands");
         }
+        self.slot = Some(slot);
     }
 
     /// Gives the hold back without a trace: nothing was sent.

@@ -247,14 +247,16 @@ impl Metered {
     }
 
     fn check_clock(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let tick = watch::tick(&self.watch.call.proxy().limits);
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(tick)));
+        let watch = &mut self.watch;
+        let timer = self.timer.get_or_insert_with(|| {
+            let tick = watch::tick(&watch.call.proxy().limits);
+            Box::pin(tokio::time::sleep(tick))
+        });
         while timer.as_mut().poll(cx).is_ready() {
-            self.watch
+            watch
                 .check()
                 .map_err(|silent| Ended::Silence(silent.as_secs()))?;
+            let tick = watch::tick(&watch.call.proxy().limits);
             timer.as_mut().reset(tokio::time::Instant::now() + tick);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Serves HTTP/1.1 on bound listeners until told to stop.
 //!
 //! Owns the connections. At its bounds: beyond [`Limits::connections`] a new connection waits in the listener's
-//! backlog; a head that is too large gets 431, one that is too slow loses its connection; after the shutdown future
+//! backlog; a head that is too large, or has more than the 100 headers that hyper reads without allocating, gets 431, one that is too slow loses its connection; after the shutdown future
 //! resolves, idle connections close at once, busy ones have [`Limits::drain`] to finish.
 
 use std::convert::Infallible;
@@ -27,8 +27,6 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a request's head.
     pub head_bytes: usize,
-    /// Headers of a request.
-    pub headers: usize,
     /// Time for a head to arrive.
     pub head_time: Duration,
     /// Time for requests in flight after the shutdown began.
@@ -40,7 +38,6 @@ impl Default for Limits {
         Self {
             connections: 2048,
             head_bytes: 64 * 1024,
-            headers: 128,
             head_time: Duration::from_secs(30),
             drain: Duration::from_secs(5),
         }
@@ -112,7 +109,6 @@ where
             .header_read_timeout(limits.head_time)
             .max_buf_size(limits.head_bytes.max(8192))
             .max_header_size(limits.head_bytes)
-            .max_headers(limits.headers)
             .serve_connection(TokioIo::new(accepted), service)
             .with_upgrades();
         let ending = ending.clone();

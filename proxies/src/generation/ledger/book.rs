@@ -3,7 +3,9 @@
 //! Bounded: at most [`KEYS`] sessions, models and days are told apart; what comes after is summed as `(other)`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 use whim_wire::generation::{DayTotals, LedgerLine, ModelTotals, SessionTotals, Spend, Totals};
 use whim_wire::money::NanoUsd;
@@ -44,7 +46,10 @@ impl Sums {
     }
 
     fn keyed(&mut self, line: &LedgerLine) -> [&mut Totals; 3] {
-        let day = line.at.timestamp().strftime("%Y-%m-%d").to_string();
+        let day = Offset::UTC
+            .to_datetime(line.at.timestamp())
+            .date()
+            .to_string();
         [
             entry(&mut self.by_session, &line.session),
             entry(
@@ -60,7 +65,7 @@ impl Sums {
 #[derive(Debug, Default)]
 pub(super) struct Book {
     sums: Sums,
-    recent: VecDeque<LedgerLine>,
+    recent: VecDeque<Arc<LedgerLine>>,
 }
 
 impl Book {
@@ -78,13 +83,13 @@ impl Book {
         line
     }
 
-    pub(super) fn add(&mut self, line: LedgerLine) {
+    pub(super) fn add(&mut self, line: Arc<LedgerLine>) {
         self.sums.add(&line);
         self.keep(line);
     }
 
     /// Corrects a line that was added; `new` has a number of its own, above all others.
-    pub(super) fn replace(&mut self, old: &LedgerLine, new: LedgerLine) {
+    pub(super) fn replace(&mut self, old: &LedgerLine, new: Arc<LedgerLine>) {
         let correct = |totals: &mut Totals, line: &LedgerLine| {
             totals.usd = totals
                 .usd
@@ -101,7 +106,7 @@ impl Book {
         self.keep(new);
     }
 
-    fn keep(&mut self, line: LedgerLine) {
+    fn keep(&mut self, line: Arc<LedgerLine>) {
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
@@ -112,7 +117,8 @@ impl Book {
     pub(super) fn page(&self, after: Option<u64>, limit: usize) -> Option<Vec<LedgerLine>> {
         let Some(after) = after else {
             let skip = self.recent.len().saturating_sub(limit);
-            return Some(self.recent.iter().skip(skip).cloned().collect());
+            let newest = self.recent.iter().skip(skip);
+            return Some(newest.map(|line| (**line).clone()).collect());
         };
         let oldest = self
             .recent
@@ -126,7 +132,7 @@ impl Book {
                 .iter()
                 .filter(|line| line.seq > after)
                 .take(limit)
-                .cloned()
+                .map(|line| (**line).clone())
                 .collect(),
         )
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use whim_wire::generation::LedgerLine;
 use whim_wire::time::Time;
@@ -14,7 +15,6 @@ use super::{KEEP, OpenError, ROTATE, at};
 
 const CURRENT: &str = "generations.jsonl";
 const TOTALS: &str = "generations.totals.json";
-
 /// The file that lines are appended to.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -73,7 +73,7 @@ pub(super) fn open(directory: &Path) -> Result<Opened, OpenError> {
     read(&path, |line| {
         sums.add(&line);
         seen.insert(line.call.clone());
-        book.add(line);
+        book.add(Arc::new(line));
     })
     .map_err(at("read", &path))?;
     let log = Log {
@@ -187,10 +187,10 @@ pub(super) fn page(directory: &Path, after: u64, limit: usize) -> io::Result<Vec
 
 impl Log {
     /// Appends lines, each whole, by one write.
-    pub(super) fn append(&mut self, lines: &[LedgerLine]) -> io::Result<()> {
+    pub(super) fn append(&mut self, lines: &[Arc<LedgerLine>]) -> io::Result<()> {
         let mut text = Vec::with_capacity(lines.len() * 512);
         for line in lines {
-            serde_json::to_writer(&mut text, line)?;
+            serde_json::to_writer(&mut text, &**line)?;
             text.push(b'\n');
         }
         if self.length >= ROTATE {

@@ -102,13 +102,13 @@ impl Ledger {
         let (slots, left) = Slots::open(directory)?;
         let mut owed = Vec::new();
         for (slot, record) in left {
-            if seen.contains(&record.call) {
+            if seen.contains(&*record.call) {
                 let freed = slots.free(slot);
                 freed.map_err(at("clear a reservation in", directory))?;
             } else {
-                let line = replayed.number(record.into_line());
-                replayed.add(line.clone());
-                owed.push(Message::Line(Box::new(line), Some(slot)));
+                let line = Arc::new(replayed.number(record.into_line()));
+                replayed.add(Arc::clone(&line));
+                owed.push(Message::Line(line, Some(slot)));
             }
         }
         let slots = Arc::new(slots);
@@ -141,7 +141,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The slot cannot be written.
-    pub fn reserve(&self, record: &slots::Record) -> io::Result<Option<Slot>> {
+    pub fn reserve(&self, record: &slots::Record<'_>) -> io::Result<Option<Slot>> {
         self.slots.take(record)
     }
 
@@ -149,18 +149,18 @@ impl Ledger {
     ///
     /// # Errors
     /// The slot cannot be written.
-    pub fn update(&self, slot: &mut Slot, record: &slots::Record) -> io::Result<()> {
+    pub fn update(&self, slot: &mut Slot, record: &slots::Record<'_>) -> io::Result<()> {
         self.slots.write(slot, record)
     }
 
     /// Counts a call that ended and writes its line; its slot is free once that is on file. Returns the line's number.
     pub fn settle(&self, line: LedgerLine, slot: Option<Slot>) -> u64 {
         let mut book = self.lock();
-        let line = book.number(line);
+        let line = Arc::new(book.number(line));
         let seq = line.seq;
-        book.add(line.clone());
+        book.add(Arc::clone(&line));
         // Sent under the lock, so that lines are on file in the order of their numbers.
-        self.send(Message::Line(Box::new(line), slot));
+        self.send(Message::Line(line, slot));
         seq
     }
 
@@ -168,7 +168,7 @@ impl Ledger {
     pub fn settle_provisionally(&self, line: LedgerLine) -> LedgerLine {
         let mut book = self.lock();
         let line = book.number(line);
-        book.add(line.clone());
+        book.add(Arc::new(line.clone()));
         line
     }
 
@@ -176,9 +176,9 @@ impl Ledger {
     /// numbers and has passed the provisional line sees the final one.
     pub fn finish(&self, provisional: &LedgerLine, line: LedgerLine, slot: Option<Slot>) {
         let mut book = self.lock();
-        let line = book.number(line);
-        book.replace(provisional, line.clone());
-        self.send(Message::Line(Box::new(line), slot));
+        let line = Arc::new(book.number(line));
+        book.replace(provisional, Arc::clone(&line));
+        self.send(Message::Line(line, slot));
     }
 
     fn send(&self, message: Message) {

@@ -6,6 +6,7 @@
 //! are stored through shared memory, which survives the process and waits for no disk. The file is allocated when it is
 //! opened, so a full disk is met then.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
@@ -32,23 +33,23 @@ const TEXT: usize = 96;
 
 /// What a slot says of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Record<'a> {
     /// Id of the call.
-    pub call: String,
+    pub call: Cow<'a, str>,
     /// Start.
     pub at: Time,
     /// Session.
-    pub session: String,
+    pub session: Cow<'a, str>,
     /// Kind of agent.
-    pub agent: String,
+    pub agent: Cow<'a, str>,
     /// Provider.
-    pub provider: String,
+    pub provider: Cow<'a, str>,
     /// Path.
-    pub path: String,
+    pub path: Cow<'a, str>,
     /// Model asked for.
-    pub model: Option<String>,
+    pub model: Option<Cow<'a, str>>,
     /// The provider's id, once known.
-    pub generation_id: Option<String>,
+    pub generation_id: Option<Cow<'a, str>>,
     /// Whether a stream was asked for.
     pub stream: bool,
     /// What it may cost.
@@ -60,19 +61,19 @@ pub struct Record {
     pub turn: u32,
 }
 
-impl Record {
+impl Record<'_> {
     /// The line of a call that ended with the process that forwarded it.
     pub(super) fn into_line(self) -> LedgerLine {
         LedgerLine {
             at: self.at,
-            call: self.call,
+            call: self.call.into_owned(),
             seq: 0,
-            session: self.session,
-            agent: self.agent,
-            provider: self.provider,
-            path: self.path,
-            model: self.model,
-            generation_id: self.generation_id,
+            session: self.session.into_owned(),
+            agent: self.agent.into_owned(),
+            provider: self.provider.into_owned(),
+            path: self.path.into_owned(),
+            model: self.model.map(Cow::into_owned),
+            generation_id: self.generation_id.map(Cow::into_owned),
             upstream_request_id: None,
             status: None,
             stream: self.stream,
@@ -99,16 +100,16 @@ impl Record {
         let optional = [short.model.as_mut(), short.generation_id.as_mut()];
         for text in texts.into_iter().chain(optional.into_iter().flatten()) {
             // Escapes make a byte six at worst, but a name that needs them is nobody's: it is dropped to plain ASCII.
-            text.retain(|c| c.is_ascii_graphic() && c != '"' && c != '\\');
-            text.truncate(TEXT);
+            let fits = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+            if text.len() > TEXT || !text.chars().all(fits) {
+                *text = text.chars().filter(|c| fits(*c)).take(TEXT).collect();
+            }
         }
-        let json = serde_json::to_vec(&short)?;
         let mut record = [b' '; SIZE];
-        let (text, end) = record.split_at_mut(SIZE - 1);
+        let (mut text, end) = record.split_at_mut(SIZE - 1);
         end.fill(b'\n');
-        let text = text.get_mut(..json.len());
-        text.ok_or_else(|| io::Error::other("a reservation does not fit its slot"))?
-            .copy_from_slice(&json);
+        // What does not fit its slot is an error of the writing.
+        serde_json::to_writer(&mut text, &short)?;
         Ok(record)
     }
 }
@@ -136,7 +137,9 @@ pub struct Slots {
 
 impl Slots {
     /// Opens the file and returns what it holds.
-    pub(super) fn open(directory: &Path) -> Result<(Self, Vec<(Slot, Record)>), OpenError> {
+    pub(super) fn open(
+        directory: &Path,
+    ) -> Result<(Self, Vec<(Slot, Record<'static>)>), OpenError> {
         const LENGTH: NonZeroUsize = NonZeroUsize::new(SLOTS * PAIR).unwrap();
         let path = directory.join("generations.reserved");
         let file = OpenOptions::new()
@@ -161,7 +164,7 @@ impl Slots {
         let (mut free, mut left) = ((0..SLOTS).rev().collect::<Vec<_>>(), Vec::new());
         for (index, pair) in held.chunks(PAIR).enumerate() {
             let records = pair.chunks(SIZE).filter(|record| record.starts_with(b"{"));
-            let read = records.filter_map(|record| match serde_json::from_slice::<Record>(record) {
+            let read = records.filter_map(|record| match serde_json::from_slice::<Record<'_>>(record) {
                 Ok(record) => Some(record),
                 Err(error) => {
                     tracing::warn!(index, %error, "a reservation was torn; the one before it counts");
@@ -178,7 +181,7 @@ impl Slots {
         Ok((Self { memory, free }, left))
     }
 
-    pub(super) fn take(&self, record: &Record) -> io::Result<Option<Slot>> {
+    pub(super) fn take(&self, record: &Record<'_>) -> io::Result<Option<Slot>> {
         let Some(index) = self.lock().pop() else {
             return Ok(None);
         };
@@ -192,14 +195,14 @@ impl Slots {
         }
     }
 
-    pub(super) fn write(&self, slot: &mut Slot, record: &Record) -> io::Result<()> {
+    pub(super) fn write(&self, slot: &mut Slot, record: &Record<'_>) -> io::Result<()> {
         slot.turn = slot.turn.wrapping_add(1);
         // What stands there is older by two: it goes before its bytes are overwritten.
         self.memory.store(slot.offset(slot.turn), b" ")?;
         self.store(slot, record)
     }
 
-    fn store(&self, slot: &Slot, record: &Record) -> io::Result<()> {
+    fn store(&self, slot: &Slot, record: &Record<'_>) -> io::Result<()> {
         self.memory
             .store(slot.offset(slot.turn), &record.to_bytes(slot.turn)?)
     }

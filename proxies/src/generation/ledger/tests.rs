@@ -7,15 +7,15 @@ use whim_wire::generation::{CostSource, Usage};
 use super::slots::Record;
 use super::*;
 
-fn record(call: &str, usd: u64) -> Record {
+fn record(call: &str, usd: u64) -> Record<'_> {
     Record {
-        call: call.to_owned(),
+        call: call.into(),
         at: "2026-11-22T03:04:05.678Z".parse::<Time>().unwrap(),
-        session: "main".to_owned(),
-        agent: "claude".to_owned(),
-        provider: "anthropic".to_owned(),
-        path: "/v1/messages".to_owned(),
-        model: Some("claude-opus-4-8".to_owned()),
+        session: "main".into(),
+        agent: "claude".into(),
+        provider: "anthropic".into(),
+        path: "/v1/messages".into(),
+        model: Some("claude-opus-4-8".into()),
         generation_id: None,
         stream: true,
         reserved_usd: NanoUsd(usd),
@@ -211,12 +211,12 @@ fn a_record_fits_whatever_it_says() {
     let ledger = Ledger::open(dir.path()).unwrap();
     let evil = "\u{1}\"\\é\n".repeat(1000);
     let record = Record {
-        session: evil.clone(),
-        agent: "x".repeat(1000),
-        provider: evil.clone(),
-        path: evil.clone(),
-        model: Some("m".repeat(5000)),
-        generation_id: Some(evil),
+        session: evil.as_str().into(),
+        agent: "x".repeat(1000).into(),
+        provider: evil.as_str().into(),
+        path: evil.as_str().into(),
+        model: Some("m".repeat(5000).into()),
+        generation_id: Some(evil.as_str().into()),
         ..record("c", u64::MAX)
     };
     assert!(ledger.reserve(&record).unwrap().is_some());

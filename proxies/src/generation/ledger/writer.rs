@@ -23,7 +23,7 @@ pub(super) const WAITING: usize = SLOTS + 64;
 /// What the thread is asked for.
 pub(super) enum Message {
     /// Write a line, then free its slot.
-    Line(Box<LedgerLine>, Option<Slot>),
+    Line(Arc<LedgerLine>, Option<Slot>),
     /// Everything before this is on stable storage.
     Flush(oneshot::Sender<io::Result<()>>),
 }
@@ -32,7 +32,7 @@ pub(super) struct Writer {
     log: Log,
     slots: Arc<Slots>,
     messages: Receiver<Message>,
-    lines: Vec<LedgerLine>,
+    lines: Vec<Arc<LedgerLine>>,
     done: Vec<Slot>,
     flushes: Vec<oneshot::Sender<io::Result<()>>>,
     left_out: Arc<AtomicU64>,
@@ -80,7 +80,7 @@ impl Writer {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
             }
             Message::Line(line, slot) => {
-                self.lines.push(*line);
+                self.lines.push(line);
                 self.done.extend(slot);
             }
             Message::Flush(done) => self.flushes.push(done),
@@ -142,9 +142,9 @@ mod tests {
                 outcome: Outcome::Refused,
                 ..line(&format!("c{n}"), 0)
             };
-            writer.take(Message::Line(Box::new(refused), None));
+            writer.take(Message::Line(Arc::new(refused), None));
         }
-        writer.take(Message::Line(Box::new(line("paid", 1)), None));
+        writer.take(Message::Line(Arc::new(line("paid", 1)), None));
         assert_eq!(
             writer.lines.len(),
             WAITING + 1,

@@ -89,8 +89,12 @@ impl PriceTable {
     /// The model's price under any of its spellings.
     #[must_use]
     pub fn find(&self, model: &str) -> Option<Arc<ModelPrice>> {
-        let names = names::candidates(model);
         let overrides = self.overrides.as_deref();
+        // As it is written first of all; nothing shipped goes before another spelling of the user's.
+        if let Some(price) = overrides.unwrap_or(&SHIPPED).by_name.get(model) {
+            return Some(Arc::clone(price));
+        }
+        let names = names::candidates(model);
         let layers = overrides.into_iter().chain(std::iter::once(&*SHIPPED));
         layers
             .flat_map(|models| names.iter().filter_map(|name| models.by_name.get(name)))

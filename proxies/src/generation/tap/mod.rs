@@ -202,15 +202,13 @@ impl Tap {
     /// Takes the next decoded bytes of the body.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         if matches!(self.body, Body::Unknown) {
-            let blank = bytes.iter().take_while(|b| b.is_ascii_whitespace()).count();
-            match bytes.get(blank) {
+            // Blanks before the first byte are nobody's, whether they come with it or before it.
+            bytes = bytes.trim_ascii_start();
+            self.body = match bytes.first() {
                 None => return,
-                Some(b'{') => {
-                    self.body = Body::Document;
-                    bytes = bytes.get(blank..).unwrap_or_default();
-                }
-                Some(_) => self.body = Body::Stream(Parser::default()),
-            }
+                Some(b'{') => Body::Document,
+                Some(_) => Body::Stream(Parser::default()),
+            };
         }
         if let Body::Stream(mut parser) = std::mem::replace(&mut self.body, Body::Document) {
             parser.feed(bytes, &mut |piece| self.piece(piece));

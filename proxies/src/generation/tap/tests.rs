@@ -236,6 +236,21 @@ fn ids_are_cut() {
     assert!(id.len() <= ID && id.chars().all(|c| c == 'é'));
 }
 
+#[test]
+fn blanks_at_the_beginning_do_not_depend_on_splits() {
+    let read = |chunks: &[&[u8]]| {
+        let mut tap = Tap::new(Format::Anthropic);
+        for chunk in chunks {
+            tap.feed(chunk);
+        }
+        tap.answer().clone()
+    };
+    let whole = read(&[b"\t data: {\"type\":\"message_stop\"}\n\n"]);
+    assert!(whole.terminal);
+    let split = read(&[b"\t", b" ", b"data: {\"type\":\"message_stop\"}\n\n"]);
+    assert_eq!(split, whole);
+}
+
 mod any_input {
     use proptest::prelude::*;
 
