@@ -39,6 +39,7 @@ pub mod state;
 pub mod store;
 pub mod supervise;
 pub mod terminals;
+mod written;
 
 use std::process::ExitCode;
 

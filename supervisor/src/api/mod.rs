@@ -13,7 +13,7 @@ mod credentials;
 mod events;
 mod git_credentials;
 mod health;
-mod openapi;
+pub(crate) mod openapi;
 mod ports;
 pub mod problem;
 mod search;

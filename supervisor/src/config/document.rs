@@ -1,6 +1,6 @@
 //! A spec as it was given: bytes to typed spec, with every structural mistake at once.
 //!
-//! The typed reader stops at its first error, so the text is first compared with the schema generated from the same
+//! The typed reader stops at its first error, so the text is first compared with the schema [`written`] from the same
 //! types. Three things come out: mistakes (wrong types, words, numbers, missing members), warnings (members this version
 //! does not know, with the likely meaning) and the spec. A `null` where a member may be left out counts as left out.
 //!
@@ -12,6 +12,7 @@ use serde_json::Value;
 use whim_wire::spec::Spec;
 
 use super::mistake::{Mistake, Place};
+use crate::written;
 use walk::Walk;
 
 /// Largest spec in bytes: room for a hundred skills, far from what would matter to memory.
@@ -29,7 +30,7 @@ pub struct Read {
 
 /// The JSON Schema of the spec (draft 2020-12).
 pub fn schema() -> Value {
-    schemars::schema_for!(Spec).to_value()
+    written::document(written::SPEC)
 }
 
 /// Extends a JSON pointer by a member or index (RFC 6901).
