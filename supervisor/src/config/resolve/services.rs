@@ -225,7 +225,7 @@ impl Reader<'_> {
                 Ok(_) => Ok(text.to_owned()),
                 Err(_) => Err(Problem::new(
                     "is no log filter",
-                    "use error, warn, info, debug, trace, or whim::ports=debug,info",
+                    "use error, warn, info, debug, or whim::ports=debug,info",
                 )),
             }
         });
