@@ -470,19 +470,26 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
 }
 
 pub(crate) fn start_log(settings: &Settings) {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let filter = settings
+        .log
+        .filter
+        .parse()
+        .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr);
     // Set once in this process; a second setting would be a fault of ours and changes nothing.
     let set = match settings.log.format {
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => builder.json().finish().with(filter).try_init(),
         LogFormat::Text => {
             use std::io::IsTerminal;
             builder
                 .with_ansi(std::io::stderr().is_terminal())
+                .finish()
+                .with(filter)
                 .try_init()
         }
     };

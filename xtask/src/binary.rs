@@ -1,7 +1,9 @@
 //! The static binary.
 //!
 //! `crt-static` needs an explicit target, because procedural macros cannot be static; the flags then hold for the
-//! target's code only. Relative relocations are packed where the linker can do it and the result starts.
+//! target's code only. Relative relocations are packed where the linker can do it and the result starts; functions that
+//! came out the same are kept once where it can do that. Paths of dependencies begin where the registry's sources do: where
+//! they lay on the machine that built is nobody's business, and 60 kB.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,6 +16,12 @@ pub(crate) fn flags() -> String {
     let mut flags = "-C target-feature=+crt-static".to_owned();
     if packs_relocations() {
         flags.push_str(" -C link-arg=-Wl,-z,pack-relative-relocs");
+    }
+    if folds_functions() {
+        flags.push_str(" -C link-arg=-Wl,--icf=all");
+    }
+    for sources in registry_sources() {
+        flags.push_str(&format!(" --remap-path-prefix={sources}="));
     }
     flags
 }
@@ -53,6 +61,36 @@ pub(crate) fn build_other(package: &str, name: &str, profile: &str) -> Result<Pa
 /// This machine's target triple.
 fn target() -> Result<String, Failed> {
     Ok(output(&mut program("rustc", ["--print", "host-tuple"]))?)
+}
+
+/// Where cargo keeps the sources of the dependencies; of none that flags cannot name.
+fn registry_sources() -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map_or_else(
+        || std::env::home_dir().map(|home| home.join(".cargo")),
+        |home| Some(PathBuf::from(home)),
+    );
+    let Some(Ok(registries)) = home.map(|home| home.join("registry/src").read_dir()) else {
+        return Vec::new();
+    };
+    registries
+        .filter_map(|registry| registry.ok()?.path().into_os_string().into_string().ok())
+        .map(|path| format!("{path}/"))
+        .filter(|path| !path.contains([' ', '=']))
+        .collect()
+}
+
+/// Whether the linker that rustc uses knows the option: its own does, the system's may not.
+fn folds_functions() -> bool {
+    let Ok(directory) = tempfile::tempdir() else {
+        return false;
+    };
+    let source = directory.path().join("probe.rs");
+    if std::fs::write(&source, "fn main() {}\n").is_err() {
+        return false;
+    }
+    let mut compile = program("rustc", ["-C", "link-arg=-Wl,--icf=all", "-o"]);
+    compile.arg(directory.path().join("probe")).arg(&source);
+    output(&mut compile).is_ok()
 }
 
 fn packs_relocations() -> bool {

@@ -118,7 +118,7 @@ pub struct RunOptions {
     /// Limits of previews that differ from the default, as connections=500,idle=30s [env: WHIM_PREVIEW_LIMITS]
     #[arg(long, value_name = "NAME=VALUE,…")]
     pub preview_limits: Option<String>,
-    /// Log filter: error, warn, info, debug, trace, or by module [env: WHIM_LOG] [default: info]
+    /// Log filter: error, warn, info, debug, or by module [env: WHIM_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
     /// First prompt [env: WHIM_PROMPT]

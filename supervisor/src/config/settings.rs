@@ -277,7 +277,7 @@ pub struct Preview {
 /// Logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// In the syntax of tracing's `EnvFilter`.
+    /// In the syntax of tracing's `Targets`: levels, alone or of a module, separated by commas.
     pub filter: String,
     pub format: LogFormat,
 }

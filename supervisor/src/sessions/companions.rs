@@ -344,7 +344,7 @@ async fn answers(url: &str) {
         match tokio::time::timeout(ANSWER, get(url)).await {
             Ok(Ok(status)) if status.is_success() => return,
             Ok(Ok(status)) => tracing::debug!(url, %status, "not ready"),
-            Ok(Err(error)) => tracing::trace!(url, %error, "not ready"),
+            Ok(Err(error)) => tracing::debug!(url, %error, "not ready"),
             Err(_) => tracing::debug!(url, "slow"),
         }
         tokio::time::sleep(KNOCK).await;

@@ -72,7 +72,7 @@ async fn read(
     let mut reader = BufReader::new(stream.take(MAX_RECORD as u64 + 1));
     tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let event = parse(&line)?;
-    tracing::trace!(?event, "hook");
+    tracing::debug!(?event, "hook");
     let session = event.session.clone();
     let evidence = Evidence::Hook {
         at: boot_now(),

@@ -52,7 +52,7 @@ impl Piece {
         if let Some(done) = self.done
             && done.send(result).is_err()
         {
-            tracing::trace!("nobody waits for what was typed any more");
+            tracing::debug!("nobody waits for what was typed any more");
         }
     }
 }

@@ -44,7 +44,7 @@ impl Drop for RawMode {
             );
         }
         let restored = tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
-        tracing::trace!(?restored, "the terminal's mode is restored");
+        tracing::debug!(?restored, "the terminal's mode is restored");
     }
 }
 

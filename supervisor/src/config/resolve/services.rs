@@ -221,11 +221,11 @@ impl Reader<'_> {
 
     pub(super) fn log(&mut self) -> settings::Log {
         let filter = self.value(&self.options.log, "WHIM_LOG", |text| {
-            match tracing_subscriber::EnvFilter::try_new(text) {
+            match text.parse::<tracing_subscriber::filter::Targets>() {
                 Ok(_) => Ok(text.to_owned()),
                 Err(_) => Err(Problem::new(
                     "is no log filter",
-                    "use error, warn, info, debug, trace, or whim::ports=debug,info",
+                    "use error, warn, info, debug, or whim::ports=debug,info",
                 )),
             }
         });

@@ -102,10 +102,15 @@ pub fn router(state: HttpState) -> Router {
         .route("/t/{id}/token", get(token))
         .route("/t/{id}/ws", get(websocket))
         .route("/t/{id}/assets/{*path}", get(terminal_asset))
-        .route("/", get(|| async { page::index() }))
+        .route(
+            "/",
+            get(|request: HeaderMap| async move { page::index(&request) }),
+        )
         .route(
             "/assets/{*path}",
-            get(|Path(path): Path<String>| async move { page::asset(&path) }),
+            get(|Path(path): Path<String>, request: HeaderMap| async move {
+                page::asset(&request, &path)
+            }),
         )
         .layer(axum::middleware::from_fn_with_state(guard, guard::layer))
         .with_state(state)
@@ -349,16 +354,20 @@ async fn with_slash(Path(id): Path<String>) -> Response {
     }
 }
 
-async fn terminal_page(State(state): State<HttpState>, Path(id): Path<String>) -> Response {
+async fn terminal_page(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+    request: HeaderMap,
+) -> Response {
     if opened_by_link(&state, &id).is_some() || named(&state, &id).is_ok() {
-        page::index()
+        page::index(&request)
     } else {
         no_terminal().into_response()
     }
 }
 
-async fn terminal_asset(Path((_, path)): Path<(String, String)>) -> Response {
-    page::asset(&path)
+async fn terminal_asset(Path((_, path)): Path<(String, String)>, request: HeaderMap) -> Response {
+    page::asset(&request, &path)
 }
 
 async fn token(

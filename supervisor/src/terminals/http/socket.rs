@@ -90,7 +90,7 @@ impl End {
             Ok::<(), Error>(())
         };
         if let Ok(Err(error)) = timeout(CLOSE_WITHIN, close).await {
-            tracing::trace!(%error, "the client left before it was told why");
+            tracing::debug!(%error, "the client left before it was told why");
         }
     }
 }
