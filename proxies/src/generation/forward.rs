@@ -164,6 +164,7 @@ impl Forward {
     }
 
     async fn generate(self, incoming: Incoming) -> Answered {
+        self.proxy.ledger.room().await;
         let mut arrived = match self.read(incoming).await {
             Ok(arrived) => arrived,
             Err(refused) => return refused,

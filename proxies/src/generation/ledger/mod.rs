@@ -11,7 +11,8 @@
 //! moment loses no spend: what is found in a slot at the next start becomes a line of outcome `upstream_cut` at its
 //! reservation. A torn last line is cut off; its call is still in its slot.
 //!
-//! Bounds: [`slots::SLOTS`] calls at a time hold a slot, further ones are refused with 503. Writing happens on a thread
+//! Bounds: [`slots::SLOTS`] calls at a time hold a slot, further ones wait for [`ROOM_WITHIN`] (a disk may take a moment
+//! to rotate) and are refused with 503 then. Writing happens on a thread
 //! of its own behind a queue as long as there are slots (lines of refused calls, which hold none and cost nothing, are
 //! left out and counted when it is full), so forwarding never waits for a disk. A write that fails is tried again every
 //! second; meanwhile the calls keep their slots, and no more than a queue's length of the refused ones' lines wait.
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use whim_wire::generation::{LedgerLine, Outcome, Spend, Totals};
@@ -41,6 +43,8 @@ use writer::{Message, Writer};
 
 /// Bytes at which the file is rotated.
 pub const ROTATE: u64 = 16 << 20;
+/// How long a call waits for a slot.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// Rotated files that are kept.
 pub const KEEP: usize = 32;
 /// Lines of another ledger that are taken in at a time: the queue has room for more.
@@ -135,6 +139,11 @@ impl Ledger {
             ledger.send(line);
         }
         Ok(ledger)
+    }
+
+    /// Waits for a free slot, if all are taken, before a call is read.
+    pub async fn room(&self) {
+        self.slots.room(ROOM_WITHIN).await;
     }
 
     /// Takes a slot for a call that is about to go upstream; none when all are taken.

@@ -13,8 +13,11 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use whim_wire::generation::{CostSource, LedgerLine, Outcome, Usage};
 use whim_wire::money::NanoUsd;
 use whim_wire::time::Time;
@@ -133,6 +136,7 @@ impl Slot {
 pub struct Slots {
     memory: Shared,
     free: Mutex<Vec<usize>>,
+    freed: Notify,
 }
 
 impl Slots {
@@ -177,8 +181,24 @@ impl Slots {
                 left.push((Slot { index, turn }, record));
             }
         }
-        let free = Mutex::new(free);
-        Ok((Self { memory, free }, left))
+        let slots = Self {
+            memory,
+            free: Mutex::new(free),
+            freed: Notify::new(),
+        };
+        Ok((slots, left))
+    }
+
+    /// Waits until one is free, at most so long.
+    pub(super) async fn room(&self, most: Duration) {
+        let free = async {
+            while self.lock().is_empty() {
+                // A slot that became free since then is a permit that waits here.
+                self.freed.notified().await;
+            }
+        };
+        // Who waited in vain is told so when it asks for a slot.
+        let _waited = timeout(most, free).await;
     }
 
     pub(super) fn take(&self, record: &Record<'_>) -> io::Result<Option<Slot>> {
@@ -213,6 +233,7 @@ impl Slots {
             .store(slot.offset(slot.turn.wrapping_add(1)), b" ")?;
         self.memory.store(slot.offset(slot.turn), b" ")?;
         self.lock().push(slot.index);
+        self.freed.notify_one();
         Ok(())
     }
 

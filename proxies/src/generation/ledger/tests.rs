@@ -1,6 +1,7 @@
 //! Crashes, repair, rotation and sums, on real files.
 
 use std::fs;
+use std::time::Duration;
 
 use whim_wire::generation::{CostSource, Usage};
 
@@ -202,6 +203,23 @@ fn slots_are_bounded_and_come_back() {
     ledger.settle(line("c", 1), taken.pop());
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
+    assert!(ledger.reserve(&record("d", 1)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn who_finds_no_slot_waits_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let mut taken = Vec::new();
+    while let Some(slot) = ledger.reserve(&record("c", 1)).unwrap() {
+        taken.push(slot);
+    }
+    ledger.slots.room(Duration::from_millis(1)).await;
+    assert!(ledger.reserve(&record("d", 1)).unwrap().is_none());
+    // Longer than any test may take: it is told.
+    let waiting = ledger.slots.room(Duration::from_secs(3600));
+    let settling = async { ledger.settle(line("c", 1), taken.pop()) };
+    tokio::join!(waiting, settling);
     assert!(ledger.reserve(&record("d", 1)).unwrap().is_some());
 }
 
