@@ -182,6 +182,11 @@ fn a_container_that_is_killed_in_the_middle_loses_nothing_that_was_acknowledged(
     for round in 0..kills {
         let (mut whim, client) = start_in(&run, &root);
         ready(&client, &whim);
+        if round % 2 == 0 {
+            // So that there always is something to lose.
+            said(&whim, &["backup", "now"]);
+            acknowledged = written;
+        }
         append(&root, TRANSCRIPT, &lines(written..written + LINES));
         written += LINES;
         let mut now = ask(&whim);

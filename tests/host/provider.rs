@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use whim_kit::model::script::Script;
-use whim_kit::{Client, Run, Upstream, proc, wait};
+use whim_kit::{Client, Run, Upstream, wait};
 
-use crate::support::{KEY, PATIENCE, custom, ready, root, says, start, state, whim};
+use crate::support::{KEY, PATIENCE, custom, ready, root, says, start, state, token, whim};
 
 #[test]
 fn a_wrong_key_is_told_before_the_first_call_and_costs_nothing() {
@@ -210,14 +210,7 @@ fn caps_of_the_command_line_reach_the_calls_and_the_figures_tell() {
             state["sessions"][0]["pid"].is_number()
         });
         let agent = i32::try_from(known["sessions"][0]["pid"].as_i64().unwrap()).unwrap();
-        let environment = proc::environment(agent);
-        let token = environment
-            .iter()
-            .find_map(|variable| {
-                let (_, value) = variable.split_once('=')?;
-                value.starts_with("whim-main-").then_some(value)
-            })
-            .unwrap();
+        let token = token(agent, "whim-main-");
         let generation = whim.ready(PATIENCE).unwrap().generation;
         let calls = Client::tcp(generation)
             .unwrap()

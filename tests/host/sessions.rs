@@ -5,7 +5,7 @@ use whim_kit::{Client, Upstream, Whim, proc, wait};
 
 use crate::support::{
     KEY, PATIENCE, agent, agents_word, custom, kill_supervisor, ready, repository, root, says,
-    start_in, state, whim,
+    start_in, state, token, whim,
 };
 
 fn session(state: &Value, id: &str) -> Value {
@@ -151,16 +151,11 @@ fn an_ended_sessions_token_pays_for_nothing() {
     let begun = until(&client, &whim, "helper", "its agent", |session| {
         session["pid"].is_number()
     });
-    let environment = proc::environment(pid(&begun));
-    let token = environment.iter().find_map(|variable| {
-        let (_, value) = variable.split_once('=')?;
-        value.starts_with("whim-helper-").then_some(value)
-    });
-    let token = token.expect("a token in the agent's environment");
+    let token = token(pid(&begun), "whim-helper-");
     let calls = || {
         let generation = whim.ready(PATIENCE).unwrap().generation;
         let client = Client::tcp(generation).unwrap().limit(PATIENCE);
-        client.bearer(token).get("/v1/models").unwrap().status
+        client.bearer(&token).get("/v1/models").unwrap().status
     };
     assert_ne!(calls(), 401, "{}", whim.output());
     let stopped = client.post("/v1/sessions/helper/stop", &json!({})).unwrap();

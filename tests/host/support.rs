@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use whim_kit::model::script::{Reply, Rule, Script};
-use whim_kit::{Answer, Client, Root, Run, Upstream, Whim, repo, wait};
+use whim_kit::{Answer, Client, Root, Run, Upstream, Whim, proc, repo, wait};
 
 /// For things that a busy machine does slowly; nothing is asserted about how long they take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -107,6 +107,18 @@ pub(crate) fn state(
 /// Waits for a state's word.
 pub(crate) fn word(client: &Client, whim: &Whim, word: &str) -> Value {
     state(client, whim, word, |state| state["state"] == word)
+}
+
+/// The token in an agent's environment that begins like this.
+pub(crate) fn token(agent: i32, beginning: &str) -> String {
+    // Between fork and exec it still has the keeper's environment.
+    let found = wait::until("the agent's environment", PATIENCE, || {
+        proc::environment(agent).into_iter().find_map(|variable| {
+            let (_, value) = variable.split_once('=')?;
+            value.starts_with(beginning).then(|| value.to_owned())
+        })
+    });
+    found.unwrap()
 }
 
 /// As [`start`], in a root that goes on to exist.

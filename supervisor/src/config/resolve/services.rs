@@ -221,12 +221,13 @@ impl Reader<'_> {
 
     pub(super) fn log(&mut self) -> settings::Log {
         let filter = self.value(&self.options.log, "WHIM_LOG", |text| {
-            match text.parse::<tracing_subscriber::filter::Targets>() {
-                Ok(_) => Ok(text.to_owned()),
-                Err(_) => Err(Problem::new(
+            if text.split(',').all(is_log_directive) {
+                Ok(text.to_owned())
+            } else {
+                Err(Problem::new(
                     "is no log filter",
                     "use error, warn, info, debug, or whim::ports=debug,info",
-                )),
+                ))
             }
         });
         let format = self.value(&None, "WHIM_LOG_FORMAT", |text| match text {
@@ -307,4 +308,19 @@ impl Reader<'_> {
             ));
         }
     }
+}
+
+/// A level, alone or of a module. `Targets` takes any text for a module, so that a level with a typo would silence all.
+fn is_log_directive(text: &str) -> bool {
+    let (module, level) = text.split_once('=').unwrap_or(("whim", text));
+    let part = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    module.split("::").all(part)
+        && level
+            .parse::<tracing_subscriber::filter::LevelFilter>()
+            .is_ok()
 }

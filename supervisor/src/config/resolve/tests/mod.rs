@@ -257,6 +257,23 @@ fn every_mistake_of_every_source_is_told_in_one_run() {
 }
 
 #[test]
+fn a_log_filter_is_levels_of_modules() {
+    for (filter, good) in [
+        ("info", true),
+        ("WARN", true),
+        ("whim::ports=debug,info", true),
+        ("waarn", false),
+        ("whim::ports=loud", false),
+        ("whim::ports", false),
+        ("=info", false),
+        ("info,", false),
+    ] {
+        let resolved = run(&[], &[("WHIM_LOG", filter)], "");
+        assert_eq!(resolved.is_ok(), good, "{filter}");
+    }
+}
+
+#[test]
 fn a_bad_spec_alone_is_65() {
     for (arguments, environment) in [
         (vec!["--spec", "/nonexistent"], vec![]),
