@@ -320,6 +320,7 @@ fn is_log_directive(text: &str) -> bool {
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     module.split("::").all(part)
+        && part(level)
         && level
             .parse::<tracing_subscriber::filter::LevelFilter>()
             .is_ok()
