@@ -120,6 +120,7 @@ pub(crate) fn cuts(server: &dyn Server, times: usize) -> (u64, usize) {
             }
         }
     }
+    server.end(&place);
     // The first screen is no cut's.
     (wrong, screens - 1)
 }

@@ -70,7 +70,7 @@ fn compared(servers: &[&dyn Server], rounds: usize) {
         bare.push(speed::bare(file.path()));
         for (server, rows) in servers.iter().zip(&mut rows) {
             let through = speed::throughput(*server, file.path());
-            let (p50, p99) = speed::echo(&server.shell());
+            let (p50, p99) = speed::echo(*server);
             println!(
                 "{}: {:.0} MB/s, {:.0} MB received, {:.1} ms of processor time each MB, echo {p50:.0} and {p99:.0} µs",
                 server.name(),

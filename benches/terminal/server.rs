@@ -18,6 +18,8 @@ pub(crate) trait Server {
     fn name(&self) -> &'static str;
     /// A shell of its own.
     fn shell(&self) -> Place;
+    /// Ends it, with what runs in it.
+    fn end(&self, shell: &Place);
     /// Processes that carry the bytes.
     fn processes(&self) -> Vec<i32>;
 
@@ -104,6 +106,12 @@ impl Server for Ours {
         }
     }
 
+    fn end(&self, shell: &Place) {
+        let id = shell.path.split('/').nth(2).unwrap();
+        let ended = self.client.delete(&format!("/v1/terminals/{id}")).unwrap();
+        assert!(ended.status.is_success(), "{}", ended.text());
+    }
+
     fn processes(&self) -> Vec<i32> {
         vec![self.whim.keeper().unwrap(), self.whim.supervisor().unwrap()]
     }
@@ -150,6 +158,9 @@ impl Server for Ttyd {
             bearer: None,
         }
     }
+
+    /// It ended with its connection.
+    fn end(&self, _: &Place) {}
 
     fn processes(&self) -> Vec<i32> {
         vec![i32::try_from(self.child.id()).unwrap()]

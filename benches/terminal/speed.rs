@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 
 use super::server::Server;
-use super::viewer::{Place, Viewer};
+use super::viewer::Viewer;
 
 /// Megabytes of text that programs print.
 pub(crate) const SIZE: usize = 200;
@@ -39,17 +39,21 @@ pub(crate) struct Throughput {
 }
 
 pub(crate) fn throughput(server: &dyn Server, file: &Path) -> Throughput {
-    let mut viewer = Viewer::plain(&server.shell());
+    let shell = server.shell();
+    let mut viewer = Viewer::plain(&shell);
     viewer.prompt();
     let (before, bytes, begun) = (server.processor(), viewer.received, Instant::now());
     viewer.type_text(&format!("cat {}; echo do''ne\r", file.display()));
     viewer.until("done\r\n");
     let seconds = begun.elapsed().as_secs_f64();
-    Throughput {
+    let found = Throughput {
         megabytes: SIZE as f64 / seconds,
         processor: (server.processor() - before) / SIZE as f64,
         received: (viewer.received - bytes) as f64 / 1e6,
-    }
+    };
+    drop(viewer);
+    server.end(&shell);
+    found
 }
 
 /// The same text through a PTY that is read and thrown away; megabytes a second.
@@ -70,8 +74,9 @@ pub(crate) fn bare(file: &Path) -> f64 {
 }
 
 /// Microseconds from a key to its echo by a program: median and 99th percentile.
-pub(crate) fn echo(place: &Place) -> (f64, f64) {
-    let mut viewer = Viewer::plain(place);
+pub(crate) fn echo(server: &dyn Server) -> (f64, f64) {
+    let shell = server.shell();
+    let mut viewer = Viewer::plain(&shell);
     viewer.prompt();
     viewer.type_text("stty -echo -icanon; echo se''t; cat\r");
     viewer.until("set\r\n");
@@ -83,38 +88,44 @@ pub(crate) fn echo(place: &Place) -> (f64, f64) {
             begun.elapsed().as_secs_f64() * 1e6
         })
         .collect();
+    drop(viewer);
+    server.end(&shell);
     times.sort_unstable_by(f64::total_cmp);
     (times[KEYS / 2], times[KEYS * 99 / 100])
 }
 
 /// The same while one neighbour's program floods a viewer that reads, and another's one that does not.
 pub(crate) fn echo_beside_neighbours(server: &dyn Server) -> (f64, f64) {
-    let mut stalled = Viewer::plain(&server.shell());
-    stalled.prompt();
-    stalled.type_text("yes stalled\r");
-    let mut flooding = Viewer::plain(&server.shell());
-    flooding.prompt();
-    flooding.type_text("yes flooding\r");
+    let shells = [server.shell(), server.shell()];
+    let [mut stalled, mut flooding] = shells.each_ref().map(|shell| {
+        let mut viewer = Viewer::plain(shell);
+        viewer.prompt();
+        viewer.type_text("yes\r");
+        viewer
+    });
+    stalled.until("y\r\ny\r\n");
     let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let found = std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 flooding.next(None);
             }
-            // Ends the program; nobody watches it any longer.
-            flooding.type_text("\x03");
         });
-        let found = echo(&server.shell());
+        let found = echo(server);
         over.store(true, Ordering::Relaxed);
         flood.join().unwrap();
-        stalled.type_text("\x03");
         found
-    })
+    });
+    for shell in &shells {
+        server.end(shell);
+    }
+    found
 }
 
 /// Messages of output that come later than 20 ms after a viewer said PAUSE; the output goes on when it says so.
 pub(crate) fn late_after_pause(server: &dyn Server, file: &Path) -> usize {
-    let mut viewer = Viewer::plain(&server.shell());
+    let shell = server.shell();
+    let mut viewer = Viewer::plain(&shell);
     viewer.prompt();
     viewer.type_text(&format!("cat {}; echo do''ne\r", file.display()));
     viewer.listen(Duration::from_millis(100));
@@ -123,10 +134,13 @@ pub(crate) fn late_after_pause(server: &dyn Server, file: &Path) -> usize {
     let late = viewer.listen(Duration::from_secs(1));
     viewer.command(b'3');
     viewer.until("done\r\n");
+    drop(viewer);
+    server.end(&shell);
     late
 }
 
-/// How long the program takes that prints the text, in seconds: watched by nobody, and by one who reads nothing.
+/// How long the program takes that prints the text, in seconds: watched by nobody (ttyd ends it then), and by one who reads
+/// nothing.
 pub(crate) fn program(server: &dyn Server, file: &Path) -> (f64, f64) {
     let run = |stalled: bool| {
         let place = server.shell();
@@ -134,18 +148,20 @@ pub(crate) fn program(server: &dyn Server, file: &Path) -> (f64, f64) {
         viewer.prompt();
         let directory = tempfile::tempdir().unwrap();
         let note = directory.path().join("took");
-        std::os::unix::fs::chown(directory.path(), None, None).unwrap();
         open(directory.path());
         viewer.type_text(&format!(
             "sleep 0.2; s=$(date +%s%N); cat {}; e=$(date +%s%N); echo $((e-s)) > {1}.new; mv {1}.new {1}\r",
             file.display(),
             note.display()
         ));
+        // A connection that is closed with something unread takes along what was typed.
+        viewer.until("took.new");
         // Kept open without a read when it is to stall.
         let _kept = stalled.then_some(viewer);
         let limit = Duration::from_secs(30);
         let took =
             whim_kit::wait::until("the program", limit, || std::fs::read_to_string(&note).ok());
+        server.end(&place);
         took.map_or(f64::INFINITY, |text| {
             text.trim().parse::<f64>().unwrap() / 1e9
         })
