@@ -313,6 +313,8 @@ fn an_interactive_shell_that_ignores_term_is_hung_up() {
     let shell = supervisor.spawn("shell-1", &launch);
     let ring = rings(shell.descriptors, Streams::Terminal).remove(0);
     wait_for(&ring, "ready>");
+    // A signal between its prompt and its wait for a key is noticed by bash with the next key only.
+    eventually("bash waits for a key", || asleep(shell.pid));
     let asked = Instant::now();
     supervisor.send(&ToKeeper::End {
         process: shell.id,
