@@ -7,70 +7,20 @@
 //! It is a reader for accounting, not a validator: whoever receives the bytes judges them. What is no JSON at all ends
 //! the reading ([`Reader::broken`]); lesser faults go unnoticed. Of a key that appears twice both values are told.
 
+mod end;
+mod path;
+#[cfg(test)]
+mod tests;
+
+use end::{end_of_text, is_escaped};
+pub use path::Path;
+
 /// Levels of nesting at which scalars are told.
 pub const DEPTH: usize = 8;
 /// Bytes of a key that are kept; longer ones equal no key that anyone asks for.
 pub const KEY: usize = 40;
 /// Bytes of a string value that are kept.
 pub const TEXT: usize = 256;
-
-/// Where a value stands: the keys from the root down. Elements of an array have an empty key.
-#[derive(Clone, Debug)]
-pub struct Path {
-    keys: [[u8; KEY]; DEPTH],
-    lens: [u8; DEPTH],
-    len: usize,
-}
-
-impl Path {
-    const fn new() -> Self {
-        Self {
-            keys: [[0; KEY]; DEPTH],
-            lens: [0; DEPTH],
-            len: 0,
-        }
-    }
-
-    /// Number of keys.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether this is the root.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The key at a level, counted from 0; empty for array elements and beyond the end.
-    #[must_use]
-    pub fn key(&self, level: usize) -> &[u8] {
-        if level >= self.len {
-            return &[];
-        }
-        match (self.keys.get(level), self.lens.get(level)) {
-            (Some(key), Some(&len)) => key.get(..usize::from(len)).unwrap_or(&[]),
-            _ => &[],
-        }
-    }
-
-    /// Whether the path below `level` consists of exactly these keys.
-    #[must_use]
-    pub fn ends_with(&self, level: usize, keys: &[&str]) -> bool {
-        self.len == level + keys.len()
-            && keys
-                .iter()
-                .zip(level..)
-                .all(|(key, at)| self.key(at) == key.as_bytes())
-    }
-
-    /// Whether the path consists of exactly these keys.
-    #[must_use]
-    pub fn is(&self, keys: &[&str]) -> bool {
-        self.ends_with(0, keys)
-    }
-}
 
 /// A value that is no container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +122,7 @@ impl Reader {
     pub fn reset(&mut self) {
         // The keys stand where they are: none is read that was not set on the way down.
         self.expect = Expect::Value;
-        self.path.len = 0;
+        self.path.stand_at(0);
         self.kinds = 0;
         self.depth = 0;
         self.text.clear();
@@ -261,7 +211,7 @@ impl Reader {
         self.kinds = self.kinds << 1 | u128::from(object);
         self.depth += 1;
         if self.depth <= DEPTH {
-            self.path.len = self.depth;
+            self.path.stand_at(self.depth);
             self.set_key(&[]);
         }
         if object { Expect::Key } else { Expect::Value }
@@ -271,7 +221,7 @@ impl Reader {
         self.kinds >>= 1;
         self.depth -= 1;
         if self.depth < DEPTH {
-            self.path.len = self.depth;
+            self.path.stand_at(self.depth);
         }
         self.after_value()
     }
@@ -285,18 +235,8 @@ impl Reader {
     }
 
     fn set_key(&mut self, key: &[u8]) {
-        let Some(level) = self.depth.checked_sub(1) else {
-            return;
-        };
-        if let (Some(slot), Some(len)) =
-            (self.path.keys.get_mut(level), self.path.lens.get_mut(level))
-        {
-            // A key that does not fit is kept cut; at full length it equals none that is asked for.
-            let kept = key.len().min(KEY);
-            if let (Some(to), Some(from)) = (slot.get_mut(..kept), key.get(..kept)) {
-                to.copy_from_slice(from);
-            }
-            *len = u8::try_from(kept).unwrap_or(0);
+        if let Some(level) = self.depth.checked_sub(1) {
+            self.path.set(level, key);
         }
     }
 
@@ -470,193 +410,5 @@ impl Reader {
             visit.scalar(&self.path, scalar);
         }
         self.expect = self.after_value();
-    }
-}
-
-/// Whether an odd number of backslashes stands before a place.
-fn is_escaped(input: &[u8], at: usize) -> bool {
-    let before = input.get(..at).unwrap_or_default().iter().rev();
-    before.take_while(|byte| **byte == b'\\').count() % 2 == 1
-}
-
-/// Bytes that are looked at together in a string.
-const BLOCK: usize = 64;
-
-/// Where the first quotation mark stands that is not escaped.
-///
-/// Prompts are full of escaped marks (code, schemas), so stopping at each costs more than the bytes themselves. A block
-/// is passed over when each of its marks follows one backslash that follows none: eight bytes are asked that at a time.
-fn end_of_text(input: &[u8]) -> Option<usize> {
-    let mut at = 0_usize;
-    loop {
-        // Each byte is judged with the two before it.
-        while let Some(from) = at.checked_sub(2)
-            && let Some(block) = input.get(from..at + BLOCK)
-            && is_passed_over(block)
-        {
-            at += BLOCK;
-        }
-        let to = input.len().min(at + BLOCK);
-        let mut marks = memchr::memchr_iter(b'"', input.get(at..to)?).map(|mark| at + mark);
-        if let Some(end) = marks.find(|mark| !is_escaped(input, *mark)) {
-            return Some(end);
-        }
-        if to == input.len() {
-            return None;
-        }
-        at = to;
-    }
-}
-
-/// Whether every mark behind the first two bytes follows exactly one backslash.
-fn is_passed_over(block: &[u8]) -> bool {
-    let words = |from: usize| block.get(from..).unwrap_or_default().as_chunks::<8>().0;
-    let ends = words(2).iter().zip(words(1)).zip(words(0));
-    { ends }.all(|((text, before), further)| {
-        let marks = places(*text, b'"');
-        marks == 0 || marks & (!places(*before, b'\\') | places(*further, b'\\')) == 0
-    })
-}
-
-/// The highest bit of each byte that is the wanted one. By hand, because the whole program is optimised for its size, and
-/// loops over bytes stay loops over bytes.
-fn places(word: [u8; 8], wanted: u8) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const LOW: u64 = 0x7f * EACH;
-    let differing = u64::from_le_bytes(word) ^ (EACH * u64::from(wanted));
-    // Of a byte that differs, the sum has its highest bit or the byte itself has; no sum reaches the next byte.
-    !(((differing & LOW) + LOW) | differing | LOW)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[derive(Default)]
-    struct Log(Vec<String>);
-
-    impl Visit for Log {
-        fn scalar(&mut self, path: &Path, value: Scalar<'_>) {
-            let keys: Vec<_> = (0..path.len())
-                .map(|level| String::from_utf8_lossy(path.key(level)).into_owned())
-                .collect();
-            let value = match value {
-                Scalar::Text(text, _) => format!("{text:?}"),
-                other => format!("{other:?}"),
-            };
-            self.0.push(format!("{}={value}", keys.join(".")));
-        }
-    }
-
-    fn read(chunks: &[&[u8]]) -> (Vec<String>, bool) {
-        let (mut reader, mut log) = (Reader::default(), Log::default());
-        for chunk in chunks {
-            reader.feed(chunk, &mut log);
-        }
-        reader.finish(&mut log);
-        (log.0, reader.done())
-    }
-
-    const DOCUMENT: &[u8] =
-        r#" {"model":"a\"b\u00e9\ud83d\ude00\ud800x","n":-1.5e3,"list":[1,[2],{"k":null}],
-        "deep":{"er":{"x":true}},"empty":{},"none":[] , "last":false}"#
-            .as_bytes();
-
-    #[test]
-    fn scalars_come_with_their_paths() {
-        let expected = [
-            "model=\"a\\\"bé😀\u{fffd}x\"",
-            "n=Number(\"-1.5e3\")",
-            "list.=Number(\"1\")",
-            "list..=Number(\"2\")",
-            "list..k=Null",
-            "deep.er.x=Bool(true)",
-            "last=Bool(false)",
-        ];
-        assert_eq!(
-            read(&[DOCUMENT]),
-            (expected.map(str::to_owned).to_vec(), true)
-        );
-    }
-
-    #[test]
-    fn every_split_gives_the_same() {
-        let whole = read(&[DOCUMENT]);
-        for at in 0..=DOCUMENT.len() {
-            let (a, b) = DOCUMENT.split_at(at);
-            assert_eq!(read(&[a, b]), whole, "split at {at}");
-        }
-    }
-
-    #[test]
-    fn memory_is_flat() {
-        let mut reader = Reader::default();
-        let mut log = Log::default();
-        reader.feed(b"{\"", &mut log);
-        for _ in 0..10_000 {
-            reader.feed(b"key or value without end", &mut log);
-        }
-        reader.feed(b"\":\"", &mut log);
-        for _ in 0..10_000 {
-            reader.feed("é\\u00e9".as_bytes(), &mut log);
-        }
-        reader.feed(b"\"}", &mut log);
-        assert!(reader.done());
-        assert!(
-            reader.text.capacity() <= 2 * TEXT,
-            "{}",
-            reader.text.capacity()
-        );
-        assert!(log.0.iter().all(|line| line.len() <= KEY + TEXT + 8));
-    }
-
-    #[test]
-    fn nesting_is_bounded() {
-        let deep = |n: usize| [vec![b'['; n], vec![b']'; n]].concat();
-        assert!(read(&[&deep(DEEPEST)]).1);
-        assert!(!read(&[&deep(DEEPEST + 1)]).1);
-        let below = br#"{"a":[[[[[[[[[["x",1]]]]]]]]]],"b":2}"#;
-        assert!(
-            read(&[below]).0.contains(&"b=Number(\"2\")".to_owned()),
-            "finds its way back"
-        );
-    }
-
-    /// Where a string beyond [`TEXT`] ends, escape by escape.
-    fn end_of_text_slowly(input: &[u8]) -> Option<usize> {
-        let mut escaped = false;
-        input.iter().position(|byte| {
-            let end = *byte == b'"' && !escaped;
-            escaped = *byte == b'\\' && !escaped;
-            end
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_long_text_ends_where_its_escapes_say(
-            pieces in prop::collection::vec("[a-z]{0,90}|\\\\{1,5}|\"", 0..40),
-        ) {
-            let text = pieces.concat();
-            prop_assert_eq!(end_of_text(text.as_bytes()), end_of_text_slowly(text.as_bytes()), "{}", text);
-        }
-
-        #[test]
-        fn any_bytes_any_split(bytes: Vec<u8>, at: prop::sample::Index) {
-            let (a, b) = bytes.split_at(at.index(bytes.len() + 1));
-            prop_assert_eq!(read(&[a, b]), read(&[&bytes]));
-        }
-
-        #[test]
-        fn agrees_with_serde(texts: Vec<String>, numbers: Vec<u64>) {
-            let document = serde_json::json!({"texts": texts, "numbers": numbers});
-            let (found, done) = read(&[document.to_string().as_bytes()]);
-            prop_assert!(done);
-            let expected: Vec<String> = texts.iter().filter(|t| t.len() <= TEXT).map(|t| format!("texts.={t:?}"))
-                .chain(numbers.iter().map(|n| format!("numbers.=Number(\"{n}\")"))).collect();
-            let found: Vec<String> = found.into_iter().filter(|f| expected.contains(f)).collect();
-            prop_assert_eq!(found, expected);
-        }
     }
 }
