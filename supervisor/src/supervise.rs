@@ -7,16 +7,19 @@
 //! 4. Take up the agents of a supervisor before, or boot: the steps of [`crate::boot`], then `main`.
 //! 5. Wait for the end: the keeper's word, or that of the session that the container is for.
 
+mod backups;
+mod beat;
 mod end;
 mod failure;
+mod last_word;
+mod log;
 mod searching;
 mod secrets;
 mod services;
 mod task;
 mod told;
 
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,22 +28,17 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whim_entrypoint::wire::{
-    FINAL_STATE_DIRECTORY, SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper,
-};
+use whim_entrypoint::wire::{SUPERVISOR_DESCRIPTOR, SupervisorChannel, ToKeeper};
 use whim_wire::event::kind;
-use whim_wire::state::{Phase, StateObject, Supervisor};
+use whim_wire::state::{Phase, Supervisor};
 
 use crate::api::Api;
 use crate::api::access::Gate;
 use crate::attachments::{self, Attachments};
 use crate::backup::agent::Backups;
-use crate::backup::{self};
 use crate::board::Board;
 use crate::boot::{self, BootError, Grounds};
 use crate::claim::{Claim, Claimed};
-use crate::config::settings::LogFormat;
-use crate::config::values::StoreKind;
 use crate::config::{Given, Secret, Settings, Variables};
 use crate::conversation::reader::Conversations;
 use crate::helper::Helper;
@@ -53,7 +51,6 @@ use crate::paths::Paths;
 use crate::platform::{self, Platform};
 use crate::previews::{self, Previews};
 use crate::reload::Reload;
-use crate::rest::{self, Rest};
 use crate::rotated::Rotated;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
@@ -65,8 +62,10 @@ use crate::terminals::set::TerminalSet;
 pub use failure::Failure;
 pub use services::Addresses;
 
+use beat::beat;
 use end::{end, wait_for_end};
-use failure::at;
+use last_word::{hold_final_state, last_word};
+pub(crate) use log::start_log;
 use searching::Searching;
 use secrets::{control_token, preview_secret};
 use services::{Services, announce, bind, remove_ready, write_ready};
@@ -75,8 +74,6 @@ use told::{Told, interrupted_reload, read, remember};
 
 /// The step of the boot until all services listen.
 pub const SERVICES: &str = "services";
-/// Between two refreshes of the state object, so that its age tells a dead writer from an idle agent.
-const BEAT: Duration = Duration::from_secs(2);
 /// How long a failed boot may take to tell the platform.
 const TELL_FAILURE: Duration = Duration::from_secs(2);
 
@@ -434,7 +431,7 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
             .await
             .map_err(|error| failed(&board, &error))?;
         // Before the word: whoever waits for it may ask for a backup.
-        start_backups(&grounds, &settings, known.clone(), &stop);
+        backups::start(&grounds, &settings, known.clone(), &stop);
         api.reload
             .open(grounds.clone(), &given, &settings, under_way)
             .await;
@@ -469,56 +466,6 @@ async fn supervise(keeper: &Keeper, inventory: crate::keeper::Inventory) -> Resu
     Ok(ended_by_us.unwrap_or(0))
 }
 
-pub(crate) fn start_log(settings: &Settings) {
-    use tracing_subscriber::filter::{LevelFilter, Targets};
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    let filter = settings
-        .log
-        .filter
-        .parse()
-        .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_writer(std::io::stderr);
-    // Set once in this process; a second setting would be a fault of ours and changes nothing.
-    let set = match settings.log.format {
-        LogFormat::Json => builder.json().finish().with(filter).try_init(),
-        LogFormat::Text => {
-            use std::io::IsTerminal;
-            builder
-                .with_ansi(std::io::stderr().is_terminal())
-                .finish()
-                .with(filter)
-                .try_init()
-        }
-    };
-    drop(set);
-}
-
-/// The keeper writes the last word when we cannot any more.
-async fn hold_final_state(keeper: &Keeper, paths: &Paths) -> Result<(), Failure> {
-    let directory = std::fs::File::open(paths.tmp()).map_err(|error| at(&paths.tmp(), error))?;
-    Ok(keeper
-        .hold(FINAL_STATE_DIRECTORY, directory.as_fd())
-        .await?)
-}
-
-/// The state object that the supervisor before wrote last.
-fn last_word(paths: &Paths) -> Option<StateObject> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(paths.tmp().join("claude_state.json"))
-        .ok()?;
-    let metadata = file.metadata().ok()?;
-    // Ours, and not something that the agent put there.
-    let own = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw();
-    own.then(|| serde_json::from_reader(std::io::BufReader::new(file)).ok())?
-}
-
 /// Tells the board what weakens the separation of agent and host, beside everything else: it reads files and asks sudo.
 fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables) {
     let (board, given, variables) = (board.clone(), given.clone(), variables.clone());
@@ -528,66 +475,6 @@ fn look_for_weaknesses(board: &Arc<Board>, given: &Given, variables: &Variables)
         let found = crate::doctor::weaknesses(&subject);
         board.weaknesses(found.iter().map(crate::doctor::Finding::short).collect());
     }));
-}
-
-/// From now on the history is saved. Without it the agent works all the same, and the state says so.
-fn start_backups(
-    grounds: &Grounds,
-    settings: &Settings,
-    secrets: Arc<Secrets>,
-    stop: &CancellationToken,
-) {
-    let mut store = settings.backup.clone();
-    if let (StoreKind::Backend, Some(backend)) = (store.kind, &settings.backend) {
-        let token = grounds.rotated.token();
-        let token = token.unwrap_or_else(|| backend.token.clone());
-        store
-            .environment
-            .insert(backup::platform::TOKEN.to_owned(), token);
-    }
-    let setup = backup::agent::Setup {
-        settings: store,
-        variables: grounds.variables.clone(),
-        task: settings
-            .task
-            .id
-            .clone()
-            .unwrap_or_else(|| backup::NAMELESS.to_owned()),
-        helper: grounds.helper.clone(),
-        paths: grounds.paths.clone(),
-        board: grounds.board.clone(),
-        snapshots: boot::snapshots(grounds, settings),
-        rotated: grounds.rotated.clone(),
-        secrets,
-        stop: stop.clone(),
-    };
-    if let Err(error) = grounds.backups.start(setup) {
-        tracing::error!(%error, "nothing is backed up");
-        let standing = whim_wire::state::Backup {
-            error: Some(error.to_string()),
-            ..whim_wire::state::Backup::default()
-        };
-        grounds.board.backup(standing);
-    }
-}
-
-async fn beat(board: Arc<Board>, stop: CancellationToken) {
-    let mut beat = tokio::time::interval(BEAT);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let states = board.watch();
-    let mut rest = Rest::default();
-    loop {
-        tokio::select! {
-            _ = beat.tick() => {
-                board.refresh();
-                let state = states.borrow().state;
-                if rest.begins(state) {
-                    rest::give_back();
-                }
-            }
-            () = stop.cancelled() => return,
-        }
-    }
 }
 
 fn failed(board: &Board, error: &BootError) -> Failure {
