@@ -77,7 +77,7 @@ pub(super) fn candidates(
             at: row.get(2)?,
         })
     };
-    let found = statement.query_map(params_from_iter(&narrowed.values), read)?;
+    let found = statement.query_map(params_from_iter(narrowed.parameters()), read)?;
     let mut found: Vec<Candidate> = found.collect::<Result<_, _>>()?;
     let mut total = found.len() as u64;
     if found.len() == CANDIDATES {
@@ -88,7 +88,7 @@ pub(super) fn candidates(
         };
         let count: i64 = connection.query_row(
             &format!("SELECT count(*) {from}"),
-            params_from_iter(&narrowed.values),
+            params_from_iter(narrowed.parameters()),
             |row| row.get(0),
         )?;
         total = count.unsigned_abs();

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, ToSql, params_from_iter};
 
 use super::StoreError;
 use super::query::Query;
@@ -61,11 +61,11 @@ fn of_day(day: i64) -> String {
 #[derive(Debug)]
 pub(super) struct Narrowed {
     /// For FTS5.
-    pub(super) expression: String,
+    expression: String,
     /// Conditions on `documents`, each with `AND` before it; `?1` is the expression.
     pub(super) conditions: String,
-    /// The parameters' values, the expression first.
-    pub(super) values: Vec<Value>,
+    /// The parameters' values from `?2` on.
+    values: Vec<Value>,
 }
 
 impl Narrowed {
@@ -78,7 +78,7 @@ impl Narrowed {
         let mut narrowed = Self {
             expression: query.expression(),
             conditions: String::new(),
-            values: vec![Value::Null],
+            values: Vec::new(),
         };
         if own {
             narrowed.facet([of_task(OWN)]);
@@ -88,10 +88,13 @@ impl Narrowed {
         }
         narrowed.sessions(connection, query, own)?;
         narrowed.times(connection, query)?;
-        if let Some(first) = narrowed.values.first_mut() {
-            *first = Value::Text(narrowed.expression.clone());
-        }
         Ok(narrowed)
+    }
+
+    /// The values of all parameters, in their order.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &dyn ToSql> {
+        let first: &dyn ToSql = &self.expression;
+        std::iter::once(first).chain(self.values.iter().map(|value| value as &dyn ToSql))
     }
 
     fn sessions(
@@ -100,40 +103,36 @@ impl Narrowed {
         query: &Query,
         own: bool,
     ) -> Result<(), StoreError> {
-        let (mut wanted, mut values) = (Vec::new(), Vec::new());
-        for (column, value) in [("id", &query.session), ("agent", &query.agent)] {
-            if let Some(value) = value {
-                values.push(value.clone());
-                wanted.push(format!("{column} = ?{}", values.len()));
-            }
-        }
-        if wanted.is_empty() {
+        let asked: Vec<(&str, &String)> = [("id", &query.session), ("agent", &query.agent)]
+            .into_iter()
+            .filter_map(|(column, value)| Some((column, value.as_ref()?)))
+            .collect();
+        if asked.is_empty() {
             return Ok(());
         }
-        if own {
-            wanted.push(format!("task = {OWN}"));
-        }
-        let wanted = wanted.join(" AND ");
-        let mut statement = connection.prepare(&format!(
-            "SELECT key FROM sessions WHERE {wanted} LIMIT {}",
-            MOST + 1
-        ))?;
-        let found = statement.query_map(params_from_iter(&values), |row| row.get(0))?;
+        // The values' numbers differ between the query of their own and the large one.
+        let keys = |first: usize| {
+            let mut wanted: Vec<String> = (first..)
+                .zip(&asked)
+                .map(|(number, (column, _))| format!("{column} = ?{number}"))
+                .collect();
+            if own {
+                wanted.push(format!("task = {OWN}"));
+            }
+            format!("SELECT key FROM sessions WHERE {}", wanted.join(" AND "))
+        };
+        let values = || asked.iter().map(|(_, value)| Value::from((*value).clone()));
+        let few = format!("{} LIMIT {}", keys(1), MOST + 1);
+        let mut statement = connection.prepare(&few)?;
+        let found = statement.query_map(params_from_iter(values()), |row| row.get(0))?;
         let found: Vec<i64> = found.collect::<Result<_, _>>()?;
         if found.len() <= MOST {
             self.facet(found.into_iter().map(of_session));
             return Ok(());
         }
-        let mut wanted = Vec::new();
-        for (column, value) in [("id", &query.session), ("agent", &query.agent)] {
-            if let Some(value) = value {
-                wanted.push(format!("{column} = ?{}", self.bind(value.clone().into())));
-            }
-        }
-        let wanted = wanted.join(" AND ");
-        self.and(&format!(
-            "documents.session IN (SELECT key FROM sessions WHERE {wanted})"
-        ));
+        let keys = keys(self.next_number());
+        self.values.extend(values());
+        self.and(&format!("documents.session IN ({keys})"));
         Ok(())
     }
 
@@ -198,8 +197,14 @@ impl Narrowed {
 
     /// The number of the value's parameter.
     fn bind(&mut self, value: Value) -> usize {
+        let number = self.next_number();
         self.values.push(value);
-        self.values.len()
+        number
+    }
+
+    /// The number of the next value's parameter; the first is the expression's.
+    const fn next_number(&self) -> usize {
+        self.values.len() + 2
     }
 
     fn and(&mut self, condition: &str) {
