@@ -72,7 +72,8 @@ async fn read(
     let mut reader = BufReader::new(stream.take(MAX_RECORD as u64 + 1));
     tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let event = parse(&line)?;
-    tracing::debug!(?event, "hook");
+    // Not what it says: prompts and the input of tools have no place in a log.
+    tracing::debug!(session = event.session, agent = ?event.agent, "hook");
     let session = event.session.clone();
     let evidence = Evidence::Hook {
         at: boot_now(),

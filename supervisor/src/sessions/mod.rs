@@ -321,8 +321,7 @@ impl Sessions {
     }
 }
 
-/// An id becomes a directory, a branch, a terminal and a part of a token.
-/// Whether a session can have this name.
+/// Whether a session can have this name: it becomes a directory, a branch, a terminal and a part of a token.
 pub(crate) fn check_id(id: &str) -> Result<(), SessionError> {
     let good = |character: char| {
         character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
