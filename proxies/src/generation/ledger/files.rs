@@ -15,6 +15,7 @@ use super::{KEEP, OpenError, ROTATE, at};
 
 const CURRENT: &str = "generations.jsonl";
 const TOTALS: &str = "generations.totals.json";
+
 /// The file that lines are appended to.
 #[derive(Debug)]
 pub(super) struct Log {

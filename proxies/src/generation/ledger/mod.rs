@@ -141,7 +141,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Waits for a free slot, if all are taken, before a call is read.
+    /// Waits for a free slot, if all are taken, before a call is read. A call on a WebSocket does not wait: frames of
+    /// other calls come behind it.
     pub async fn room(&self) {
         self.slots.room(ROOM_WITHIN).await;
     }

@@ -191,6 +191,10 @@ impl Slots {
 
     /// Waits until one is free, at most so long.
     pub(super) async fn room(&self, most: Duration) {
+        // Nearly always so, and then no timer is made.
+        if !self.lock().is_empty() {
+            return;
+        }
         let free = async {
             while self.lock().is_empty() {
                 // A slot that became free since then is a permit that waits here.
