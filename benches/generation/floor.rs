@@ -3,16 +3,14 @@
 //! `relay` copies bytes between two connections and knows no HTTP: what tokio costs. `http` is the mechanism that the
 //! generation proxy is built on, with bodies read whole and passed on: what hyper costs on top. The rest is ours.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::BoxBody;
 use hyper::body::{Bytes, Incoming};
 use tokio::net::{TcpListener, TcpStream};
 use whim_proxies::http::dial::{Dialer, OutboundProxies, SystemResolver, Target};
@@ -38,28 +36,8 @@ pub(crate) async fn relay(address: SocketAddr, upstream: SocketAddr) {
     }
 }
 
-/// A body that was read whole.
-struct Whole(VecDeque<Bytes>);
-
-impl Body for Whole {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|data| data.len() as u64).sum())
-    }
-}
+/// A body that was read whole, with the errors that the pool knows.
+type Whole = BoxBody<Bytes, BodyError>;
 
 pub(crate) async fn http(address: SocketAddr, upstream: SocketAddr) {
     let deadline = Duration::from_secs(10);
@@ -88,13 +66,10 @@ async fn forward(
     target: Target,
     request: Request<Incoming>,
 ) -> Response<PooledBody<Whole>> {
-    let (mut head, mut incoming) = request.into_parts();
-    let mut whole = VecDeque::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await
-    {
-        whole.extend(frame.unwrap().into_data());
-    }
+    let (mut head, incoming) = request.into_parts();
+    let whole = incoming.collect().await.unwrap();
     head.headers.remove(CONTENT_LENGTH);
-    let request = Request::from_parts(head, Whole(whole));
+    let whole = whole.map_err(|never| match never {}).boxed();
+    let request = Request::from_parts(head, whole);
     pool.call(&target, request, false).await.unwrap()
 }

@@ -87,38 +87,29 @@ fn compared(servers: &[&dyn Server], rounds: usize) {
             .map_or(f64::NAN, |rows| median(rows.iter().map(|row| row[what])))
     };
     let (bare, beside) = (median(bare.into_iter()), median(beside.into_iter()));
-    let pair =
-        |what: usize, unit: &str| format!("{:.1} beside {:.1} {unit}", of(0, what), of(1, what));
     println!("\nratios to ttyd, and to a bare reader");
-    say(
-        "throughput of cat, to ttyd's",
-        &pair(0, "MB/s"),
-        of(0, 0) / of(1, 0),
-        &Wanted::AtLeast(1.15),
-    );
+    // To ttyd's own: which of the figures, in what, and how they may stand to each other.
+    let to_ttyd = [
+        (
+            "throughput of cat, to ttyd's",
+            0,
+            "MB/s",
+            Wanted::AtLeast(1.15),
+        ),
+        ("processor time each MB", 1, "ms", Wanted::AtMost(0.7)),
+        ("echo p50", 2, "µs", Wanted::AtMost(1.1)),
+        ("echo p99", 3, "µs", Wanted::AtMost(1.2)),
+    ];
+    for (what, figure, unit, wanted) in &to_ttyd {
+        let (ours, theirs) = (of(0, *figure), of(1, *figure));
+        let figures = format!("{ours:.1} beside {theirs:.1} {unit}");
+        say(what, &figures, ours / theirs, wanted);
+    }
     say(
         "throughput of cat, to a bare reader's",
         &format!("bare {bare:.0} MB/s"),
         of(0, 0) / bare,
         &Wanted::AtLeast(0.9),
-    );
-    say(
-        "processor time each MB",
-        &pair(1, "ms"),
-        of(0, 1) / of(1, 1),
-        &Wanted::AtMost(0.7),
-    );
-    say(
-        "echo p50",
-        &pair(2, "µs"),
-        of(0, 2) / of(1, 2),
-        &Wanted::AtMost(1.1),
-    );
-    say(
-        "echo p99",
-        &pair(3, "µs"),
-        of(0, 3) / of(1, 3),
-        &Wanted::AtMost(1.2),
     );
     say(
         "echo p99 beside a flood and a stall, to idle ttyd's",
@@ -152,42 +143,39 @@ fn compared(servers: &[&dyn Server], rounds: usize) {
 /// What only we promise.
 fn alone(ours: &Ours) {
     println!();
-    let (kilobytes, threads) = crowd::idle_viewers(ours);
-    say(
-        "kB for each idle viewer",
-        &format!("{threads:.2} threads"),
-        kilobytes,
-        &Wanted::AtMost(32.0),
-    );
+    let (idle, threads) = crowd::idle_viewers(ours);
     let back = crowd::come_back(ours, 21);
-    say(
-        "ms to the right screen with 10,000 lines",
-        "",
-        back.milliseconds,
-        &Wanted::AtMost(50.0),
-    );
-    say("kB of it", "", back.kilobytes, &Wanted::AtMost(300.0));
     let (wrong, screens) = crowd::cuts(ours, 1000);
-    say(
-        "lost or repeated over 1,000 cuts",
-        &format!("{screens} times a screen in place of bytes"),
-        wrong as f64,
-        &Wanted::AtMost(0.0),
-    );
-    let (descriptors, kilobytes) = crowd::connects(ours, 10_000);
-    say(
-        "descriptors left by 10,000 connects",
-        "",
-        descriptors as f64,
-        &Wanted::AtMost(0.0),
-    );
-    // An allocator's pages move by this much without a leak.
-    say(
-        "kB left by 10,000 connects",
-        "",
-        kilobytes as f64,
-        &Wanted::AtMost(512.0),
-    );
+    let (descriptors, left) = crowd::connects(ours, 10_000);
+    let threads = format!("{threads:.2} threads");
+    let screens = format!("{screens} times a screen in place of bytes");
+    let rows = [
+        ("kB for each idle viewer", idle, 32.0, threads.as_str()),
+        (
+            "ms to the right screen with 10,000 lines",
+            back.milliseconds,
+            50.0,
+            "",
+        ),
+        ("kB of it", back.kilobytes, 300.0, ""),
+        (
+            "lost or repeated over 1,000 cuts",
+            wrong as f64,
+            0.0,
+            &screens,
+        ),
+        (
+            "descriptors left by 10,000 connects",
+            descriptors as f64,
+            0.0,
+            "",
+        ),
+        // An allocator's pages move by this much without a leak.
+        ("kB left by 10,000 connects", left as f64, 512.0, ""),
+    ];
+    for (what, figure, most, figures) in rows {
+        say(what, figures, figure, &Wanted::AtMost(most));
+    }
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
