@@ -1,8 +1,9 @@
 //! Serves HTTP/1.1 on bound listeners until told to stop.
 //!
 //! Owns the connections. At its bounds: beyond [`Limits::connections`] a new connection waits in the listener's
-//! backlog; a head that is too large, or has more than the 100 headers that hyper reads without allocating, gets 431, one that is too slow loses its connection; after the shutdown future
-//! resolves, idle connections close at once, busy ones have [`Limits::drain`] to finish.
+//! backlog; a head that is too large gets 431, as does one of more than 100 headers, which is what hyper reads without
+//! allocating; one that is too slow loses its connection; after the shutdown future resolves, idle connections close at
+//! once, busy ones have [`Limits::drain`] to finish.
 
 use std::convert::Infallible;
 use std::io;

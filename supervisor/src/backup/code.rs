@@ -5,10 +5,10 @@
 //! untracked files alike, its first parent is `HEAD`, its second, where there is one, is what was staged. What the remote
 //! has is named ([`Code::bases`]) and fetched from there again.
 //!
-//! Not saved, and said so: what holds a secret that the supervisor knows ([`Reason::Secret`], [`Code::withheld`]), what is
-//! ignored, files over [`Limits`], the content of submodules and of repositories inside
-//! the work tree ([`Code::left_out`], [`Code::submodules`]), and a merge or rebase that is under way ([`Code::operation`]:
-//! its files are as they were, it has to be begun again).
+//! Not saved, and said so: what holds a secret that the supervisor knows ([`Reason::Secret`], [`Code::withheld`]), what
+//! is ignored, files over [`Limits`], the content of submodules and of repositories inside the work tree
+//! ([`Code::left_out`], [`Code::submodules`]), and a merge or rebase that is under way ([`Code::operation`]: its files
+//! are as they were, it has to be begun again).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
 //! Secrets that the supervisor knows, replaced in what leaves the container. Pure.
 //!
-//! A secret becomes as many bytes as it had, so that offsets in a file are those of its saved copy, and JSON stays JSON:
-//! what takes its place is plain ASCII without quotes. What is cut into two chunks is found as well: the end of a chunk waits for the next one.
+//! A secret becomes as many bytes as it had, so that offsets in a file are those of its saved copy, and JSON stays
+//! JSON: what takes its place is plain ASCII without quotes. What is cut into two chunks is found as well: the end of a
+//! chunk waits for the next one.
 
 use memchr::memmem::Finder;
 

@@ -1,4 +1,5 @@
-//! Objects at the platform's API: `/tasks/{id}/backups/{kind}/{name}`, and whose there are: `/tasks/{id}/workspace` (see `wire/openapi/platform.json`).
+//! A store at the platform's API (`wire/openapi/platform.json`): objects under `/tasks/{id}/backups/{kind}/{name}`, and
+//! under `/tasks/{id}/workspace` the tasks whose objects may be read.
 //!
 //! The token is put in here and nowhere else; messages name statuses and objects only.
 

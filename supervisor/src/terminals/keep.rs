@@ -5,14 +5,15 @@
 //! goes on. Nothing is synced: the files need to survive this process, not the machine (the program does not survive
 //! that either).
 //!
-//! Two files a terminal: `ID.screen`, a checkpoint (a snapshot and its offset), replaced by rename; and `ID.OFFSET.tail`, what
-//! came after the checkpoint of that offset. A record of the tail is a kind (`o` output, `r` size), a length (u32,
-//! big-endian) and so many bytes; one that was cut short by the crash was not acknowledged and is left out.
+//! Two files a terminal: `ID.screen`, a checkpoint (a snapshot and its offset), replaced by rename; and
+//! `ID.OFFSET.tail`, what came after the checkpoint of that offset. A record of the tail is a kind (`o` output, `r`
+//! size), a length (u32, big-endian) and so many bytes; one that was cut short by the crash was not acknowledged and is
+//! left out.
 //!
-//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint as soon as the screen has seen all output, at the latest
-//! when it has [`LONGEST_TAIL`]: until then a flood of plain text is only written, not looked at. A disk that takes no more interrupts the keeping with
-//! one warning, never the terminal; a crash during that restores an older screen and says what is missing. With the
-//! output that comes [`RETRY`] later or more, a new checkpoint is tried.
+//! Bounds: a tail of [`TAIL`] bytes is followed by a new checkpoint as soon as the screen has seen all output, at the
+//! latest when it has [`LONGEST_TAIL`]: until then a flood of plain text is only written, not looked at. A disk that
+//! takes no more interrupts the keeping with one warning, never the terminal; a crash during that restores an older
+//! screen and says what is missing. With the output that comes [`RETRY`] later or more, a new checkpoint is tried.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Write as _};

@@ -1,11 +1,10 @@
 //! What the black-box tests share.
 //!
 //! Owns everything a test needs beside the program under test: a scripted model provider ([`Upstream`]), a platform's
-//! API ([`Backend`]), the
-//! repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run` as root, as an ordinary
-//! user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API ([`Client`]), the agent
-//! CLIs, development servers and an S3 at pinned versions ([`agents`], [`servers`], [`S3`]), a git server ([`GitServer`]), mounts that
-//! one test sees ([`mounts`]), and views of `/proc` ([`proc`]).
+//! API ([`Backend`]), the repositories and directories an agent works in ([`repo`], [`Root`]), the start of `whim run`
+//! as root, as an ordinary user, in a pid namespace or with a container's capabilities ([`Whim`]), a client for its API
+//! ([`Client`]), the agent CLIs, development servers and an S3 at pinned versions ([`agents`], [`servers`], [`S3`]), a
+//! git server ([`GitServer`]), mounts that one test sees ([`mounts`]), and views of `/proc` ([`proc`]).
 //!
 //! Everything is callable from synchronous and asynchronous tests alike: what needs a runtime runs on a thread of its
 //! own. Every wait has a deadline and says what it waited for ([`wait`]). What a fixture started ends with it.

@@ -1,9 +1,9 @@
 //! A `whim run` that a test started: its files, its processes, its end, and the end of what it left behind.
 //!
-//! A [`crate::Run`] says how to start one: as root or as an ordinary user, as PID 1 of a namespace of its own or beside everything else,
-//! with all capabilities or with those that Docker gives by default. Ports are free ones, the control token is known,
-//! the environment holds nothing that was not given. Output goes to files, so a chatty program never blocks on its
-//! test. Dropping a [`Whim`] kills it and everything that inherited its mark in the environment.
+//! A [`crate::Run`] says how to start one: as root or as an ordinary user, as PID 1 of a namespace of its own or beside
+//! everything else, with all capabilities or with those that Docker gives by default. Ports are free ones, the control
+//! token is known, the environment holds nothing that was not given. Output goes to files, so a chatty program never
+//! blocks on its test. Dropping a [`Whim`] kills it and everything that inherited its mark in the environment.
 
 use std::fs;
 use std::io;

@@ -1,8 +1,8 @@
 //! The hook command's own work: read standard input, send one line, be gone.
 //!
-//! The only part of the agents' room that does I/O; it runs in a process of its own, started by the agent's CLI. The CLI waits
-//! for it, so everything has a deadline and nothing is tried twice: a line that cannot be sent at once is dropped, the
-//! state then comes from the other sources.
+//! The only part of the agents' room that does I/O; it runs in a process of its own, started by the agent's CLI. The
+//! CLI waits for it, so everything has a deadline and nothing is tried twice: a line that cannot be sent at once is
+//! dropped, the state then comes from the other sources.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};

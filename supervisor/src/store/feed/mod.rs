@@ -4,9 +4,10 @@
 //! pass looks at what is concerned, and passes are at least [`PAUSE`] apart. Without a change nothing runs. A search asks
 //! for a pass of its own and waits for it, so it finds what was written before it came.
 //!
-//! Files are read by the helper, as the agents' user. A source that cannot be read is told once and tried again with the
-//! next pass, so that a search is complete only once it was read. Bounds: pages of [`conversations::TURNS`] turns, [`ASKS`] searches wait for a pass, and no more than
-//! [`WATCHED`] directories are watched; sessions beyond are read when an event or a search says so.
+//! Files are read by the helper, as the agents' user. A source that cannot be read is told once and tried again with
+//! the next pass, so that a search is complete only once it was read. Bounds: pages of [`conversations::TURNS`] turns,
+//! [`ASKS`] searches wait for a pass, and no more than [`WATCHED`] directories are watched; sessions beyond are read
+//! when an event or a search says so.
 
 mod conversations;
 pub mod elsewhere;
