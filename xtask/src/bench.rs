@@ -84,17 +84,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
 
 fn backup(arguments: &[String]) -> Result<(), Failed> {
     needs(&["python3"])?;
-    // The program embeds the page.
-    web::build()?;
-    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let whim = shipped()?;
     let bench = built("whim-bench", &["--bin", "bench-backup"], "bench-backup")?;
     Ok(show(program(bench, [whim]).args(arguments))?)
 }
 
 fn claim(arguments: &[String]) -> Result<(), Failed> {
-    // The program embeds the page.
-    web::build()?;
-    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let whim = shipped()?;
     let bench = built("whim-bench", &["--bin", "bench-claim"], "bench-claim")?;
     Ok(show(program(bench, [whim]).args(arguments))?)
 }
@@ -141,9 +137,7 @@ fn search(arguments: &[String]) -> Result<(), Failed> {
 }
 
 fn terminal(arguments: &[String]) -> Result<(), Failed> {
-    // The program embeds the page.
-    web::build()?;
-    let whim = built("whim", &["--bin", "whim"], "whim")?;
+    let whim = shipped()?;
     let bench = built("whim-bench", &["--bin", "bench-terminal"], "bench-terminal")?;
     Ok(show(program(bench, [whim]).args(arguments))?)
 }
@@ -157,6 +151,12 @@ fn needs(programs: &[&str]) -> Result<(), Failed> {
         "the measurement needs {}",
         missing.join(", ")
     )))
+}
+
+/// The program as it is shipped, with the page that it embeds; its path.
+fn shipped() -> Result<PathBuf, Failed> {
+    web::build()?;
+    binary::build("release")
 }
 
 /// A release build for this machine; its path.
