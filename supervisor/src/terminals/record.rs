@@ -54,10 +54,13 @@ pub fn files(directory: &Path, name: &TerminalId) -> [PathBuf; 2] {
 /// When the file cannot be written.
 pub async fn record(terminal: Terminal, directory: PathBuf) -> Result<(), RecordError> {
     let [older, path] = files(&directory, terminal.id());
+    // What was printed before this came belongs to it, as it was printed; a later file begins with the screen.
+    let mut from = terminal.holds_its_beginning().then_some(0);
     loop {
         let options = ViewerOptions {
             read_only: true,
             counted: false,
+            resume: from.take(),
             ..ViewerOptions::default()
         };
         let mut viewer = terminal.attach(options).await?;
@@ -242,6 +245,23 @@ mod tests {
     use super::*;
     use crate::terminals::Kind;
     use crate::terminals::tests::Program;
+
+    #[tokio::test]
+    async fn what_was_printed_before_is_recorded_as_it_was_printed() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "printf '\\033]133;A\\033\\\\done'; read x";
+        let mut program = Program::start("main", Kind::Agent, script);
+        while !program.terminal.text().await.unwrap().text.contains("done") {
+            tokio::task::yield_now().await;
+        }
+        program.terminal.type_bytes(b"\r".to_vec()).await.unwrap();
+        program.reap();
+        let path = directory.path().to_owned();
+        record(program.terminal.clone(), path).await.unwrap();
+        let [_, path] = files(directory.path(), program.terminal.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(r"\u001b]133;A\u001b\\done"), "{text}");
+    }
 
     #[tokio::test]
     async fn a_recording_plays_back_to_the_same_screen() {

@@ -369,6 +369,12 @@ impl Terminal {
             .map_err(|_| TerminalError::Slow(self.id().clone()))?
     }
 
+    /// Whether all that was ever printed is still in the backlog.
+    pub(super) fn holds_its_beginning(&self) -> bool {
+        let backlog = self.shared.backlog.lock();
+        backlog.unwrap_or_else(PoisonError::into_inner).start() == 0
+    }
+
     /// Lets someone watch, and type unless read-only.
     ///
     /// # Errors
