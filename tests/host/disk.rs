@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use whim_kit::{Root, mounts, repo, wait};
@@ -25,6 +27,23 @@ fn fill(path: &Path) -> PathBuf {
         while file.write_all(&block).is_ok() {}
     }
     filler
+}
+
+/// Does `work` beside somebody who takes whatever space becomes free.
+fn beside(filler: &Path, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    let mut file = File::options().append(true).open(filler).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                while file.write_all(b"x").is_ok() {}
+                std::thread::yield_now();
+            }
+        });
+        let worked = catch_unwind(AssertUnwindSafe(work));
+        done.store(true, Ordering::Relaxed);
+        worked.unwrap_or_else(|panicked| resume_unwind(panicked));
+    });
 }
 
 #[test]
@@ -138,12 +157,14 @@ fn a_disk_that_fills_up_later_stops_nothing() {
         // The files for pollers go on too.
         let word = root.at("/tmp/claude_state");
         let changed = || std::fs::metadata(&word).unwrap().modified().unwrap();
-        for file in [1, 2] {
-            let last = changed();
-            let newer = || (changed() > last).then_some(());
-            wait::until("a newer state file", PATIENCE, newer)
-                .unwrap_or_else(|error| panic!("{file}: {error}\n{}", whim.output()));
-        }
+        beside(&filler, || {
+            for file in 1..=4 {
+                let last = changed();
+                let newer = || (changed() > last).then_some(());
+                wait::until("a newer state file", PATIENCE, newer)
+                    .unwrap_or_else(|error| panic!("{file}: {error}\n{}", whim.output()));
+            }
+        });
         assert!(!std::fs::read_to_string(&word).unwrap().trim().is_empty());
 
         // Not even a crash in the middle of it.

@@ -4,8 +4,10 @@
 //! content or the new, never none or half of it. The directory is `/tmp`, where everyone may create names: no link, FIFO
 //! or foreign file is ever opened; a rename puts ours in its place. Only a directory in the way cannot be replaced.
 //!
-//! On a full disk they go on being replaced: beside each lies a spare file whose space is taken while there is some, and
-//! which becomes the new file when no other can be had; the space of the old one is that of the next spare.
+//! On a full disk they go on being replaced: beside each lies a spare file whose space is taken while there is some.
+//! When no other file can be had the spare gets the content and changes places with the target, which is the next spare:
+//! space is never given away, others would take it. (Who still reads the one before the last may then see the next one
+//! in its place.) Where a file system cannot let two files change places, the spare is used once.
 //!
 //! [`publish`] keeps them current. Entering `working` is written at once; other changes at most ten times a second, the
 //! newest wins; and every four seconds they are written again, so that their age tells a dead writer from a quiet agent.
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use tokio::sync::watch;
@@ -47,8 +49,10 @@ const ATTEMPTS: u32 = 16;
 /// Entries that are searched for leftovers of an earlier writer.
 const MAX_SEARCHED: usize = 20_000;
 
-/// Space that is kept for one replacement on a full disk: the object with 32 sessions and their reasons.
+/// Space that is kept for the object on a full disk: 32 sessions and their reasons.
 const SPARE: usize = 64 * 1024;
+/// And for the word: one block of any file system.
+const SPARE_WORD: usize = 64;
 
 /// Why the state could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -162,55 +166,89 @@ impl StateFiles {
             }
             filled.map(|()| (temporary, file))
         });
-        let (temporary, file) = match made {
-            Err(error) if error.is_disk_full() => match self.use_spare(name, content)? {
-                Some(spare) => spare,
-                None => return Err(error),
-            },
-            made => made?,
-        };
-        let replaced = self.finish(name, &temporary, &file);
-        match &replaced {
-            Ok(()) => self.provide_spare(name),
-            Err(_) => self.remove(&temporary),
+        match made {
+            Err(error) if error.is_disk_full() => self.replace_by_spare(name, content, error),
+            Err(error) => Err(error),
+            Ok((temporary, file)) => {
+                let replaced = self.finish(name, &temporary, &file);
+                match &replaced {
+                    Ok(()) => self.provide_spare(name),
+                    Err(_) => self.remove(&temporary),
+                }
+                replaced
+            }
         }
-        replaced
     }
 
     /// Gives the new file its mode and its name.
     fn finish(&self, name: &str, temporary: &str, file: &File) -> Result<(), PublishError> {
+        self.open_to_all(name, file)?;
+        let to = &self.directory;
+        renameat(to, temporary, to, name).map_err(|source| self.refused(name, source))
+    }
+
+    fn open_to_all(&self, name: &str, file: &File) -> Result<(), PublishError> {
         // Explicit, because the umask is the caller's.
         let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
         fchmod(file, mode).map_err(|source| PublishError::Mode {
             path: self.path.join(name),
             source,
-        })?;
-        let to = &self.directory;
-        renameat(to, temporary, to, name).map_err(|source| self.refused(name, source))
+        })
     }
 
-    /// The spare file with this content; `None` when there is none, or it is too small.
-    fn use_spare(
+    /// `full`: why no new file was to be had.
+    fn replace_by_spare(
         &self,
         name: &'static str,
         content: &[u8],
-    ) -> Result<Option<(String, File)>, PublishError> {
-        if content.len() > SPARE {
-            return Ok(None);
-        }
+        full: PublishError,
+    ) -> Result<(), PublishError> {
         let Some((temporary, mut file)) = self.spares().remove(name) else {
-            return Ok(None);
+            return Err(full);
         };
         let filled = file
             .seek(SeekFrom::Start(0))
             .and_then(|_| file.write_all(content))
             .and_then(|()| file.set_len(content.len() as u64));
         if let Err(source) = filled {
-            self.remove(&temporary);
+            // For what is shorter it has the space.
+            self.spares().insert(name, (temporary, file));
             let path = self.path.join(name);
             return Err(PublishError::Write { path, source });
         }
-        Ok(Some((temporary, file)))
+        self.open_to_all(name, &file)?;
+        let here = &self.directory;
+        let exchange = RenameFlags::RENAME_EXCHANGE;
+        match renameat2(here, temporary.as_str(), here, name, exchange) {
+            Ok(()) => self.keep(name, temporary),
+            // There is none yet, or the file system knows no exchange.
+            Err(_) => {
+                if let Err(error) = self.finish(name, &temporary, &file) {
+                    self.remove(&temporary);
+                    return Err(error);
+                }
+                self.provide_spare(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what the target was the next spare, if it is ours.
+    fn keep(&self, name: &'static str, temporary: String) {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = openat(&self.directory, temporary.as_str(), flags, Mode::empty());
+        let ours = |file: &File| {
+            let metadata = file.metadata();
+            metadata.is_ok_and(|meta| {
+                meta.is_file() && meta.uid() == geteuid().as_raw() && meta.nlink() == 1
+            })
+        };
+        match opened.map(File::from) {
+            Ok(file) if ours(&file) => {
+                self.spares().insert(name, (temporary, file));
+            }
+            _ => self.remove(&temporary),
+        }
     }
 
     /// Takes space for the next replacement on a full disk, as far as there is some.
@@ -221,7 +259,9 @@ impl StateFiles {
         let Ok((temporary, mut file)) = self.create(name) else {
             return;
         };
-        if self.fill(name, &mut file, &[0; SPARE]).is_ok() {
+        let space = if name == WORD { SPARE_WORD } else { SPARE };
+        let space = [0; SPARE].get(..space).unwrap_or_default();
+        if self.fill(name, &mut file, space).is_ok() {
             self.spares().insert(name, (temporary, file));
         } else {
             self.remove(&temporary);
