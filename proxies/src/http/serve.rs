@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 pub struct Limits {
     /// Connections at a time.
     pub connections: usize,
-    /// Bytes of a request's head.
+    /// Bytes of a request's head, and of one read: the buffer stays with its connection while an answer streams.
     pub head_bytes: usize,
     /// Time for a head to arrive.
     pub head_time: Duration,
@@ -38,7 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 2048,
-            head_bytes: 64 * 1024,
+            // What Node takes, in which most agents are written.
+            head_bytes: 16 * 1024,
             head_time: Duration::from_secs(30),
             drain: Duration::from_secs(5),
         }
@@ -102,7 +103,8 @@ where
         let accepted = Accepted::new(stream, busy.clone());
         let service = service_fn(move |request| {
             let serving = busy.begin();
-            let answer = handler(request);
+            // On its own, so that its memory goes with it: the connection would keep it as long as the answer streams.
+            let answer = Box::pin(handler(request));
             answer.map(|answer| Ok::<_, Infallible>(answer.map(|body| Served::new(body, serving))))
         });
         let connection = hyper::server::conn::http1::Builder::new()

@@ -370,4 +370,12 @@ async fn heads_are_bounded() {
         431
     );
     assert!(mock.requests().is_empty());
+    let fits = &long[..15_000];
+    assert_eq!(
+        proxy
+            .raw(&proxy.request_with("/v1/messages", &[("x-long", fits)], b"{}"))
+            .await
+            .status,
+        200
+    );
 }
