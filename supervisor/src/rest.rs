@@ -1,13 +1,18 @@
-//! Gives memory back when nobody works.
+//! Gives memory back: after a burst what it took, and when nobody works what only work needs.
 //!
 //! A turn, a boot and a page being opened run code that an idle container does not need. Once nothing has worked for two
 //! beats in a row, its mappings and the allocator's free pages go back to the system: an agent may be idle for days.
+//! And a thousand calls that begin at once leave their bodies' pages between what goes on, where the allocator would
+//! keep them for as long as it runs: once the process has grown by [`GROWN`] they go back too.
 
 use whim_entrypoint::resident;
 use whim_wire::state::AgentState;
 
 /// Beats at rest after which memory is given back: one could lie between two turns.
 const BEATS: u32 = 2;
+
+/// Growth after which the allocator's free pages are given back, in kB.
+const GROWN: u64 = 4 * 1024;
 
 /// Counts beats at rest.
 #[derive(Debug, Default)]
@@ -26,6 +31,50 @@ impl Rest {
         }
         self.beats == BEATS
     }
+}
+
+/// Tells growth from what is needed.
+#[derive(Debug, Default)]
+pub struct Growth {
+    /// Resident kB after the last time, or the least since then.
+    base: Option<u64>,
+}
+
+impl Growth {
+    /// To be asked at each beat; gives back what grew and is not in use.
+    pub async fn shrink(&mut self) {
+        let Some(resident) = self::resident() else {
+            return;
+        };
+        if !self.is_due(resident) {
+            return;
+        }
+        // Not on a thread that carries events: the allocator is held until it is done.
+        let trimmed = tokio::task::spawn_blocking(trim).await;
+        let left = self::resident();
+        tracing::debug!(
+            before = resident,
+            left,
+            "memory is given back after growth, in kB"
+        );
+        if let (Ok(()), Some(left)) = (trimmed, left) {
+            self.base = Some(left);
+        }
+    }
+
+    fn is_due(&mut self, resident: u64) -> bool {
+        let base = self.base.get_or_insert(resident);
+        *base = resident.min(*base);
+        resident > base.saturating_add(GROWN)
+    }
+}
+
+/// Of this process, in kB; `None` without `/proc`.
+fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    Some(pages * u64::try_from(page.ok()??).ok()? / 1024)
 }
 
 /// Gives back what is not in use; a failure costs only memory and is logged.
@@ -63,5 +112,15 @@ mod tests {
             .filter_map(|(at, state)| rest.begins(state).then_some(at))
             .collect();
         assert_eq!(begun, [4, 8]);
+    }
+
+    #[test]
+    fn what_stays_after_giving_back_is_not_given_back_again() {
+        let mut growth = Growth::default();
+        let due = [9_000, 9_000 + GROWN, 8_000, 8_001 + GROWN].map(|kb| growth.is_due(kb));
+        assert_eq!(due, [false, false, false, true]);
+        growth.base = Some(40_000);
+        let due = [40_000, 40_000 + GROWN, 40_001 + GROWN].map(|kb| growth.is_due(kb));
+        assert_eq!(due, [false, false, true]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::rest::{self, Rest};
+use crate::rest::{self, Growth, Rest};
 
 /// Between two refreshes of the state object, so that its age tells a dead writer from an idle agent.
 const BEAT: Duration = Duration::from_secs(2);
@@ -17,6 +17,7 @@ pub(super) async fn beat(board: Arc<Board>, stop: CancellationToken) {
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let states = board.watch();
     let mut rest = Rest::default();
+    let mut growth = Growth::default();
     loop {
         tokio::select! {
             _ = beat.tick() => {
@@ -25,6 +26,7 @@ pub(super) async fn beat(board: Arc<Board>, stop: CancellationToken) {
                 if rest.begins(state) {
                     rest::give_back();
                 }
+                growth.shrink().await;
             }
             () = stop.cancelled() => return,
         }
