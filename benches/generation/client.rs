@@ -98,7 +98,7 @@ async fn posts(
 }
 
 /// Reads one answer, whether its length is stated or it comes in chunks.
-async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+pub(crate) async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     let mut held = 0;
     loop {
         let n = stream.read(&mut buffer[held..]).await.unwrap();

@@ -1,16 +1,20 @@
 //! The generation proxy beside its peers, in one run.
 //!
-//! `bench-generation [--rounds N] [--seconds S] [--only NAME,…]` starts a scripted provider and a client on core 0, and
-//! each proxy in turn on core 1; rounds are interleaved, medians reported, and everything said as a ratio to nginx in
-//! the same run. Peers that are not installed are left out by name; `relay` and `http` are what our own mechanism costs
-//! without an account (see `floor`). Subcommands are the roles of the run itself.
+//! `bench-generation [--rounds N] [--seconds S] [--only NAME,…] [--whim PATH] [--calls N]` starts a scripted provider and
+//! a client on core 0, and each proxy in turn on core 1; rounds are interleaved, medians reported, and everything said
+//! as a ratio to nginx in the same run. Peers that are not installed are left out by name; `relay` and `http` are what
+//! our own mechanism costs without an account (see `floor`). With `--whim` the memory of that program is looked at too,
+//! under streams and under calls, a million if not given (see `whole`); with `--rounds 0` nothing else. Subcommands are
+//! the roles of the run itself.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::cast_sign_loss,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a measurement that cannot go on ends by panicking, and prints what it found"
 )]
@@ -20,6 +24,7 @@ mod floor;
 mod peers;
 mod report;
 mod upstream;
+mod whole;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -72,6 +77,16 @@ fn compare(options: &[&str]) {
     let rounds: usize = option(options, "--rounds").map_or(7, |n| n.parse().unwrap());
     let seconds: u64 = option(options, "--seconds").map_or(2, |n| n.parse().unwrap());
     let only = option(options, "--only").map(|names| names.split(',').collect::<Vec<_>>());
+    if rounds > 0 {
+        in_turns(rounds, seconds, only.as_deref());
+    }
+    if let Some(binary) = option(options, "--whim") {
+        let calls = option(options, "--calls").map_or(1_000_000, |n| n.parse().unwrap());
+        whole::run(binary.as_ref(), calls);
+    }
+}
+
+fn in_turns(rounds: usize, seconds: u64, only: Option<&[&str]>) {
     let directory = tempfile::tempdir().unwrap();
     let upstream = peers::Upstream::start();
     let mut peers = peers::all(directory.path(), upstream.address);

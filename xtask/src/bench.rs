@@ -34,7 +34,7 @@ const ALL: [Measurement; 8] = [
     ),
     (
         "generation",
-        "the generation proxy beside nginx and others: [--rounds N] [--seconds S] [--only NAME,…]",
+        "the generation proxy beside nginx and others: [--rounds N] [--seconds S] [--only NAME,…] [--calls N]",
         generation,
     ),
     (
@@ -97,12 +97,13 @@ fn claim(arguments: &[String]) -> Result<(), Failed> {
 
 fn generation(arguments: &[String]) -> Result<(), Failed> {
     needs(&["nginx"])?;
+    let whim = shipped()?;
     let bench = built(
         "whim-bench",
         &["--bin", "bench-generation"],
         "bench-generation",
     )?;
-    Ok(show(&mut program(bench, arguments))?)
+    Ok(show(program(bench, arguments).arg("--whim").arg(whim))?)
 }
 
 /// The suite's test of it, which takes away thirty times.
